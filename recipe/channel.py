@@ -1,0 +1,219 @@
+"""Builds the recipe channel: a static conda channel with every package of the hub environment.
+
+    recipe/wheels.txt --pip--> wheels --convert--> linux-64/*.conda --index--> repodata.json
+
+A package depends on nothing but its source, the converter and the Python minor, so it is cached under a key made of
+these, and a release that changes one wheel compresses one package.
+"""
+
+import asyncio
+import hashlib
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from datetime import UTC, datetime
+from pathlib import Path
+
+from packaging.utils import canonicalize_name, parse_wheel_filename
+from rattler.index import index_fs
+
+from recipe import pins
+from recipe.convert import assemble, build_package, compile_sources, owners
+from recipe.elf import newest_glibc
+from recipe.errors import UserError
+from recipe.interpreter import stage_interpreter
+from recipe.metadata import CondaMetadata, Target
+from recipe.wheel import Wheel
+
+PLATFORM = "linux-64"
+# The time of every file in every package: one constant, so that an unchanged source gives an unchanged package in
+# release after release, and a mirror never sees two files of one name.
+TIMESTAMP = datetime(2020, 1, 1, tzinfo=UTC)
+
+Report = Callable[[str], None]
+
+
+def running_target() -> Target:
+    """Packages are for the interpreter that is shipped: the running one."""
+    return Target(python="{}.{}.{}".format(*sys.version_info), platform=PLATFORM)
+
+
+def build_channel(root: Path, cache: Path, channel: Path, report: Report) -> None:
+    """Fill `channel`, an empty directory, from the repository at `root`.
+
+    `cache` keeps wheels and packages between builds; it may be deleted at any time. `report` is told each package's
+    name as it is done. Raises UserError if a source is not what is pinned, or cannot be had or shipped.
+    """
+    target = running_target()
+    wheels = fetch_wheels(root / "recipe/wheels.txt", cache / "wheels", target)
+    ours = build_barehub(root, cache)
+    wheels[ours.name] = ours
+
+    subdir = channel / PLATFORM
+    subdir.mkdir(parents=True)
+    (channel / "noarch").mkdir()
+    for package in build_packages(wheels, target, cache / "packages"):
+        os.link(package, subdir / package.name)
+        report(package.name)
+    owners(sorted(subdir.glob("*.conda")))
+    write_index(channel)
+
+
+def build_packages(wheels: Mapping[str, Wheel], target: Target, cache: Path) -> Iterator[Path]:
+    """Convert what is not in the cache, one process per core, the largest first; yield each package's path."""
+    cache.mkdir(parents=True, exist_ok=True)
+    converter = converter_digest()
+    todo: list[tuple[str, Callable[..., Path], tuple[object, ...], int]] = []
+    interpreter_key = digest(converter, interpreter_digest())
+    todo.append((interpreter_key, build_interpreter, (target,), sys.maxsize))
+    for wheel in wheels.values():
+        # An extra of another wheel ends up in this one's dependencies, so all versions are part of the key.
+        versions = " ".join(f"{name}={one.version}" for name, one in sorted(wheels.items()))
+        key = digest(converter, wheel.sha256, target.minor, versions)
+        todo.append((key, build_wheel, (wheel, target, dict(wheels)), wheel.path.stat().st_size))
+
+    with ProcessPoolExecutor(max_workers=os.cpu_count()) as pool:
+        pending = []
+        for key, build, arguments, _ in sorted(todo, key=lambda one: -one[3]):
+            if found := next((cache / key).glob("*.conda"), None):
+                yield found
+            else:
+                pending.append(pool.submit(into_cache, cache / key, build, *arguments))
+        try:
+            for future in as_completed(pending):
+                yield future.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def into_cache(place: Path, build: Callable[..., Path], *arguments: object) -> Path:
+    """Run `build(*arguments, directory)` and keep the package it makes at `place`, whole or not at all."""
+    with tempfile.TemporaryDirectory(dir=place.parent, prefix=".building-") as directory:
+        package = build(*arguments, Path(directory))
+        staged = Path(directory, "done")
+        staged.mkdir()
+        package.rename(staged / package.name)
+        shutil.rmtree(place, ignore_errors=True)
+        staged.rename(place)
+        return place / package.name
+
+
+def build_wheel(wheel: Wheel, target: Target, wheels: Mapping[str, Wheel], output: Path) -> Path:
+    return build_package(wheel, target, output, TIMESTAMP, wheels)
+
+
+def build_interpreter(target: Target, output: Path) -> Path:
+    """The `python` package, made of the running interpreter; its __glibc is what its ELF files ask for."""
+    with tempfile.TemporaryDirectory() as directory:
+        stage, licences = Path(directory, "stage"), Path(directory, "licences")
+        stage.mkdir()
+        licences.mkdir()
+        stage_interpreter(stage)
+        compile_sources(stage, stage / f"lib/python{target.minor}", target, TIMESTAMP)
+        for text in (stage / f"lib/python{target.minor}").glob("LICENSE*"):
+            shutil.copyfile(text, licences / "LICENSE")
+        metadata = CondaMetadata(
+            name="python",
+            version=target.python,
+            build=f"h{interpreter_digest()[:7]}_0",
+            depends=("__glibc >={}.{}".format(*newest_glibc(stage.rglob("*"))),),
+            license="Python-2.0",
+            summary="CPython, with the shared libraries it needs",
+            homepage="https://www.python.org/",
+        )
+        return assemble(metadata, target, stage, licences, output, TIMESTAMP)
+
+
+def fetch_wheels(requirements: Path, cache: Path, target: Target) -> dict[str, Wheel]:
+    """Have every pinned wheel in `cache`; return them, opened and checked, by PEP 503 name.
+
+    Raises UserError if pip cannot get one, or gets one with another hash.
+    """
+    wanted = pins.read(requirements)
+    cache.mkdir(parents=True, exist_ok=True)
+    if not all(find_wheel(cache, name, pin, target) for name, pin in wanted.items()):
+        pins.pip(
+            *(
+                "download",
+                "--quiet",
+                "--no-deps",
+                "--require-hashes",
+                f"--dest={cache}",
+                f"--requirement={requirements}",
+            ),
+            *pins.wheel_platform_options(target.minor),
+        )
+    wheels = {}
+    for name, pin in wanted.items():
+        path = find_wheel(cache, name, pin, target)
+        if path is None:
+            raise UserError(
+                f"no wheel of {name} {pin.version} for Python {target.minor} is pinned",
+                f"build with one of Python {', '.join(pins.PYTHONS)}, or: python3 release.py lock",
+            )
+        wheels[name] = Wheel.open(path, file_sha256(path))
+    return wheels
+
+
+def find_wheel(cache: Path, name: str, pin: pins.Pin, target: Target) -> Path | None:
+    """The wheel in `cache` that this pin means and this Python can use."""
+    for path in cache.glob("*.whl"):
+        its_name, version, _, tags = parse_wheel_filename(path.name)
+        if (its_name, str(version)) == (canonicalize_name(name), pin.version) and tags & target.tags():
+            if file_sha256(path) in pin.sha256:
+                return path
+            path.unlink()  # truncated or of an older pin; pip gets it again
+    return None
+
+
+def build_barehub(root: Path, cache: Path) -> Wheel:
+    """The wheel of post_install/, made without network by flit, which is reproducible."""
+    output = cache / "barehub"
+    shutil.rmtree(output, ignore_errors=True)
+    with tempfile.TemporaryDirectory() as directory:
+        source = Path(directory, "post_install")
+        shutil.copytree(root / "post_install", source, ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
+        shutil.copyfile(root / "LICENSE", source / "LICENSE")
+        os.environ.setdefault("SOURCE_DATE_EPOCH", str(int(TIMESTAMP.timestamp())))
+        pins.pip("wheel", "--quiet", "--no-deps", "--no-build-isolation", f"--wheel-dir={output}", source)
+    [path] = output.glob("*.whl")
+    return Wheel.open(path, file_sha256(path))
+
+
+def write_index(channel: Path) -> None:
+    """Write repodata.json of each subdir, without the time of indexing: two builds give the same bytes."""
+    asyncio.run(index_fs(channel, write_zst=False, write_shards=False))
+    shutil.rmtree(channel / ".tmp", ignore_errors=True)
+    for path in channel.glob("*/repodata.json"):
+        repodata = json.loads(path.read_text())
+        for record in repodata["packages.conda"].values():
+            record.pop("indexed_timestamp", None)
+        path.write_text(json.dumps(repodata, indent=1, sort_keys=True) + "\n")
+
+
+def interpreter_digest() -> str:
+    """Identifies the running interpreter's build and the files it is made of, by size and time."""
+    prefix = Path(sys.base_prefix)
+    files = [Path(sys.executable).resolve(), *sorted((prefix / "lib").glob("libpython*.so*"))]
+    stat = " ".join(f"{path}={path.stat().st_size},{path.stat().st_mtime_ns}" for path in files)
+    return digest(sys.version, str(prefix), stat)
+
+
+def converter_digest() -> str:
+    """Identifies the code that decides what is in a package."""
+    modules = ("wheel", "metadata", "convert", "interpreter", "elf", "channel")
+    return digest(*((Path(__file__).parent / f"{module}.py").read_text() for module in modules))
+
+
+def digest(*parts: str) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

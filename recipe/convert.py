@@ -1,0 +1,257 @@
+"""Makes a conda package of a checked wheel: stages its files as in a prefix, compiles them, packs them.
+
+Modules come with their `.pyc` files, which is why a package with Python in it belongs to one minor version:
+otherwise the engine compiles them on the target, and that takes longer than all the rest of an install.
+Built twice from the same wheel, with the same timestamp and Python, a package is the same to the last bit.
+
+The format: https://docs.conda.io/projects/conda-build/en/stable/resources/package-spec.html
+"""
+
+import base64
+import csv
+import hashlib
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import tokenize
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from pathlib import Path, PurePosixPath
+from zipfile import ZipFile
+
+from rattler import PathsJson
+from rattler_build import FileEntry, assemble_package
+
+from recipe.errors import UserError
+from recipe.metadata import CondaMetadata, Target, conda_metadata
+from recipe.wheel import ANOTHER_VERSION, UNRECORDED, Wheel
+
+# Not taken from a dist-info: signatures, and what tells of one installation. RECORD and INSTALLER come anew.
+NOT_COPIED = UNRECORDED | {"INSTALLER", "REQUESTED", "direct_url.json"}
+
+LICENCE_FILE = re.compile(r"licenses/.+|(licen[cs]e|copying|notice|authors)[^/]*", re.IGNORECASE)
+
+# `sh` sees a command that starts the `python` beside the script, Python sees a string in ''' quotes. So no
+# prefix has to be written into a script. It works below a path with spaces or one too long for a #! line (the
+# kernel cuts that at 127 or 255 bytes), through a link, and after a move; the packages have no placeholders
+# to be replaced, and the files on the target are bit for bit those in the archive.
+SCRIPT_HEADER = """\
+#!/bin/sh
+'''exec' "$(dirname -- "$(realpath -- "$0")")/python" "$0" "$@"
+' '''
+"""
+SCRIPT_BODY = """\
+import sys
+from {module} import {root}
+if __name__ == "__main__":
+    sys.exit({attr}())
+"""
+
+
+def build_package(
+    wheel: Wheel,
+    target: Target,
+    output_dir: Path,
+    timestamp: datetime,
+    wheels: Mapping[str, Wheel],
+    compression_level: int = 19,
+) -> Path:
+    """Make the conda package of `wheel` in `output_dir` and return its path.
+
+    `timestamp`, with a time zone, becomes the time of every file. `wheels` is as for `conda_metadata`.
+    UserError if the wheel does not run on the target, or if its files get into each other's way.
+    """
+    metadata = conda_metadata(wheel, target, wheels)
+    with tempfile.TemporaryDirectory() as directory:
+        stage, licences = Path(directory, "stage"), Path(directory, "licences")
+        stage.mkdir()
+        licences.mkdir()
+        stage_wheel(wheel, target, stage)
+        if wheel.has_python:
+            compile_sources(stage, stage / target.site_packages, target, timestamp)
+            write_record(stage, target.site_packages, wheel.dist_info)
+        copy_licences(wheel, licences)
+        return assemble(metadata, target, stage, licences, output_dir, timestamp, compression_level)
+
+
+def stage_wheel(wheel: Wheel, target: Target, stage: Path) -> None:
+    """Unpack the wheel to where its files belong below a prefix, and write its scripts.
+
+    Without Python the dist-info stays out: it would lie below one Python's directory in a package that fits
+    them all, and conda would take it for something that pip has installed.
+    """
+    scripts, dist_info = f"{wheel.data_dir}/scripts/", f"{wheel.dist_info}/"
+    not_copied = {dist_info + name for name in NOT_COPIED}
+    try:
+        with ZipFile(wheel.path) as archive:
+            for member in wheel.members:
+                if member in not_copied or (not wheel.has_python and member.startswith(dist_info)):
+                    continue
+                content = archive.read(member)
+                executable = archive.getinfo(member).external_attr >> 16 & 0o111 != 0
+                if member.startswith(scripts):
+                    executable = True
+                    if content.startswith(b"#!python"):
+                        content = with_header(content)
+                _write_new(stage / destination(member, wheel, target), content, executable)
+        for script in wheel.scripts:
+            root = script.attr.partition(".")[0]
+            body = SCRIPT_BODY.format(module=script.module, root=root, attr=script.attr)
+            _write_new(stage / "bin" / script.name, (SCRIPT_HEADER + body).encode(), executable=True)
+        if wheel.has_python:
+            _write_new(stage / target.site_packages / dist_info / "INSTALLER", b"conda\n", executable=False)
+    except (FileExistsError, NotADirectoryError) as e:
+        raise UserError(
+            f"{wheel.path.name} has two files for {Path(e.filename).relative_to(stage)}", fix=ANOTHER_VERSION
+        ) from e
+
+
+def _write_new(path: Path, content: bytes, executable: bool) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("xb") as file:
+        file.write(content)
+    path.chmod(0o755 if executable else 0o644)
+
+
+def destination(member: str, wheel: Wheel, target: Target) -> PurePosixPath:
+    """Where a file of the wheel belongs below the prefix. UserError if nowhere."""
+    if not member.startswith(f"{wheel.data_dir}/"):
+        return target.site_packages / member
+    scheme, _, rest = member.removeprefix(f"{wheel.data_dir}/").partition("/")
+    roots = {
+        "purelib": target.site_packages,
+        "platlib": target.site_packages,
+        "scripts": PurePosixPath("bin"),
+        "data": PurePosixPath(),
+        "headers": PurePosixPath(f"include/python{target.minor}/{wheel.name}"),
+    }
+    # info/ is where a package describes itself, conda-meta/ where an environment does.
+    if scheme not in roots or (roots[scheme] / rest).parts[0] in ("info", "conda-meta"):
+        raise UserError(f"{wheel.path.name}: {member} has no place in a conda package", fix=ANOTHER_VERSION)
+    return roots[scheme] / rest
+
+
+def with_header(script: bytes) -> bytes:
+    """A `#!python` script with SCRIPT_HEADER as its start.
+
+    In UTF-8, whatever it was in: Python heeds a coding line only if it is one of the first two.
+    """
+    lines = script.splitlines(keepends=True)
+    encoding, _ = tokenize.detect_encoding(iter(lines).__next__)
+    return (SCRIPT_HEADER + b"".join(lines[1:]).decode(encoding)).encode()
+
+
+def compile_sources(stage: Path, directory: Path, target: Target, timestamp: datetime) -> None:
+    """Have a `.pyc` beside each module below `directory`, but for those that do not compile (templates).
+
+    A `.pyc` is valid for one mtime of its source: all files get that of the package. UserError if this Python
+    is not the target's.
+    """
+    running = "{}.{}".format(*sys.version_info)
+    if target.minor != running:
+        raise UserError(
+            f"packages for Python {target.minor} cannot be made with Python {running}",
+            fix=f"python{target.minor} release.py",
+        )
+    for path in stage.rglob("*"):
+        os.utime(path, (timestamp.timestamp(),) * 2, follow_symlinks=False)
+    # In a process of its own, since what marshal writes can depend on what the process did before. With a
+    # relative path, since that gets into the code; importing corrects it there (_imp._fix_co_filename). With
+    # -P and -S, or a module in the stage or of this machine could change what the compiler does.
+    options = ["-qq", "--invalidation-mode=timestamp"]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    done = subprocess.run(
+        [sys.executable, "-PS", "-Wignore", "-m", "compileall", *options, directory.relative_to(stage)],
+        cwd=stage,
+        env=environment | {"PYTHONHASHSEED": "0"},
+        stdin=subprocess.DEVNULL,
+        check=False,
+    )
+    if done.returncode not in (0, 1):  # 1: something did not compile
+        raise RuntimeError(f"compileall exited with {done.returncode}")
+
+
+def write_record(stage: Path, site_packages: PurePosixPath, dist_info: str) -> None:
+    """Write RECORD for all files in the stage. As with pip, `.pyc` files and RECORD itself have no hash."""
+    record = site_packages / dist_info / "RECORD"
+    rows = [(f"{dist_info}/RECORD", "", "")]
+    for path in (path for path in stage.rglob("*") if path.is_file()):
+        place = path.relative_to(stage)
+        if place.is_relative_to(site_packages):
+            name = str(place.relative_to(site_packages))
+        else:
+            name = "../" * len(site_packages.parts) + str(place)
+        if path.suffix == ".pyc":
+            rows.append((name, "", ""))
+        else:
+            content = path.read_bytes()
+            digest = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode()
+            rows.append((name, f"sha256={digest}", str(len(content))))
+    with (stage / record).open("w", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows(sorted(rows))
+
+
+def copy_licences(wheel: Wheel, directory: Path) -> None:
+    """Copy the licence files of the dist-info to one flat directory, as a package keeps only base names."""
+    with ZipFile(wheel.path) as archive:
+        for member in wheel.members:
+            name = member.removeprefix(f"{wheel.dist_info}/")
+            if name != member and LICENCE_FILE.fullmatch(name):
+                flat = name.removeprefix("licenses/").replace("/", "_")
+                (directory / flat).write_bytes(archive.read(member))
+
+
+def assemble(
+    metadata: CondaMetadata,
+    target: Target,
+    stage: Path,
+    licences: Path,
+    output_dir: Path,
+    timestamp: datetime,
+    compression_level: int = 19,
+) -> Path:
+    """Pack all files in `stage` as NAME-VERSION-BUILD.conda in `output_dir`, all or nothing; return its path.
+
+    The members are sorted, their time is `timestamp`, uid and gid 0, mode 0644 or 0755. The level is zstd's.
+    """
+    # files=, since files_dir= leaves out hidden files; detect_prefix=False, since there is none to be found.
+    files = [
+        FileEntry.from_paths(path, path.relative_to(stage))
+        for path in sorted(stage.rglob("*"))
+        if path.is_symlink() or path.is_file()
+    ]
+    with tempfile.TemporaryDirectory(dir=output_dir, prefix=".packing-") as directory:
+        packed = assemble_package(
+            metadata.name,
+            metadata.version,
+            target.platform,
+            metadata.build,
+            directory,
+            files=files,
+            depends=metadata.depends,
+            license=metadata.license,
+            summary=metadata.summary,
+            homepage=metadata.homepage,
+            license_files=sorted(licences.iterdir()),
+            timestamp=timestamp,
+            compression_level=compression_level,
+            detect_prefix=False,
+        ).path
+        return packed.replace(output_dir / packed.name)
+
+
+def owners(packages: Iterable[Path]) -> dict[str, Path]:
+    """Which package brings each path of an environment made of them all. UserError if two bring the same."""
+    owner: dict[str, Path] = {}
+    for package in packages:
+        for entry in PathsJson.from_package_archive(package).paths:
+            path = os.fspath(entry.relative_path)
+            other = owner.setdefault(path, package)
+            if other != package:
+                raise UserError(
+                    f"{path} is in both {other.name} and {package.name}",
+                    fix="leave one out of construct/environment.yml, then: python3 release.py lock",
+                )
+    return owner

@@ -1,0 +1,49 @@
+"""What ELF files ask of the system: the glibc they need and the libraries they load."""
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from elftools.common.exceptions import ELFError
+from elftools.elf.elffile import ELFFile
+
+# The libraries that glibc itself brings; whatever else a program loads must be shipped with it.
+GLIBC_LIBRARIES = re.compile(
+    r"(ld-linux-x86-64|lib(c|m|mvec|dl|rt|pthread|util|resolv|anl|BrokenLocale|thread_db))\.so\.\d+|linux-vdso\.so\.1"
+)
+
+MAGIC = b"\x7fELF"
+
+
+def is_elf(path: Path) -> bool:
+    """True for a regular file with ELF's magic number."""
+    if path.is_symlink() or not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(4) == MAGIC
+
+
+def glibc_version(path: Path) -> tuple[int, int]:
+    """The newest glibc symbol version that the ELF file at `path` requires; (0, 0) if it requires none.
+
+    Read from .gnu.version_r, as the dynamic linker does
+    (https://refspecs.linuxfoundation.org/LSB_5.0.0/LSB-Core-generic/LSB-Core-generic/symversion.html).
+    """
+    newest = (0, 0)
+    with path.open("rb") as file:
+        try:
+            section = ELFFile(file).get_section_by_name(".gnu.version_r")
+        except ELFError:
+            return newest
+        for _, versions in section.iter_versions() if section else ():
+            for version in versions:
+                if match := re.fullmatch(r"GLIBC_(\d+)\.(\d+)(\.\d+)?", version.name):
+                    newest = max(newest, (int(match[1]), int(match[2])))
+                elif version.name == "GLIBC_ABI_DT_RELR":  # packed relocations: glibc 2.36's loader
+                    newest = max(newest, (2, 36))
+    return newest
+
+
+def newest_glibc(paths: Iterable[Path]) -> tuple[int, int]:
+    """The newest glibc that any ELF file among `paths` requires; (0, 0) if there is none."""
+    return max((glibc_version(path) for path in paths if is_elf(path)), default=(0, 0))

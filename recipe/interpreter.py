@@ -1,0 +1,198 @@
+"""The `python` package: the interpreter that runs release.py, made to run from any prefix.
+
+Any CPython will do that keeps its standard library in lib/pythonX.Y: one built from source, python-build-standalone,
+conda-forge's, Debian's. What is left out: tests, Tk, idle, static libraries, build configuration with this machine's
+paths. What is added: the shared libraries outside glibc that it loads, found again by a relative rpath.
+"""
+
+import os
+import pprint
+import re
+import runpy
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+from recipe.elf import GLIBC_LIBRARIES, is_elf
+from recipe.errors import UserError
+
+MUST_IMPORT = (
+    "ssl",
+    "sqlite3",
+    "ctypes",
+    "lzma",
+    "bz2",
+    "zlib",
+    "readline",
+    "curses",
+    "uuid",
+    "hashlib",
+    "venv",
+)
+
+# nis (NIS maps, deprecated by PEP 594) alone would pull in Kerberos and TI-RPC.
+LEFT_OUT = re.compile(
+    r"""(^|/)( __pycache__ | test | tests | idle_test | idlelib | tkinter | turtledemo | turtle\.py
+    | (site|dist)-packages | config-[^/]*          # libpython.a, the Makefile
+    | (_tkinter|_?x*test\w*|_testinternalcapi|xxlimited\w*|_xx\w*|nis)\.[^/]*so
+    | EXTERNALLY-MANAGED | sitecustomize\.py | [^/]*\.(a|exe|pyc) )$""",
+    re.VERBOSE,
+)
+
+# What the build machine's compiler was told, with its paths, becomes what the installed prefix needs.
+SYSCONFIG_TAIL = """
+import sys as _sys
+build_time_vars = {
+    key: value.replace("@PREFIX@", _sys.base_prefix) if isinstance(value, str) else value
+    for key, value in build_time_vars.items()
+}
+"""
+
+
+def stage_interpreter(stage: Path) -> None:
+    """Fill `stage`, an empty directory, with the running CPython as a relocatable prefix.
+
+    Raises UserError if this interpreter cannot be shipped: another implementation or layout, or a module that the hub
+    needs and it lacks.
+    """
+    prefix = Path(sys.base_prefix)
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    if sys.implementation.name != "cpython" or sys.platlibdir != "lib":
+        raise UserError(
+            f"{sys.executable} ({sys.implementation.name}, libraries in {sys.platlibdir}/) cannot be repackaged",
+            "run release.py with a CPython that keeps its libraries in lib/: built from source, or python.org-like",
+        )
+    library = stage / "lib" / version
+    copy_tree(Path(sysconfig.get_path("stdlib", vars={"installed_base": str(prefix)})), library)
+    copy_tree(Path(sysconfig.get_config_var("INCLUDEPY")), stage / "include" / version)
+    (library / "site-packages").mkdir()
+
+    binaries = stage / "bin"
+    binaries.mkdir()
+    shutil.copyfile(Path(sys.executable).resolve(), binaries / version)
+    (binaries / version).chmod(0o755)
+    for link in ("python3", "python"):
+        (binaries / link).symlink_to(version)
+
+    ship_libraries(stage)
+    neutral_sysconfig(library, prefix)
+    upstream_layout(library)
+    check(binaries / version, library)
+
+
+def copy_tree(source: Path, target: Path) -> None:
+    """Copy a directory without what LEFT_OUT names; links to files become files, modes are made plain."""
+    for directory, subdirectories, files in os.walk(source):
+        place = target / Path(directory).relative_to(source)
+        place.mkdir(parents=True)
+        subdirectories[:] = sorted(name for name in subdirectories if not LEFT_OUT.search(name))
+        for name in sorted(files):
+            if LEFT_OUT.search(name) or not (Path(directory) / name).is_file():
+                continue
+            shutil.copyfile(Path(directory) / name, place / name)
+            (place / name).chmod(0o755 if os.access(Path(directory) / name, os.X_OK) else 0o644)
+
+
+def ship_libraries(stage: Path) -> None:
+    """Copy the shared libraries that the staged ELF files load into lib/, and make every rpath relative.
+
+    DT_RPATH, not DT_RUNPATH: an administrator's shell on a cluster often has an LD_LIBRARY_PATH full of other builds
+    of the same libraries, and only DT_RPATH is searched before it (ld.so(8)).
+    """
+    todo = [path for path in sorted(stage.rglob("*")) if is_elf(path)]
+    for path in todo:
+        for name, source in loaded_libraries(path, origin=stage):
+            target = stage / "lib" / name
+            if not target.exists():
+                shutil.copyfile(source, target)
+                target.chmod(0o755)
+                keep_licence(source, stage)
+                todo.append(target)
+    for path in todo:
+        if strip := shutil.which("strip"):  # a debug build's symbols are four times its code
+            subprocess.run([strip, "--strip-unneeded", path], check=True)
+        up = os.path.relpath(stage / "lib", path.parent)
+        rpath = "$ORIGIN" if up == "." else f"$ORIGIN/{up}"
+        subprocess.run(["patchelf", "--force-rpath", "--set-rpath", rpath, path], check=True)
+
+
+def loaded_libraries(path: Path, origin: Path) -> list[tuple[str, Path]]:
+    """(soname, file) of the libraries outside glibc that ldd finds for `path`, without those already in `origin`.
+
+    ldd is asked about the staged copy with the original's library directory on LD_LIBRARY_PATH, since an rpath may be
+    relative to where the original stood.
+    """
+    environment = {"PATH": os.defpath, "LD_LIBRARY_PATH": str(Path(sys.base_prefix) / "lib"), "LC_ALL": "C"}
+    done = subprocess.run(["ldd", path], env=environment, capture_output=True, text=True, check=False)
+    found = []
+    for line in done.stdout.splitlines():
+        if match := re.match(r"\s*(\S+) => (/\S+|not found)", line):
+            name, where = Path(match[1]).name, match[2]
+            if GLIBC_LIBRARIES.fullmatch(name) or Path(where).is_relative_to(origin):
+                continue
+            if where == "not found":
+                raise UserError(f"{path.name} needs {name}, which is not on this machine", f"install {name}")
+            found.append((name, Path(where)))
+    return found
+
+
+def keep_licence(library: Path, stage: Path) -> None:
+    """Copy the distribution's licence text for a shipped library, where dpkg knows it, to share/licenses."""
+    if not shutil.which("dpkg-query"):
+        return
+    # Debian's /lib is a link to /usr/lib, and dpkg knows a file by one of the two names.
+    for name in (library.resolve(), Path(str(library.resolve()).removeprefix("/usr"))):
+        done = subprocess.run(["dpkg-query", "-S", name], capture_output=True, text=True, check=False)
+        package = done.stdout.partition(":")[0]
+        text = Path("/usr/share/doc", package, "copyright")
+        if package and text.is_file():
+            target = stage / "share/licenses" / package
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(text, target)
+            return
+
+
+def neutral_sysconfig(library: Path, prefix: Path) -> None:
+    """Replace this machine's prefix in _sysconfigdata by the prefix the interpreter will run from."""
+    ours = re.compile(re.escape(str(prefix)) + r"(?![\w.-])")
+    for path in library.glob("_sysconfigdata*.py"):
+        variables = {
+            # /usr/share/zoneinfo is the target's, whatever prefix the interpreter was built for
+            name: ours.sub("@PREFIX@", value) if isinstance(value, str) and name != "TZPATH" else value
+            for name, value in runpy.run_path(str(path))["build_time_vars"].items()
+        }
+        path.write_text(f"build_time_vars = {pprint.pformat(variables)}\n{SYSCONFIG_TAIL}")
+
+
+def upstream_layout(library: Path) -> None:
+    """Undo Debian's own places for packages (dist-packages, below local/): site-packages is where conda puts them.
+
+    `site` is frozen into the interpreter and cannot be edited, but takes lib/python3/dist-packages for one of its
+    directories. `check` sees whether this was all that differed.
+    """
+    if "dist-packages" not in (library / "site.py").read_text():
+        return
+    (library.parent / "python3").mkdir()
+    (library.parent / "python3/dist-packages").symlink_to(f"../{library.name}/site-packages")
+    config = library / "sysconfig.py"
+    config.write_text(config.read_text().replace("prefix_scheme = 'posix_local'", "prefix_scheme = 'posix_prefix'"))
+
+
+def check(python: Path, library: Path) -> None:
+    """Run the staged interpreter in an empty environment: it must import what a hub needs, and from its own prefix."""
+    packages = library / "site-packages"
+    program = (
+        f"import os, sys, sysconfig, {', '.join(MUST_IMPORT)}\n"
+        f"assert sysconfig.get_path('purelib') == {str(packages)!r}, sysconfig.get_path('purelib')\n"
+        f"assert {str(packages)!r} in [os.path.realpath(p) for p in sys.path], sys.path\n"
+        f"assert sysconfig.get_config_var('prefix') == sys.prefix"
+    )
+    done = subprocess.run([python, "-I", "-B", "-c", program], env={}, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise UserError(
+            f"{sys.executable} cannot be repackaged: {done.stderr.strip().splitlines()[-1]}",
+            "use a CPython with all of its standard modules (the headers of OpenSSL, SQLite, libffi, xz, bzip2, "
+            "readline, ncurses and libuuid present when it was built)",
+        )

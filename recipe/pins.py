@@ -1,0 +1,155 @@
+"""Pins Python wheels: from requirements to exact versions and sha256 for every supported CPython.
+
+pip does the resolving. Two of its habits need care:
+
+- it evaluates environment markers for the interpreter that runs it, whatever `--python-version` says, so what another
+  Python needs on top is looked for here;
+- of several wheels it prefers the one for the newest glibc, so the platforms are listed oldest first.
+
+The result is written in pip's own format (https://pip.pypa.io/en/stable/reference/requirements-file-format/), which
+`pip install --require-hashes` and `pip download --require-hashes` enforce.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from recipe.errors import UserError
+
+# The first one decides the versions; the others must have a wheel of exactly these.
+PYTHONS = ("3.11", "3.12", "3.13", "3.14")
+
+# https://peps.python.org/pep-0600/ and its legacy aliases, oldest glibc first. 2.28 is Enterprise Linux 8.
+PLATFORMS = tuple(
+    f"{tag}_x86_64"
+    for tag in (
+        *(
+            "manylinux1",
+            "manylinux_2_5",
+            "manylinux2010",
+            "manylinux_2_12",
+            "manylinux2014",
+            "manylinux_2_17",
+        ),
+        *("manylinux_2_24", "manylinux_2_26", "manylinux_2_27", "manylinux_2_28"),
+    )
+)
+
+
+@dataclass
+class Pin:
+    """One distribution of the resolved set: its version, its wheels' sha256 and what it depends on."""
+
+    version: str
+    sha256: set[str]
+    requires: list[Requirement] = field(default_factory=list)
+    extras: frozenset[str] = frozenset()
+
+
+def wheel_platform_options(python: str) -> list[str]:
+    """pip's options that select wheels for CPython `python` ("3.12") on x86_64 Linux with glibc."""
+    return ["--only-binary=:all:", f"--python-version={python}", *(f"--platform={p}" for p in PLATFORMS)]
+
+
+def pip(*arguments: str | os.PathLike[str]) -> str:
+    """Run this interpreter's pip, quietly, with the machine's own pip configuration; return its stdout.
+
+    Raises UserError with the last lines that pip printed.
+    """
+    words = [sys.executable, "-m", "pip", "--disable-pip-version-check", *map(os.fspath, arguments)]
+    done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    if done.returncode:
+        errors = [line for line in done.stderr.splitlines() if not line.startswith("WARNING")]
+        raise UserError(
+            "pip failed:\n  " + "\n  ".join(errors[-12:]),
+            "check the network and pip's configuration (pip config list); changed pins: python3 release.py lock",
+        )
+    return done.stdout
+
+
+def resolve(requirements: Iterable[str], python: str, *, dependencies: bool = True) -> dict[str, Pin]:
+    """Let pip choose a wheel for each requirement, and unless told otherwise for what these depend on."""
+    report = pip(
+        *("install", "--quiet", "--dry-run", "--ignore-installed", "--report=-", "--target=unused"),
+        *wheel_platform_options(python),
+        *(() if dependencies else ("--no-deps",)),
+        *requirements,
+    )
+    return {
+        canonicalize_name(item["metadata"]["name"]): Pin(
+            version=item["metadata"]["version"],
+            sha256={item["download_info"]["archive_info"]["hashes"]["sha256"]},
+            requires=[Requirement(text) for text in item["metadata"].get("requires_dist", ())],
+            extras=frozenset(item.get("requested_extras", ())),
+        )
+        for item in json.loads(report)["install"]
+    }
+
+
+def missing_for(python: str, pins: Mapping[str, Pin]) -> list[str]:
+    """The requirements of `pins` that hold on CPython `python` and that none of `pins` meets."""
+    target = {"python_version": python, "python_full_version": f"{python}.0"}
+    return [
+        str(requirement)
+        for pin in pins.values()
+        for requirement in pin.requires
+        if canonicalize_name(requirement.name) not in pins
+        and (
+            requirement.marker is None
+            or any(requirement.marker.evaluate({**target, "extra": extra}) for extra in ("", *pin.extras))
+        )
+    ]
+
+
+def pin(requirements: Sequence[str], *, alone: Sequence[str] = ()) -> dict[str, Pin]:
+    """Pin `requirements` and all they depend on, and the distributions `alone` without their dependencies.
+
+    Returns the pins by PEP 503 name, sorted; each holds the sha256 of the wheel that every Python in PYTHONS takes.
+    Raises UserError if one of these Pythons has no wheel of the chosen version.
+    """
+    wanted = list(requirements)
+    while True:
+        pins = resolve(wanted, PYTHONS[0])
+        missing = sorted({text for python in PYTHONS for text in missing_for(python, pins)})
+        if not missing:
+            break
+        wanted += [text.split(";")[0].strip() for text in missing]
+    if alone:
+        pins |= resolve(alone, PYTHONS[0], dependencies=False)
+    exact = [f"{name}=={pin.version}" for name, pin in pins.items()]
+    for python in PYTHONS[1:]:
+        for name, other in resolve(exact, python, dependencies=False).items():
+            pins[name].sha256 |= other.sha256
+    return dict(sorted(pins.items()))
+
+
+def render(pins: Mapping[str, Pin], title: str) -> str:
+    """The text of a requirements file in pip's hash-checking format."""
+    lines = [f"# {title}", "# Written by `python3 release.py lock`; do not edit."]
+    for name, one in pins.items():
+        lines.append(f"{name}=={one.version} \\")
+        lines += [f"    --hash=sha256:{digest} \\" for digest in sorted(one.sha256)]
+        lines[-1] = lines[-1].removesuffix(" \\")
+    return "\n".join(lines) + "\n"
+
+
+def read(path: Path) -> dict[str, Pin]:
+    """Read back what `render` wrote. Raises UserError for anything else."""
+    pins: dict[str, Pin] = {}
+    for line in path.read_text().replace(" \\\n", " ").splitlines():
+        if not line or line.startswith("#"):
+            continue
+        spec, *hashes = line.split()
+        name, equal, version = spec.partition("==")
+        digests = {word.removeprefix("--hash=sha256:") for word in hashes}
+        if not equal or not digests or any(len(digest) != 64 for digest in digests):
+            raise UserError(f"{path}: not a pinned requirement: {spec}", "python3 release.py lock")
+        pins[name] = Pin(version, digests)
+    return pins
