@@ -1,0 +1,165 @@
+"""`release.py build`: from the repository to dist/barehub-YYYY.MM.DD-Linux-x86_64.sh."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rattler import RepoDataRecord
+
+from construct import conda_ship
+from construct.installer import MARGIN_KB, write_installer, write_sums
+from construct.locked import render_lock, render_packages, require_locked, solve_environment
+from construct.sbom import render_sbom
+from construct.trial import Measured, try_out
+from recipe import pins
+from recipe.channel import PLATFORM, build_channel, file_sha256
+from recipe.errors import UserError
+from recipe.lock import environment_specs
+from recipe.report import progress, say
+
+NAME = "barehub"
+SCHEMA = 1  # of release.json
+
+
+def build_release(root: Path, date: str | None, output: Path) -> Path:
+    """Build the installer and what goes with it into `output`; return its path.
+
+    Nothing appears in `output` before all of it is done. Raises UserError for what the person can mend.
+    """
+    began = time.monotonic()
+    release = release_label(date)
+    moment = datetime(*map(int, release.split(".")[:3]), tzinfo=UTC)
+    cache = root / ".cache"
+    output.mkdir(parents=True, exist_ok=True)
+    specs = environment_specs(root / "construct/environment.yml")
+
+    with tempfile.TemporaryDirectory(dir=cache_directory(cache), prefix="build-") as directory:
+        work = Path(directory)
+        payload = work / "payload"
+        channel = payload / "channel"
+        with progress("making conda packages of the wheels", package_count(root)) as report:
+            build_channel(root, cache, channel, report)
+        records = solve_environment(channel, specs, PLATFORM)
+        require_locked(records, root / "environment.lock.yml", file_sha256(root / "recipe/wheels.txt"))
+
+        say("making the engine and trying it")
+        conda_ship.build_engine(records, specs, PLATFORM, release, work / "engine", payload / "engine")
+        measured = try_out(payload / "engine", channel, records, work / "trial")
+
+        say("writing the installer")
+        pinned = pins.read(root / "recipe/wheels.txt")
+        (payload / "environment.lock.yml").write_text(render_lock(records, NAME))
+        (payload / "packages.txt").write_text(render_packages(records))
+        (payload / "sbom.cdx.json").write_text(render_sbom(NAME, release, moment, records, pinned))
+        (payload / "release.json").write_text(render_release(root, payload, release, moment, measured))
+        write_sums(payload)
+        path = output / f"{NAME}-{release}-Linux-x86_64.sh"
+        payload_kb = sum(one.stat().st_size for one in payload.rglob("*") if one.is_file()) // 1024
+        write_installer(
+            path,
+            payload,
+            {
+                "NAME": NAME,
+                "RELEASE": release,
+                "BASE": f"/opt/{NAME}",
+                "GLIBC": "{}.{}".format(*measured.glibc),
+                "GLIBC_MINOR": measured.glibc[1],
+                "INSTALLED_KB": measured.kilobytes,
+                "NEEDED_KB": measured.kilobytes + payload_kb + MARGIN_KB,
+                "NEEDED_INODES": 2 * measured.inodes,  # the engine's cache has directories of its own
+            },
+            moment,
+        )
+        write_beside(path, payload)
+    summarise(path, measured, records, time.monotonic() - began)
+    return path
+
+
+def cache_directory(cache: Path) -> Path:
+    cache.mkdir(exist_ok=True)
+    return cache
+
+
+def release_label(date: str | None) -> str:
+    """The release's label, today's in UTC if `date` is None. Raises UserError unless it is YYYY.MM.DD[.N]."""
+    if date is None:
+        return datetime.now(UTC).strftime("%Y.%m.%d")
+    match = re.fullmatch(r"(\d{4}\.\d{2}\.\d{2})(\.[1-9]\d*)?", date)
+    try:
+        if match:
+            datetime.strptime(match[1], "%Y.%m.%d")
+            return date
+    except ValueError:
+        pass
+    raise UserError(f"{date} is not a release date", "write it like 2026.11.24, a second one that day 2026.11.24.1")
+
+
+def package_count(root: Path) -> int:
+    """How many packages the channel will hold: the wheels, the interpreter, barehub."""
+    return len(pins.read(root / "recipe/wheels.txt")) + 2
+
+
+def render_release(root: Path, payload: Path, release: str, moment: datetime, measured: Measured) -> str:
+    """release.json: what this release is, for programs. It becomes the receipt of an installed release."""
+    files = sorted(path for path in payload.rglob("*") if path.is_file())
+    return (
+        json.dumps(
+            {
+                "schema": SCHEMA,
+                "name": NAME,
+                "version": release,
+                "date": moment.date().isoformat(),
+                "commit": commit(root),
+                "engine": {"name": conda_ship.NAME, "version": conda_ship.engine_version()},
+                "platform": PLATFORM,
+                "glibc": "{}.{}".format(*measured.glibc),
+                "lock_sha256": file_sha256(payload / "environment.lock.yml"),
+                "files": [
+                    {
+                        "path": str(path.relative_to(payload)),
+                        "size": path.stat().st_size,
+                        "sha256": file_sha256(path),
+                    }
+                    for path in files
+                ],
+            },
+            indent=1,
+        )
+        + "\n"
+    )
+
+
+def commit(root: Path) -> str | None:
+    """The commit that is built, with -dirty if there is more; None outside a git checkout."""
+    done = subprocess.run(
+        ["git", "-C", root, "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.stdout.strip() or None
+
+
+def write_beside(path: Path, payload: Path) -> None:
+    """Write the installer's checksum, package list and SBOM beside it."""
+    stem = path.name.removesuffix(".sh")
+    path.with_name(f"{path.name}.sha256").write_text(f"{file_sha256(path)}  {path.name}\n")
+    shutil.copyfile(payload / "packages.txt", path.with_name(f"{stem}.packages.txt"))
+    shutil.copyfile(payload / "sbom.cdx.json", path.with_name(f"{stem}.cdx.json"))
+
+
+def summarise(path: Path, measured: Measured, records: Sequence[RepoDataRecord], seconds: float) -> None:
+    """The last lines: what a release builder copies from."""
+    shown = os.path.relpath(path)
+    say(f"\nbuilt {len(records)} packages in {seconds:.0f} s")
+    say(f"  installer  {shown}")
+    say(f"  size       {path.stat().st_size / 1e6:.0f} MB, {measured.kilobytes / 1024:.0f} MiB installed")
+    say("  needs      Linux x86_64 with glibc >= {}.{}".format(*measured.glibc))
+    say(f"  install    sudo sh {path.name}")

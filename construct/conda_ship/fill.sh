@@ -1,0 +1,13 @@
+#!/bin/sh
+# usage: fill CHANNEL PREFIX STAGE: fill PREFIX with the locked packages of the conda channel CHANNEL, offline.
+# This one hands the work to a runtime made by conda-ship, which checks each package's sha256 against its own lock.
+set -eu
+channel=$1 prefix=$2 stage=$3
+# The runtime looks for package files in one directory.
+mkdir "$stage/bundle"
+ln "$channel"/*/*.conda "$stage/bundle"
+# Its first start fills the prefix, then runs the environment's python with these arguments.
+BAREHUB_BUNDLE=$stage/bundle BAREHUB_OFFLINE=1 RATTLER_CACHE_DIR=$stage/cache CONDA_SHIP_PREFIX=$prefix \
+    "$(dirname -- "$0")/runtime" -I -c ''
+# Its own lock, beside the prefix, has served.
+rm -f "${prefix%/*}/.${prefix##*/}.conda-ship.lock"

@@ -1,0 +1,402 @@
+#!/bin/sh
+# barehub @RELEASE@ for Linux x86_64: a JupyterHub with its proxy and idle culler, run by systemd. No network is used.
+#
+# usage: sh @FILE@ [options]
+#
+#   -b            batch: ask nothing
+#   -p BASE       where to install, default @BASE@
+#   -u            update the installation in BASE to this release
+#   -f            repair: put this release's files in place again
+#   -s            fill the release's prefix only, skip the post-install hooks
+#   -k            keep the package archives, as a conda channel in BASE/channel
+#   -h, --help    this text
+#   --name NAME         stem of the systemd units, default @NAME@
+#   --hub-user USER     account the hub runs as, default root
+#   --proxy-user USER   account the proxy runs as, default www-data, else one made here
+#   --bind-url URL      where people reach the hub, default http://:8000
+#   --no-start          install everything, start nothing
+#   --log FILE          append what happens to FILE too
+#   --dry-run           print every change that would be made, make none
+#
+#   --verify            check this file's integrity, install nothing
+#   --list              print the packages in it, install nothing
+#   --extract DIR       unpack it to DIR; DIR/channel is a conda channel; install nothing
+#
+# exit status: 0 done, 1 error, 2 usage or refused, 3 platform, 4 space, 5 integrity, 6 BASE in use or not ours,
+#   7 a hook failed, 8 port taken, 130 and 143 interrupted
+#
+# What follows this script's first @HEADER_BYTES@ bytes is a plain tar: tail -c +@PAYLOAD_START@ FILE | tar -tv
+
+main() {
+    set -eu
+    # zsh splits words and runs traps its own way otherwise
+    if [ -n "${ZSH_VERSION:-}" ]; then emulate sh; fi
+    umask 022
+    # The system's tools, with the system's libraries, whatever modules or environments the caller has loaded.
+    unset LD_LIBRARY_PATH LD_PRELOAD LD_AUDIT
+    PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+    export PATH LC_ALL=C
+
+    file_bytes=@FILE_BYTES@ needed_kb=@NEEDED_KB@ needed_inodes=@NEEDED_INODES@ installed_kb=@INSTALLED_KB@ glibc_minor=@GLIBC_MINOR@
+    base=@BASE@ name='' hub_user='' proxy_user='' bind_url='' log='' action=install target=''
+    batch=no update=no repair=no hooks=yes keep=no start=yes dry_run=no stage='' created=''
+    parse_args "$@"
+    case $0 in */*) this=$0 ;; *) this=./$0 ;; esac
+    [ -r "$this" ] || die 1 "cannot read $this" "run it as a file: sh ./@FILE@"
+    [ -z "$log" ] || : >>"$log" || die 1 "cannot write $log" "name a file that can be written with --log"
+
+    check_integrity
+    case $action in
+        verify) say "$this is intact: sha256 of the payload @PAYLOAD_SHA256@"; exit 0 ;;
+        list) payload | tar -xOf - packages.txt; exit 0 ;;
+        extract) extract_to "$target"; exit 0 ;;
+    esac
+
+    check_platform
+    if [ "$batch" = no ]; then ask_base; fi
+    check_options
+    check_base
+    check_release
+    check_space
+    check_ports
+    if [ "$dry_run" = yes ]; then print_changes; exit 0; fi
+    if [ "$batch" = no ]; then ask_consent; fi
+
+    trap clean_up EXIT
+    trap 'exit 129' HUP; trap 'exit 130' INT; trap 'exit 143' TERM
+    lock_base
+    if [ "$complete" = no ] || [ "$repair" = yes ]; then install_release; else say "release @RELEASE@ is in place"; fi
+    if [ "$hooks" = no ]; then
+        say "skipped the post-install hooks; to run them: $prefix/bin/barehub install --base=$base --release=@RELEASE@"
+        exit 0
+    fi
+    run_hooks
+}
+
+# --- what was asked for -----------------------------------------------------------------------------------------------
+
+parse_args() {
+    while [ $# -gt 0 ]; do
+        case $1 in
+            -[bufskh]?*) # -bu is -b -u
+                rest=${1#-?} first=${1%"$rest"}; shift; set -- "$first" "-$rest" "$@"; continue ;;
+            -p?*) value=${1#-p}; shift; set -- -p "$value" "$@"; continue ;;
+            --?*=*) value=${1#*=} first=${1%%=*}; shift; set -- "$first" "$value" "$@"; continue ;;
+        esac
+        case $1 in
+            -b) batch=yes ;;
+            -u) update=yes ;;
+            -f) repair=yes ;;
+            -s) hooks=no ;;
+            -k) keep=yes ;;
+            -h | --help) sed -n '2,/^# What follows/s/^# \{0,1\}//p' "$0"; exit 0 ;;
+            --no-start) start=no ;;
+            --dry-run) dry_run=yes ;;
+            --verify) action=verify ;;
+            --list) action=list ;;
+            -p | --name | --hub-user | --proxy-user | --bind-url | --log | --extract)
+                if [ -z "${2:-}" ]; then die 2 "$1 needs a value" "sh $0 -h"; fi
+                case $1 in
+                    -p) base=$2 ;;
+                    --name) name=$2 ;;
+                    --hub-user) hub_user=$2 ;;
+                    --proxy-user) proxy_user=$2 ;;
+                    --bind-url) bind_url=$2 ;;
+                    --log) log=$2 ;;
+                    --extract) action=extract target=$2 ;;
+                esac
+                shift ;;
+            *) die 2 "unknown option: $1" "sh $0 -h" ;;
+        esac
+        shift
+    done
+}
+
+ask_base() {
+    say "barehub @RELEASE@ will be installed into this directory:" "  $base" "" \
+        "  - press ENTER to confirm it" "  - press CTRL-C to leave" "  - or type another one" ""
+    printf '[%s] >>> ' "$base"
+    read -r answer || die 2 "nobody answers" "give -b to be asked nothing"
+    base=${answer:-$base}
+}
+
+ask_consent() {
+    print_changes
+    printf '\nproceed? [yes] >>> '
+    read -r answer || die 2 "nobody answers" "give -b to be asked nothing"
+    case $answer in '' | y | Y | yes | Yes | YES) ;; *) die 2 "nothing was installed" "answer yes to install" ;; esac
+}
+
+# --- checks: nothing is changed before all of them have passed --------------------------------------------------------
+
+check_integrity() {
+    for tool in awk df find flock id sha256sum tail tar; do
+        command -v "$tool" >/dev/null || die 3 "'$tool' is needed but not installed" "install it with the system's packages"
+    done
+    size=$(wc -c <"$this")
+    [ "$size" -eq "$file_bytes" ] ||
+        die 5 "$this is damaged: it has $((size)) bytes instead of $file_bytes" "copy it here again"
+    [ "$(payload | sha256sum | cut -d ' ' -f 1)" = @PAYLOAD_SHA256@ ] ||
+        die 5 "$this is damaged: its checksum is wrong" "copy it here again"
+}
+
+check_platform() {
+    system=$(uname -s) machine=$(uname -m)
+    [ "$system $machine" = "Linux x86_64" ] ||
+        die 3 "this installer is for Linux x86_64, not $system $machine" "get the one for this machine"
+    glibc=$(getconf GNU_LIBC_VERSION 2>/dev/null) || glibc=
+    glibc=${glibc#glibc }
+    case $glibc in
+        2.[0-9]*) ;;
+        *) die 3 "this system has no GNU C library" "barehub needs glibc >= @GLIBC@" ;;
+    esac
+    minor=${glibc#2.}
+    [ "${minor%%.*}" -ge "$glibc_minor" ] ||
+        die 3 "glibc $glibc is too old, this release needs @GLIBC@" "build it with an interpreter made for an older glibc"
+}
+
+check_options() {
+    case $base in
+        '' | / | */../* | */.. | *[!A-Za-z0-9/._+-]*)
+            die 2 "'$base' cannot be the base directory" "use an absolute path of A-Z a-z 0-9 / . _ + - only" ;;
+        /*) ;;
+        *) base=$PWD/$base ;;
+    esac
+    case $name in
+        '') ;;
+        [!a-z]* | *[!a-z0-9-]*) die 2 "'$name' cannot be a unit name" "use a-z 0-9 - and start with a letter" ;;
+    esac
+    for user in $hub_user $proxy_user; do
+        id -u "$user" >/dev/null 2>&1 || die 2 "there is no account '$user'" "useradd --system $user"
+    done
+    case $bind_url in
+        '') ;;
+        *[!A-Za-z0-9/._:%~\[\]-]*) die 2 "'$bind_url' is not a URL" "use something like http://:8000" ;;
+        http://* ) ;;
+        https://*) die 2 "https needs a certificate, which this option does not set" \
+            "install with http, then set bind_url, ssl_cert and ssl_key in jupyterhub_config.d" ;;
+        *) die 2 "'$bind_url' is not a URL" "use something like http://:8000" ;;
+    esac
+}
+
+check_base() {
+    anchor=$base
+    while [ ! -e "$anchor" ]; do anchor=${anchor%/*}; anchor=${anchor:-/}; done
+    [ -d "$anchor" ] || die 6 "$anchor is not a directory" "choose another one with -p"
+    # The real path: an environment's files hold it, and a link on the way may be changed one day.
+    real=$(cd -P "$anchor" && pwd)
+    base=${real%/}${base#"${anchor%/}"} anchor=$real
+    base=${base%/} prefix=$base/releases/@RELEASE@
+    [ -w "$anchor" ] || die 6 "$anchor cannot be written" "run this as root (sudo sh $0), or choose another one with -p"
+    mounted=$(mount_of "$anchor")
+    case ,${mounted#* }, in
+        *,noexec,*) die 6 "$anchor is mounted noexec" "choose another one with -p, or remount it with exec" ;;
+        *,ro,*) die 6 "$anchor is mounted read-only" "choose another one with -p, or remount it with rw" ;;
+    esac
+    state=$anchor
+    if [ -d "$base/state" ]; then state=$(cd -P "$base/state" && pwd); fi
+    mounted=$(mount_of "$state")
+    case ${mounted%% *} in
+        nfs* | lustre | gpfs | beegfs* | ceph | cifs | smb* | afs | fuse.sshfs | fuse.glusterfs | 9p)
+            die 6 "$state is on ${mounted%% *}, where SQLite databases get corrupted" "choose a local disk with -p" ;;
+    esac
+    if [ -n "$(find "$base" -mindepth 1 -print -quit 2>/dev/null)" ] && [ ! -e "$base/install.json" ] &&
+        [ ! -d "$base/.staging" ] && [ -z "$(find "$base"/releases/*/conda-meta/barehub-release.json 2>/dev/null)" ]; then
+        die 6 "$base is not empty and not a barehub" "choose another one with -p"
+    fi
+    unit=/etc/systemd/system/${name:-@NAME@}.target
+    if [ -z "$name" ] && [ -e "$base/install.json" ]; then
+        :
+    elif [ -e "$unit" ] && [ "$(readlink "$unit")" != "$base/systemd/${unit##*/}" ] && ! [ -e "$base/install.json" ]; then
+        die 6 "$unit belongs to another installation: $(readlink "$unit" || echo a file)" "choose another --name"
+    fi
+}
+
+check_release() {
+    active=$(readlink "$base/hub" 2>/dev/null) || active=
+    active=${active##*/} complete=no
+    if [ -e "$prefix/conda-meta/barehub-release.json" ]; then complete=yes; fi
+    if [ -z "$active" ]; then
+        [ "$update" = no ] || die 6 "there is nothing to update in $base" "leave out -u, or name the right directory with -p"
+    elif [ "$active" != @RELEASE@ ]; then
+        newest=$(printf '%s\n' "$active" @RELEASE@ | sort -V | tail -n 1)
+        [ "$newest" = @RELEASE@ ] ||
+            die 6 "$base runs $active, which is newer than @RELEASE@" "leave it, or remove $base/releases/$active by hand"
+        [ "$update" = yes ] || die 6 "$base already holds barehub $active" "give -u to update it to @RELEASE@"
+    fi
+}
+
+check_space() {
+    if [ "$complete" = yes ] && [ "$repair" = no ]; then return; fi
+    free=$(df -Pk "$anchor" | awk 'END { print $4 }')
+    [ "$free" -ge "$needed_kb" ] ||
+        die 4 "$anchor has $((free / 1024)) MB free, $((needed_kb / 1024)) MB are needed" "make room, or choose another one with -p"
+    # Some file systems make inodes as they go and say 0 or -.
+    inodes=$(df -Pi "$anchor" | awk 'END { if ($2 > 0) print $4 }')
+    [ "${inodes:-$needed_inodes}" -ge "$needed_inodes" ] ||
+        die 4 "$anchor has $inodes inodes free, $needed_inodes are needed" "make room, or choose another one with -p"
+}
+
+check_ports() {
+    # An installation that is there holds its port itself.
+    if [ "$hooks" = no ] || [ "$start" = no ] || { [ -n "$active" ] && [ -z "$bind_url" ]; }; then return; fi
+    rest=${bind_url:-http://:8000}
+    rest=${rest#*://}
+    rest=${rest%%/*}
+    port=${rest##*:}
+    case $port in '' | *[!0-9]*) port=80 ;; esac
+    sockets=$(awk -v port="$(printf ':%04X' "$port")" \
+        '$4 == "0A" && substr($2, length($2) - 4) == port { print $10 }' /proc/net/tcp /proc/net/tcp6 2>/dev/null) || :
+    for inode in $sockets; do
+        holder=$(find /proc/[0-9]*/fd -lname "socket:\[$inode\]" -print -quit 2>/dev/null) || :
+        pid=${holder#/proc/} pid=${pid%%/*}
+        case $(readlink "/proc/$pid/exe" 2>/dev/null) in "$base"/*) continue ;; esac
+        who=$(cat "/proc/$pid/comm" 2>/dev/null) || who='a process of another user'
+        die 8 "port $port is in use by $who${pid:+ (pid $pid)}" "stop it, or choose another port: --bind-url http://:8080"
+    done
+}
+
+# fstype and options of the mount that holds a path
+mount_of() {
+    awk -v path="$1/" '{
+        point = $2 == "/" ? "/" : $2 "/"
+        if (index(path, point) == 1 && length(point) >= longest) { longest = length(point); found = $3 " " $4 }
+    } END { print found }' /proc/self/mounts
+}
+
+# --- what is done -----------------------------------------------------------------------------------------------------
+
+print_changes() {
+    say "this installs barehub @RELEASE@:"
+    if [ "$complete" = no ] || [ "$repair" = yes ]; then say "  write    $prefix ($((installed_kb / 1024)) MB)"; fi
+    if [ "$keep" = yes ]; then say "  write    $base/channel"; fi
+    if [ "$hooks" = no ]; then return; fi
+    settings=$base/install.json unit=${name:-@NAME@}
+    if [ -z "$name" ] && [ -e "$settings" ]; then unit=$(sed -n 's/.*"name": "\(.*\)".*/\1/p' "$settings"); fi
+    for path in state state/hub state/rules state/proxy state/acme jupyterhub_config.d systemd install.json \
+        "systemd/$unit.target" "systemd/$unit-hub.service" "systemd/$unit-proxy.service"; do
+        [ -e "$base/$path" ] || say "  write    $base/$path"
+    done
+    if [ -n "$bind_url" ]; then say "  write    $base/jupyterhub_config.d/10-install.py"; fi
+    if [ "$active" != @RELEASE@ ]; then say "  switch   $base/hub from ${active:-nothing} to @RELEASE@"; fi
+    if ! systemd_runs; then say "  start    nothing: systemd or root is missing here"; return; fi
+    if [ ! -e "$settings" ] && [ -z "$proxy_user" ] && ! id www-data >/dev/null 2>&1 && ! id "$unit-proxy" >/dev/null 2>&1; then
+        say "  account  $unit-proxy, for the proxy"
+    fi
+    for suffix in .target -hub.service -proxy.service; do
+        [ -e "/etc/systemd/system/$unit$suffix" ] || say "  link     /etc/systemd/system/$unit$suffix"
+    done
+    [ -e "/etc/systemd/system/multi-user.target.wants/$unit.target" ] ||
+        say "  link     /etc/systemd/system/multi-user.target.wants/$unit.target"
+    if [ "$start" = yes ]; then say "  start    $unit.target"; fi
+}
+
+systemd_runs() { [ -d /run/systemd/system ] && [ "$(id -u)" -eq 0 ]; }
+
+# The lock is on the directory itself and ends with the last process that holds it, so it can be neither left behind
+# nor forgotten. What lies in .staging when we hold it is an interrupted run's.
+lock_base() {
+    missing=$base
+    while [ ! -e "$missing" ]; do created="$created $missing"; missing=${missing%/*}; missing=${missing:-/}; done
+    mkdir -p "$base"
+    exec 9<"$base"
+    flock -n 9 || die 6 "another installer is at work in $base" "wait until it has finished"
+    stage=$base/.staging
+    rm -rf "$stage"
+    mkdir -m 700 "$stage"
+}
+
+install_release() {
+    say "unpacking"
+    payload | tar -xf - -C "$stage" || die 4 "unpacking to $stage failed" "see the message above; is the disk full?"
+    mkdir -p "$base/releases"
+    if [ -e "$prefix" ]; then mv "$prefix" "$stage/replaced"; fi
+    say "installing release @RELEASE@ into $prefix"
+    # In the background, since a shell runs its traps only between commands.
+    clean_environment sh "$stage/engine/fill" "$stage/channel" "$prefix" "$stage" >"$stage/engine.log" 2>&1 &
+    engine=$!
+    wait "$engine" || { code=$?; engine=''; engine_failed "$code"; }
+    engine=''
+    if [ -n "$log" ]; then cat "$stage/engine.log" >>"$log"; fi
+    # A power cut must not leave a receipt without the files it vouches for.
+    sync -f "$prefix" 2>/dev/null || sync
+    cp "$stage/release.json" "$prefix/conda-meta/.receipt"
+    mv "$prefix/conda-meta/.receipt" "$prefix/conda-meta/barehub-release.json"
+    sync -f "$prefix" 2>/dev/null || sync
+    installed=yes
+    if [ "$keep" = yes ]; then rm -rf "$base/channel"; mv "$stage/channel" "$base/channel"; fi
+}
+
+engine_failed() {
+    if [ -n "$log" ]; then cat "$stage/engine.log" >>"$log"; fi
+    tail -n 5 "$stage/engine.log" >&2
+    if [ "$(df -Pk "$base" | awk 'END { print $4 }')" -lt 1024 ]; then
+        die 4 "the disk is full" "make room, then run this again"
+    fi
+    die 1 "filling $prefix failed with status $1" "run this again; the messages above say what went wrong"
+}
+
+run_hooks() {
+    rm -rf "$stage"
+    trap - EXIT
+    set -- --base="$base" --release=@RELEASE@
+    [ -z "$name" ] || set -- "$@" --name="$name"
+    [ -z "$hub_user" ] || set -- "$@" --hub-user="$hub_user"
+    [ -z "$proxy_user" ] || set -- "$@" --proxy-user="$proxy_user"
+    [ -z "$bind_url" ] || set -- "$@" --bind-url="$bind_url"
+    [ -z "$log" ] || set -- "$@" --log="$log"
+    [ "$start" = yes ] || set -- "$@" --no-start
+    [ "${installed:-no}${active:+-update}" != yes-update ] || set -- "$@" --restart
+    clean_environment exec "$prefix/bin/python" -I -m barehub install "$@"
+}
+
+# Nothing of the caller's CONDA_*, PYTHON*, PIP_* and so on, and temporary files where programs may be run from.
+clean_environment() {
+    if [ "$1" = exec ]; then
+        shift
+        exec env -i PATH="$PATH" HOME=/ LC_ALL=C.UTF-8 "$@"
+    fi
+    env -i PATH="$PATH" HOME="$stage" LC_ALL=C TMPDIR="$stage" TMP="$stage" TEMP="$stage" "$@"
+}
+
+# Nothing is left of a run that does not get through, but what was there before.
+# shellcheck disable=SC2317  # it is a trap that calls it
+clean_up() {
+    code=$?
+    trap - EXIT HUP INT TERM
+    [ -z "${engine:-}" ] || { kill "$engine" 2>/dev/null; wait "$engine" 2>/dev/null || :; }
+    if [ -n "$stage" ] && [ "${installed:-no}" = no ] && [ "$complete" = no ]; then rm -rf "$prefix"; fi
+    if [ -n "$stage" ] && [ -e "$stage/replaced" ] && [ "${installed:-no}" = no ]; then
+        rm -rf "$prefix"
+        mv "$stage/replaced" "$prefix"
+    fi
+    [ -z "$stage" ] || rm -rf "$stage"
+    if [ "$code" -ne 0 ]; then rmdir "$base/releases" 2>/dev/null || :; fi
+    for directory in $created; do rmdir "$directory" 2>/dev/null || :; done
+    case $code in 129 | 130 | 143) printf 'error: interrupted\n  fix: run this again\n' >&2 ;; esac
+    exit "$code"
+}
+
+extract_to() {
+    [ -z "$(find "$1" -mindepth 1 -print -quit 2>/dev/null)" ] || die 2 "$1 is not empty" "name a new directory"
+    mkdir -p "$1"
+    payload | tar -xf - -C "$1" || die 4 "unpacking to $1 failed" "see the message above; is the disk full?"
+    (cd "$1" && sha256sum --quiet -c SHA256SUMS) || die 5 "what was unpacked to $1 is damaged" "try another disk"
+    say "unpacked to $1; the conda channel is $1/channel"
+}
+
+payload() { tail -c +@PAYLOAD_START@ "$this"; }
+
+say() { # each argument is a line
+    printf '%s\n' "$@"
+    [ -z "$log" ] || printf '%s\n' "$@" >>"$log"
+}
+
+die() { # status, what is wrong, what to do
+    [ -z "$log" ] || printf 'error: %s\n  fix: %s\n' "$2" "$3" >>"$log" 2>/dev/null || :
+    printf 'error: %s\n  fix: %s\n' "$2" "$3" >&2
+    exit "$1"
+}
+
+main "$@"
+exit

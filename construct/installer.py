@@ -1,0 +1,83 @@
+"""Writes the installer: header.sh with its numbers filled in, padded to HEADER_BYTES, then a plain tar."""
+
+import hashlib
+import io
+import os
+import re
+import tarfile
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+
+from recipe.channel import file_sha256
+
+HEADER = Path(__file__).with_name("header.sh")
+HEADER_BYTES = 32 * 1024  # so that `tail -c +32769` gets the tar out of any release
+
+# On top of the installed size: the unpacked payload, and room for the hub to work in.
+MARGIN_KB = 64 * 1024
+
+
+def write_installer(path: Path, payload: Path, values: Mapping[str, object], moment: datetime) -> None:
+    """Make the installer at `path` of the directory `payload` and the header's placeholder values.
+
+    Same input, same bytes: the tar's members are sorted, owned by root, and all of one `moment`. `path` appears whole.
+    """
+    staged = path.with_name(f".{path.name}.new")
+    with staged.open("wb") as file:
+        file.write(b"\0" * HEADER_BYTES)
+        with tarfile.open(fileobj=file, mode="w", format=tarfile.GNU_FORMAT) as tar:
+            for member in sorted(payload.rglob("*"), key=lambda one: (len(one.relative_to(payload).parts), one)):
+                tar.add(
+                    member,
+                    str(member.relative_to(payload)),
+                    recursive=False,
+                    filter=lambda i: plain(i, moment),
+                )
+    with staged.open("rb") as file:
+        file.seek(HEADER_BYTES)
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    header = render_header(
+        {
+            **values,
+            "FILE": path.name,
+            "FILE_BYTES": staged.stat().st_size,
+            "HEADER_BYTES": HEADER_BYTES,
+            "PAYLOAD_START": HEADER_BYTES + 1,
+            "PAYLOAD_SHA256": sha256,
+        }
+    )
+    with staged.open("r+b") as file:
+        file.write(header)
+        os.fsync(file.fileno())
+    staged.chmod(0o755)
+    staged.replace(path)
+
+
+def plain(member: tarfile.TarInfo, moment: datetime) -> tarfile.TarInfo:
+    """A member that tells nothing of the machine it was made on."""
+    member.uid = member.gid = 0
+    member.uname = member.gname = "root"
+    member.mtime = int(moment.timestamp())
+    member.mode = 0o755 if member.isdir() or member.mode & 0o100 else 0o644
+    return member
+
+
+def render_header(values: Mapping[str, object]) -> bytes:
+    """header.sh with each @NAME@ filled in (a missing one is a KeyError), padded with newlines to HEADER_BYTES.
+
+    The script ends with `exit`, so the shell never reads what follows.
+    """
+    text = re.sub(r"@([A-Z_0-9]+)@", lambda match: str(values[match[1]]), HEADER.read_text())
+    header = text.encode()
+    if len(header) > HEADER_BYTES:
+        raise AssertionError(f"the header has {len(header)} bytes, more than {HEADER_BYTES}")
+    return header.ljust(HEADER_BYTES, b"\n")
+
+
+def write_sums(directory: Path) -> None:
+    """Write SHA256SUMS over every file in `directory`, in the format of sha256sum(1)."""
+    out = io.StringIO()
+    for path in sorted(path for path in directory.rglob("*") if path.is_file()):
+        out.write(f"{file_sha256(path)}  {path.relative_to(directory)}\n")
+    (directory / "SHA256SUMS").write_text(out.getvalue())

