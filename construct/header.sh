@@ -29,8 +29,6 @@
 
 main() {
     set -eu
-    # zsh splits words and runs traps its own way otherwise
-    if [ -n "${ZSH_VERSION:-}" ]; then emulate sh; fi
     umask 022
     # The system's tools, with the system's libraries, whatever modules or environments the caller has loaded.
     unset LD_LIBRARY_PATH LD_PRELOAD LD_AUDIT
@@ -313,7 +311,8 @@ install_release() {
     if [ -e "$prefix" ]; then mv "$prefix" "$stage/replaced"; fi
     say "installing release @RELEASE@ into $prefix"
     # In the background, since a shell runs its traps only between commands.
-    clean_environment sh "$stage/engine/fill" "$stage/channel" "$prefix" "$stage" >"$stage/engine.log" 2>&1 &
+    in_clean_environment HOME="$stage" TMPDIR="$stage" TMP="$stage" TEMP="$stage" \
+        sh "$stage/engine/fill" "$stage/channel" "$prefix" "$stage" >"$stage/engine.log" 2>&1 &
     engine=$!
     wait "$engine" || { code=$?; engine=''; engine_failed "$code"; }
     engine=''
@@ -347,17 +346,11 @@ run_hooks() {
     [ -z "$log" ] || set -- "$@" --log="$log"
     [ "$start" = yes ] || set -- "$@" --no-start
     [ "${installed:-no}${active:+-update}" != yes-update ] || set -- "$@" --restart
-    clean_environment exec "$prefix/bin/python" -I -m barehub install "$@"
+    in_clean_environment HOME=/ "$prefix/bin/python" -I -m barehub install "$@"
 }
 
-# Nothing of the caller's CONDA_*, PYTHON*, PIP_* and so on, and temporary files where programs may be run from.
-clean_environment() {
-    if [ "$1" = exec ]; then
-        shift
-        exec env -i PATH="$PATH" HOME=/ LC_ALL=C.UTF-8 "$@"
-    fi
-    env -i PATH="$PATH" HOME="$stage" LC_ALL=C TMPDIR="$stage" TMP="$stage" TEMP="$stage" "$@"
-}
+# Become a command that sees nothing of the caller's CONDA_*, PYTHON*, PIP_*, TMPDIR and so on.
+in_clean_environment() { exec env -i PATH="$PATH" LC_ALL=C.UTF-8 "$@"; }
 
 # Nothing is left of a run that does not get through, but what was there before.
 # shellcheck disable=SC2317  # it is a trap that calls it
@@ -398,5 +391,7 @@ die() { # status, what is wrong, what to do
     exit "$1"
 }
 
+# zsh has its own ways with $0, word splitting and traps otherwise.
+if [ -n "${ZSH_VERSION:-}" ]; then emulate sh; fi
 main "$@"
 exit

@@ -165,7 +165,8 @@ def conda_metadata(wheel: Wheel, target: Target, wheels: Mapping[str, Wheel]) ->
     `wheels` is the whole set by PEP 503 name: the extras of requirements are looked up there. UserError if
     the wheel does not run on the target, or if one whose extra is asked for is not in the set.
 
-    The build string is py311_0 for what belongs to one Python, and 0 for what has no Python in it.
+    The build string is py311_h0123abc_0 for what belongs to one Python, h0123abc_0 for what has no Python in it. The
+    hash is the wheel's: in a mirror, one file name stands for one content.
     """
     metadata = wheel.metadata
     urls = {label.casefold(): url for label, url in (metadata.project_urls or {}).items()}
@@ -177,7 +178,7 @@ def conda_metadata(wheel: Wheel, target: Target, wheels: Mapping[str, Wheel]) ->
     return CondaMetadata(
         name=conda_name(wheel.name),
         version=conda_version(wheel.version),
-        build="py{}{}_0".format(*target.release) if wheel.has_python else "0",
+        build=("py{}{}_".format(*target.release) if wheel.has_python else "") + f"h{wheel.sha256[:7]}_0",
         depends=tuple(depends),
         license=_license(wheel),
         summary=metadata.summary,

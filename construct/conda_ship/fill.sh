@@ -8,6 +8,10 @@ mkdir "$stage/bundle"
 ln "$channel"/*/*.conda "$stage/bundle"
 # Its first start fills the prefix, then runs the environment's python with these arguments.
 BAREHUB_BUNDLE=$stage/bundle BAREHUB_OFFLINE=1 RATTLER_CACHE_DIR=$stage/cache CONDA_SHIP_PREFIX=$prefix \
-    "$(dirname -- "$0")/runtime" -I -c ''
+    "$(dirname -- "$0")/runtime" -I -c '' &
+runtime=$!
+# Ended with us, or it would go on writing to what is being cleared away.
+trap 'kill "$runtime"; wait "$runtime"; exit 143' TERM
+wait "$runtime"
 # Its own lock, beside the prefix, has served.
 rm -f "${prefix%/*}/.${prefix##*/}.conda-ship.lock"

@@ -1,0 +1,75 @@
+"""recipe.interpreter: the running CPython, made to run from anywhere."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from recipe.elf import GLIBC_LIBRARIES, glibc_version, is_elf, newest_glibc
+from recipe.interpreter import LEFT_OUT, stage_interpreter
+
+VERSION = "python{}.{}".format(*sys.version_info)
+
+
+@pytest.fixture(scope="module")
+def prefix(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    stage = tmp_path_factory.mktemp("stage")
+    stage_interpreter(stage)
+    # Moved: nothing may depend on where it was staged, nor on a short path without spaces.
+    assert not [path for path in stage.rglob("*") if path.suffix in (".a", ".pyc")]
+    moved = tmp_path_factory.mktemp("moved") / ("a b" + "x" * 130)
+    shutil.move(stage, moved)
+    return moved
+
+
+def output(prefix: Path, program: str, **environment: str) -> str:
+    command = [prefix / "bin/python", "-c", program]
+    return subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def test_it_runs_from_another_place_with_all_that_a_hub_imports(prefix: Path) -> None:
+    modules = "ssl, sqlite3, ctypes, lzma, bz2, readline, curses, uuid, zoneinfo, multiprocessing.shared_memory"
+    assert output(prefix, f"import {modules}, sys; print(sys.prefix)") == str(prefix)
+
+
+def test_its_libraries_are_its_own_whatever_the_caller_has_loaded(prefix: Path, tmp_path: Path) -> None:
+    for library in (prefix / "lib").glob("lib*.so*"):
+        (tmp_path / library.name).write_text("not a library")
+    program = "import ssl, sqlite3; print(open('/proc/self/maps').read())"
+    maps = output(prefix, program, LD_LIBRARY_PATH=str(tmp_path))
+    loaded = {line.split(maxsplit=5)[5] for line in maps.splitlines() if ".so" in line}
+    strangers = [p for p in loaded if not p.startswith(str(prefix)) and not GLIBC_LIBRARIES.fullmatch(Path(p).name)]
+    assert not strangers
+
+
+def test_the_build_machine_is_not_in_its_configuration(prefix: Path) -> None:
+    program = "import sysconfig; print(sysconfig.get_config_vars())"
+    told = output(prefix, program)
+    assert sys.base_prefix == "/usr" or sys.base_prefix not in told
+    assert str(prefix / "include") in told
+    assert "/usr/share/zoneinfo" in output(prefix, "import zoneinfo; print(zoneinfo.TZPATH)")
+
+
+def test_tests_tk_and_static_libraries_are_left_out(prefix: Path) -> None:
+    names = {path.name for path in prefix.rglob("*")}
+    assert not names & {"tkinter", "idlelib", "test", "turtledemo", "EXTERNALLY-MANAGED"}
+    assert "unittest" in names
+    assert not LEFT_OUT.search("lib/testing.py")
+
+
+def test_packages_go_where_conda_puts_them(prefix: Path) -> None:
+    places = output(prefix, "import sysconfig; print(sysconfig.get_path('purelib'))")
+    assert places == str(prefix / "lib" / VERSION / "site-packages")
+    (prefix / "lib" / VERSION / "site-packages/found.py").write_text("")
+    output(prefix, "import found")
+
+
+def test_the_glibc_it_needs_is_at_most_this_machines(prefix: Path) -> None:
+    needed = newest_glibc(prefix.rglob("*"))
+    here = tuple(map(int, os.confstr("CS_GNU_LIBC_VERSION").split()[1].split(".")))
+    assert (2, 2) < needed <= here
+    assert needed >= glibc_version(prefix / "bin" / VERSION)
+    assert not is_elf(prefix / "bin/python")  # a link

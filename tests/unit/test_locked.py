@@ -1,0 +1,128 @@
+"""construct.locked: a build that would differ from the lock fails."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from rattler import RepoDataRecord
+
+from construct.locked import read_lock, render_lock, render_packages, require_locked, solve_environment
+from construct.sbom import render_sbom
+from recipe.channel import TIMESTAMP, write_index
+from recipe.convert import assemble
+from recipe.errors import UserError
+from recipe.lock import render
+from recipe.metadata import CondaMetadata, Target
+from recipe.pins import Pin
+
+WHEELS = "one==1.0\n"
+
+
+@pytest.fixture
+def channel(tmp_path: Path) -> Path:
+    """A channel of three packages, of which one needs another and a glibc that nobody has yet."""
+    channel = tmp_path / "channel"
+    (channel / "noarch").mkdir(parents=True)
+    (channel / "linux-64").mkdir()
+    (tmp_path / "empty").mkdir()
+    for name, depends in (("one", ("two >=1", "__glibc >=2.98")), ("two", ()), ("three", ())):
+        stage = tmp_path / name
+        stage.mkdir()
+        (stage / name).write_text(name)
+        metadata = CondaMetadata(name, "1.0", "h0_0", depends, license="MIT")
+        assemble(metadata, Target("3.11"), stage, tmp_path / "empty", channel / "linux-64", TIMESTAMP)
+    write_index(channel)
+    return channel
+
+
+@pytest.fixture
+def records(channel: Path) -> list[RepoDataRecord]:
+    return solve_environment(channel, ["one"], "linux-64")
+
+
+def locked(tmp_path: Path, versions: dict[str, str]) -> Path:
+    (tmp_path / "wheels.txt").write_text(WHEELS)
+    lock = tmp_path / "environment.lock.yml"
+    lock.write_text(render(versions, tmp_path / "wheels.txt").replace("  - python>=3.11\n", ""))
+    return lock
+
+
+def test_only_what_is_needed_is_in_the_environment(records: list[RepoDataRecord]) -> None:
+    assert [record.name.normalized for record in records] == ["one", "two"]
+
+
+def test_the_index_is_the_same_whenever_it_is_made(channel: Path) -> None:
+    before = (channel / "linux-64/repodata.json").read_bytes()
+    write_index(channel)
+    assert (channel / "linux-64/repodata.json").read_bytes() == before
+    assert sorted(path.name for path in channel.iterdir()) == ["linux-64", "noarch"]
+
+
+def test_specs_without_a_solution_are_an_error_for_people(channel: Path) -> None:
+    with pytest.raises(UserError, match="four"):
+        solve_environment(channel, ["four"], "linux-64")
+
+
+def test_an_environment_like_its_lock_passes(tmp_path: Path, records: list[RepoDataRecord]) -> None:
+    sha256 = hashlib.sha256(WHEELS.encode()).hexdigest()
+    require_locked(records, locked(tmp_path, {"one": "1.0", "two": "1.0"}), sha256)
+
+
+@pytest.mark.parametrize(
+    ("versions", "complaint"),
+    [
+        ({"one": "1.0"}, "two 1.0 is not locked"),
+        ({"one": "1.0", "two": "1.1"}, "two ==1.1 is locked, but 1.0 would be built"),
+        ({"one": "1.0", "two": "1.0", "three": "1.0"}, "three ==1.0 is locked, but nothing needs it"),
+    ],
+)
+def test_each_difference_is_named_with_the_way_to_lock_again(
+    tmp_path: Path, records: list[RepoDataRecord], versions: dict[str, str], complaint: str
+) -> None:
+    sha256 = hashlib.sha256(WHEELS.encode()).hexdigest()
+    with pytest.raises(UserError, match=complaint) as caught:
+        require_locked(records, locked(tmp_path, versions), sha256)
+    assert "release.py lock" in caught.value.fix
+
+
+def test_a_lock_of_other_wheels_is_refused(tmp_path: Path, records: list[RepoDataRecord]) -> None:
+    with pytest.raises(UserError, match="another recipe/wheels.txt"):
+        require_locked(records, locked(tmp_path, {"one": "1.0", "two": "1.0"}), "0" * 64)
+
+
+def test_the_installers_lock_is_a_plain_environment_with_hashes(channel: Path, records: list[RepoDataRecord]) -> None:
+    document = yaml.safe_load(render_lock(records, "barehub"))
+    assert sorted(document) == ["channels", "dependencies", "name"]
+    archive = channel / "linux-64/one-1.0-h0_0.conda"
+    sha256 = hashlib.sha256(archive.read_bytes()).hexdigest()
+    assert document["dependencies"][0] == f"one==1.0[build=h0_0,sha256={sha256}]"
+    # The spelling is py-rattler's too, and enforced.
+    assert [r.name.normalized for r in solve_environment(channel, document["dependencies"], "linux-64")] == ["one", "two"]
+    with pytest.raises(UserError):
+        solve_environment(channel, [document["dependencies"][0].replace(sha256, "0" * 64)], "linux-64")
+
+
+def test_the_repositorys_lock_is_read_back() -> None:
+    specs = read_lock(Path(__file__).parents[2] / "environment.lock.yml")
+    assert specs["python"] == ">=3.11"
+    assert specs["jupyterhub-base"].startswith("==")
+    assert "nodejs" not in specs
+
+
+def test_the_package_list_is_for_grep(records: list[RepoDataRecord]) -> None:
+    rows = [line.split() for line in render_packages(records).splitlines()]
+    assert [row[:4] for row in rows] == [["one", "1.0", "h0_0", "linux-64"], ["two", "1.0", "h0_0", "linux-64"]]
+
+
+def test_the_sbom_names_packages_their_wheels_and_what_needs_what(records: list[RepoDataRecord]) -> None:
+    text = render_sbom("barehub", "2026.11.24", TIMESTAMP, records, {"one": Pin("1.0", {"a" * 64})})
+    assert text == render_sbom("barehub", "2026.11.24", TIMESTAMP, records, {"one": Pin("1.0", {"a" * 64})})
+    sbom = json.loads(text)
+    one = sbom["components"][0]
+    assert one["purl"].startswith("pkg:conda/one@1.0?")
+    assert one["pedigree"]["ancestors"][0]["purl"] == "pkg:pypi/one@1.0"
+    assert one["licenses"] == [{"license": {"name": "MIT"}}]
+    edges = {edge["ref"]: edge["dependsOn"] for edge in sbom["dependencies"]}
+    assert edges[one["bom-ref"]] == [sbom["components"][1]["bom-ref"]]

@@ -1,0 +1,41 @@
+"""recipe.pins: what pip leaves to us."""
+
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+from recipe import pins
+from recipe.errors import UserError
+from recipe.pins import Pin
+
+
+def test_a_requirement_of_another_python_than_the_running_one_is_found() -> None:
+    requires = [Requirement('backport; python_version < "3.13"'), Requirement("always")]
+    resolved = {"one": Pin("1.0", set(), requires), "always": Pin("1.0", set())}
+    assert pins.missing_for("3.12", resolved) == ['backport; python_version < "3.13"']
+    assert pins.missing_for("3.13", resolved) == []
+
+
+def test_only_extras_that_were_asked_for_count() -> None:
+    requires = [Requirement('more; extra == "full"')]
+    assert pins.missing_for("3.12", {"one": Pin("1.0", set(), requires)}) == []
+    assert pins.missing_for("3.12", {"one": Pin("1.0", set(), requires, frozenset({"full"}))}) != []
+
+
+def test_what_is_rendered_is_read_back(tmp_path: Path) -> None:
+    written = {"one": Pin("1.0", {"a" * 64, "b" * 64}), "two": Pin("2!1.0.post1", {"c" * 64})}
+    (tmp_path / "wheels.txt").write_text(pins.render(written, "title"))
+    assert pins.read(tmp_path / "wheels.txt") == written
+
+
+@pytest.mark.parametrize("line", ["one>=1.0 --hash=sha256:" + "a" * 64, "one==1.0", "one==1.0 --hash=sha256:abc"])
+def test_an_unpinned_requirement_is_refused(tmp_path: Path, line: str) -> None:
+    (tmp_path / "wheels.txt").write_text(line + "\n")
+    with pytest.raises(UserError, match="not a pinned requirement: one"):
+        pins.read(tmp_path / "wheels.txt")
+
+
+def test_the_oldest_glibc_comes_first() -> None:
+    """pip takes the wheel whose platform is named first: the installer is to run on old systems."""
+    assert pins.PLATFORMS.index("manylinux2014_x86_64") < pins.PLATFORMS.index("manylinux_2_28_x86_64")
