@@ -1,0 +1,100 @@
+"""The unprivileged account of the proxy, and who owns what."""
+
+import grp
+import os
+import pwd
+import shutil
+from pathlib import Path
+
+from barehub.errors import USAGE, UserError
+from barehub.process import attempt, output
+
+SHARED_ACCOUNT = "www-data"  # Debian's and its relatives' account for web servers
+
+
+def exists(user: str) -> bool:
+    try:
+        pwd.getpwnam(user)
+    except KeyError:
+        return False
+    return True
+
+
+def own_account(name: str) -> str:
+    """The account that the installer makes for the proxy of the installation `name` where there is no www-data."""
+    return f"{name}-proxy"
+
+
+def choose_proxy_user(name: str) -> str:
+    """www-data where it exists, else an account of our own, which may not exist yet."""
+    return SHARED_ACCOUNT if exists(SHARED_ACCOUNT) else own_account(name)
+
+
+def current_user() -> str:
+    """The account this process runs as."""
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:  # a container with an arbitrary user id
+        return str(os.geteuid())
+
+
+def create_account(user: str) -> bool:
+    """Have a system account `user`. True if it was made now. Raises UserError if it cannot be."""
+    if exists(user):
+        return False
+    if not shutil.which("useradd"):
+        raise UserError(
+            f"there is no account {user} and no useradd to make it", "use --proxy-user with an account", USAGE
+        )
+    output(
+        "useradd",
+        "--system",
+        "--user-group",
+        "--no-create-home",
+        "--home-dir=/nonexistent",
+        "--shell=/usr/sbin/nologin",
+        "--comment=barehub proxy",
+        user,
+    )
+    return True
+
+
+def remove_account(user: str) -> None:
+    """Remove an account made by `create_account`; fine if it is gone."""
+    if exists(user):
+        attempt("userdel", user)
+
+
+def ids(user: str) -> tuple[int, int]:
+    """User and primary group id of an account. Raises UserError if there is none."""
+    try:
+        entry = pwd.getpwnam(user)
+    except KeyError:
+        raise UserError(f"there is no account {user}", f"useradd --system {user}, or another --*-user", USAGE) from None
+    return entry.pw_uid, entry.pw_gid
+
+
+def group_name(user: str) -> str:
+    """The name of an account's primary group."""
+    gid = ids(user)[1]
+    try:
+        return grp.getgrgid(gid).gr_name
+    except KeyError:
+        return str(gid)
+
+
+def ensure_directory(path: Path, mode: int, uid: int, gid: int) -> None:
+    """Have a directory of this owner and mode, whatever the umask; one that is there is put right.
+
+    Only root can give files away; anyone else keeps what it makes.
+    """
+    path.mkdir(mode=0o700, exist_ok=True)
+    if os.geteuid() == 0:
+        os.chown(path, uid, gid)
+    path.chmod(mode)
+
+
+def give(path: Path, uid: int, gid: int) -> None:
+    """Give a file to an account, if this process may and the file exists."""
+    if os.geteuid() == 0 and path.exists():
+        os.chown(path, uid, gid)

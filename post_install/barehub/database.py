@@ -1,0 +1,113 @@
+"""The hub's SQLite database: its revision, and a migration that can be undone.
+
+The schema is migrated here, with the hub stopped, and never by the hub's unit: with Restart=always that would leave
+one backup for each failed attempt.
+"""
+
+import contextlib
+import os
+import shutil
+import sqlite3
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from barehub.accounts import ensure_directory, give, ids
+from barehub.errors import HOOK, UserError
+from barehub.layout import Layout
+from barehub.process import sync_directory
+from barehub.settings import Settings
+
+
+def revision(database: Path) -> str | None:
+    """The schema revision of a JupyterHub database, or None where there is none yet. Raises UserError if unreadable."""
+    if not database.is_file():
+        return None
+    try:
+        with contextlib.closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
+            row = connection.execute("select version_num from alembic_version").fetchone()
+    except sqlite3.Error as error:
+        raise UserError(f"{database} cannot be read: {error}", "restore a copy from state/hub/backups", HOOK) from None
+    return row[0] if row else None
+
+
+def newest_revision() -> str:
+    """The schema revision that this release's JupyterHub works with."""
+    from alembic.config import Config
+    from alembic.script import ScriptDirectory
+    from jupyterhub.dbutil import ALEMBIC_DIR
+
+    config = Config()
+    config.set_main_option("script_location", ALEMBIC_DIR)
+    return ScriptDirectory.from_config(config).get_current_head()
+
+
+@dataclass(frozen=True)
+class Migration:
+    """What must happen to the database so that this release can use it; nothing if `needed` is False."""
+
+    layout: Layout
+    settings: Settings
+    needed: bool
+
+    @classmethod
+    def plan(cls, layout: Layout, settings: Settings, hub: Any) -> "Migration":
+        """Look at the database that `hub`, a configured JupyterHub application, names. Changes nothing.
+
+        Raises UserError if it is newer than this release, or not SQLite and in need of a migration we do not do.
+        """
+        if hub.db_url != f"sqlite:///{layout.database}":
+            return cls(layout, settings, needed=False)  # the administrator's own; see require_usable
+        have = revision(layout.database)
+        return cls(layout, settings, needed=have is not None and have != newest_revision())
+
+    def backup(self, label: str) -> Path:
+        """Copy the database, at rest, to backups/ under the name of the release that used it; return the copy."""
+        uid, gid = ids(self.settings.hub_user)
+        ensure_directory(self.layout.backups, 0o700, uid, gid)
+        place = self.layout.backups / f"jupyterhub-{label}.sqlite"
+        copy_durably(self.layout.database, place, uid, gid)
+        return place
+
+    def migrate(self) -> None:
+        """Bring the database to this release's schema: a copy is migrated and renamed over it.
+
+        SQLite's migrations are not transactional, so a failure or power cut half-way must not touch the original.
+        """
+        from jupyterhub import dbutil
+
+        uid, gid = ids(self.settings.hub_user)
+        staged = self.layout.database.with_name("jupyterhub.sqlite.migrating")
+        copy_durably(self.layout.database, staged, uid, gid)
+        try:
+            dbutil.upgrade(f"sqlite:///{staged}")
+        except Exception as error:
+            raise UserError(
+                f"the database cannot be migrated: {error}", "the old release keeps running", HOOK
+            ) from error
+        with staged.open("rb") as file:
+            os.fsync(file.fileno())
+        staged.replace(self.layout.database)
+        sync_directory(self.layout.hub_state)
+
+    def restore(self, backup: Path) -> None:
+        """Put a backup in the database's place, in one rename."""
+        uid, gid = ids(self.settings.hub_user)
+        staged = self.layout.database.with_name("jupyterhub.sqlite.restoring")
+        copy_durably(backup, staged, uid, gid)
+        staged.replace(self.layout.database)
+        sync_directory(self.layout.hub_state)
+
+
+def copy_durably(source: Path, target: Path, uid: int, gid: int) -> None:
+    """Copy a file that nobody writes to; the copy is private from the start, and on disk when this returns."""
+    staged = target.with_name(f".{target.name}.new")
+    staged.unlink(missing_ok=True)
+    descriptor = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with open(descriptor, "wb") as out, source.open("rb") as content:
+        shutil.copyfileobj(content, out)
+        out.flush()
+        os.fsync(descriptor)
+    give(staged, uid, gid)
+    staged.replace(target)
+    sync_directory(target.parent)

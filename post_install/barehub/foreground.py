@@ -1,0 +1,35 @@
+"""`barehub run`: hub and proxy in the foreground, for a container or a machine without systemd."""
+
+import os
+import signal
+import subprocess
+import sys
+
+from barehub.layout import Layout
+
+
+def run(layout: Layout) -> int:
+    """Run the proxy and the hub until one of them ends or a signal comes; return the exit status."""
+    environment = {
+        **os.environ,
+        "BAREHUB_BASE": str(layout.base),
+        "PATH": f"{layout.hub / 'bin'}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
+    }
+    python = layout.hub / "bin/python"
+    subprocess.run([python, "-I", "-m", "barehub.traefik"], env=environment, check=True)
+    commands = (
+        [python, "-I", "-m", "barehub.supervisor"],
+        [layout.hub / "bin/jupyterhub", f"--config={layout.hub}/share/barehub/jupyterhub_config.py"],
+    )
+    # From here on a signal only ends the wait below; the children get theirs from us.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
+    children = [subprocess.Popen(command, env=environment, cwd=layout.hub_state) for command in commands]
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
+        return 1  # neither is meant to end by itself; what ended has said why
+    finally:
+        for child in reversed(children):
+            child.terminate()
+        for child in children:
+            child.wait()

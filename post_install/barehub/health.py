@@ -1,0 +1,95 @@
+"""Do hub and proxy answer? Asked over loopback, never through a proxy that the environment names."""
+
+import http.client
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from barehub.errors import HOOK, UserError
+from barehub.process import attempt
+from barehub.settings import Settings
+from barehub.systemd import property_of
+
+TIMEOUT = 5.0  # seconds for one answer
+WILDCARDS = ("", "0.0.0.0", "::", "*")  # noqa: S104 - compared with, not bound to
+
+
+@dataclass(frozen=True)
+class Endpoints:
+    """Where this installation answers: the URL that people use, and what is asked over loopback."""
+
+    public: str
+    hub: str
+    proxy: str
+
+    @classmethod
+    def of(cls, hub: Any) -> "Endpoints":
+        """From a JupyterHub application object with its configuration loaded (`config.load_hub`)."""
+        bind = urlsplit(hub.bind_url)
+        port = bind.port or (443 if bind.scheme == "https" else 80)
+        host = "127.0.0.1" if (bind.hostname or "") in WILDCARDS else bind.hostname
+        base_url = hub.base_url
+        internal = urlsplit(hub.hub_bind_url or f"http://{hub.hub_ip or '127.0.0.1'}:{hub.hub_port}")
+        internal_host = "127.0.0.1" if (internal.hostname or "") in WILDCARDS else internal.hostname
+        return cls(
+            public=f"{bind.scheme}://{bracketed(host)}:{port}{base_url}",
+            hub=f"http://{bracketed(internal_host)}:{internal.port}{base_url}hub/health",
+            proxy=f"{bind.scheme}://{bracketed(host)}:{port}{base_url}hub/health",
+        )
+
+
+def bracketed(host: str) -> str:
+    """An IPv6 address in brackets, anything else as it is (RFC 3986, section 3.2.2)."""
+    return f"[{host}]" if ":" in host else host
+
+
+def answer(url: str) -> int | None:
+    """The status of a GET for `url`, or None if nobody answers in time."""
+    import ssl
+
+    parts = urlsplit(url)
+    # The name in the certificate is for the users; over loopback only the answer counts.
+    connection = (
+        http.client.HTTPSConnection(
+            parts.hostname, parts.port, timeout=TIMEOUT, context=ssl._create_unverified_context()  # noqa: S323
+        )
+        if parts.scheme == "https"
+        else http.client.HTTPConnection(parts.hostname, parts.port, timeout=TIMEOUT)
+    )
+    try:
+        connection.request("GET", parts.path)
+        return connection.getresponse().status
+    except (OSError, http.client.HTTPException):
+        return None
+    finally:
+        connection.close()
+
+
+def wait_until_healthy(
+    settings: Settings, endpoints: Endpoints, *, seconds: float = 60, say: Callable[[str], None]
+) -> None:
+    """Return when the hub answers through the proxy. Raises UserError as soon as a unit has failed, or in the end.
+
+    The error carries the journal's last lines: the person reading it should not have to look for the reason.
+    """
+    deadline = time.monotonic() + seconds
+    say(f"waiting for {endpoints.public}")
+    while answer(endpoints.proxy) != http.HTTPStatus.OK:
+        failed = [unit for unit in settings.units if property_of(unit, "ActiveState") == "failed"]
+        if failed or time.monotonic() > deadline:
+            unit = failed[0] if failed else settings.hub_unit
+            why = f"{unit} failed" if failed else f"{endpoints.proxy} did not answer in {seconds:.0f} s"
+            raise UserError(
+                f"{why}; its last messages:\n{journal(unit)}",
+                f"journalctl -u {unit}; then run this again",
+                HOOK,
+            )
+        time.sleep(0.2)
+
+
+def journal(unit: str, lines: int = 12) -> str:
+    """The last messages of a unit, indented."""
+    text = attempt("journalctl", f"--unit={unit}", f"--lines={lines}", "--no-pager", "--output=cat").stdout
+    return "\n".join(f"    {line}" for line in text.splitlines())

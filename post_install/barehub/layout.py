@@ -1,0 +1,132 @@
+"""Every path that barehub owns, in one place."""
+
+import os
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from barehub.errors import UserError
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The paths below one base directory. Tests pass `root=tmp_path` and call the real code.
+
+    `prefix` is the release whose code and configuration count: the one that this interpreter belongs to. During an
+    upgrade that is not yet the one that `hub` points to.
+    """
+
+    base: Path
+    root: Path = Path("/")
+    prefix: Path = field(default_factory=lambda: Path(sys.prefix))
+
+    @classmethod
+    def from_environment(cls) -> "Layout":
+        """The layout of the installation this interpreter belongs to: BAREHUB_BASE, else BASE/releases/X/bin/python.
+
+        Raises UserError if this interpreter is not in an installation.
+        """
+        if base := os.environ.get("BAREHUB_BASE"):
+            return cls(Path(base))
+        prefix = Path(sys.prefix).resolve()
+        if prefix.parent.name != "releases":
+            raise UserError(f"{prefix} is not a barehub release", "run BASE/hub/bin/barehub")
+        return cls(prefix.parent.parent)
+
+    # releases: never modified after install
+    @property
+    def releases(self) -> Path:
+        return self.base / "releases"
+
+    def release(self, label: str) -> Path:
+        return self.releases / label
+
+    def receipt(self, label: str) -> Path:
+        """release.json of a complete release; written as the last step of installing it."""
+        return self.release(label) / "conda-meta/barehub-release.json"
+
+    @property
+    def hub(self) -> Path:
+        """The symlink to the active release."""
+        return self.base / "hub"
+
+    @property
+    def active(self) -> str | None:
+        """The label of the active release, or None."""
+        return self.hub.readlink().name if self.hub.is_symlink() else None
+
+    @property
+    def share(self) -> Path:
+        return self.prefix / "share/barehub"
+
+    # the administrator's
+    @property
+    def config(self) -> Path:
+        return self.base / "jupyterhub_config.d"
+
+    @property
+    def installer_config(self) -> Path:
+        return self.config / "10-install.py"
+
+    # state
+    @property
+    def state(self) -> Path:
+        return self.base / "state"
+
+    @property
+    def hub_state(self) -> Path:
+        """Readable by the hub's account alone; the hub's working directory."""
+        return self.state / "hub"
+
+    @property
+    def database(self) -> Path:
+        return self.hub_state / "jupyterhub.sqlite"
+
+    @property
+    def cookie_secret(self) -> Path:
+        return self.hub_state / "jupyterhub_cookie_secret"
+
+    @property
+    def api_credentials(self) -> Path:
+        """The password of traefik's API, and its hash."""
+        return self.hub_state / "traefik-api.json"
+
+    @property
+    def backups(self) -> Path:
+        return self.hub_state / "backups"
+
+    @property
+    def rules(self) -> Path:
+        """Written by the hub, read by traefik, which takes every *.yaml in it."""
+        return self.state / "rules"
+
+    @property
+    def rules_file(self) -> Path:
+        return self.rules / "rules.yaml"
+
+    @property
+    def proxy_state(self) -> Path:
+        return self.state / "proxy"
+
+    @property
+    def static_config(self) -> Path:
+        """traefik's static configuration, derived from the hub's when the proxy starts."""
+        return self.proxy_state / "traefik.yaml"
+
+    @property
+    def acme(self) -> Path:
+        return self.state / "acme"
+
+    # the machine
+    @property
+    def record(self) -> Path:
+        """install.json: the options chosen at install time. It marks the directory as a barehub."""
+        return self.base / "install.json"
+
+    @property
+    def units(self) -> Path:
+        return self.base / "systemd"
+
+    @property
+    def system_units(self) -> Path:
+        return self.root / "etc/systemd/system"

@@ -1,0 +1,267 @@
+"""The hub's side of the proxy: routes go into one rules file, which traefik watches. systemd runs traefik itself.
+
+What differs from jupyterhub-traefik-proxy's own file provider, and why:
+
+- Changes of a burst are gathered, written once and waited for once: 1000 routes take half a second, not minutes.
+- The file is written durably, readable by the proxy's group alone, and kept: routes outlive a restart of either side.
+- It is JSON, which is valid YAML, and what users can name, their servers for one, cannot become part of the rules.
+"""
+
+import asyncio
+import json
+import logging
+import re
+import secrets
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import bcrypt
+from jupyterhub.utils import exponential_backoff
+from jupyterhub_traefik_proxy.fileprovider import TraefikFileProviderProxy
+from jupyterhub_traefik_proxy.traefik_utils import generate_alias
+from tornado.httpclient import HTTPClientError
+from traitlets import Bool, Unicode, default, observe
+
+from barehub.layout import Layout
+from barehub.process import sync_directory, write_atomically
+
+BURST = 0.01  # seconds in which changes are gathered
+PACE = 1.0  # seconds at most that a write waits until traefik has read the one before
+# Percent-encoded :/?#[]@!$&'()*+,;=% (RFC 3986, sections 2.1 and 2.2)
+RESERVED = re.compile(r"%(3A|2F|3F|23|5B|5D|40|21|24|26|27|28|29|2A|2B|2C|3B|3D|25)", re.IGNORECASE)
+MARK = "barehub-written"  # a middleware that no router uses; its header tells which write traefik has loaded
+
+Config = dict[str, Any]
+
+
+class RulesFile:
+    """traefik's dynamic configuration on disk, with the hub's routes in it as one string that traefik ignores."""
+
+    def __init__(self, path: Path, log: logging.Logger) -> None:
+        self.path = path
+        self.log = log
+
+    def load(self) -> Config:
+        """The hub's routes as they were last written; none if there is no file. A damaged file is set aside."""
+        try:
+            return json.loads(json.loads(self.path.read_text())["jupyterhub"])["routes"]
+        except FileNotFoundError:
+            return {}
+        except (ValueError, KeyError, TypeError) as error:
+            aside = self.path.rename(f"{self.path}.damaged")  # a suffix that traefik does not read
+            self.log.warning("The proxy's rules were damaged (%s); kept as %s. Routes are added anew.", error, aside)
+            return {}
+
+    def atomic_dump(self, config: Config) -> None:
+        """Replace the file, durably. Raises OSError and leaves the old one if that cannot be done."""
+        http = {kind: items for kind, items in config["http"].items() if items}  # traefik refuses empty ones
+        text = json.dumps({**config, "http": http, "jupyterhub": json.dumps(config["jupyterhub"])})
+        # traefik runs the file through Go's text/template first. `{{` can only be in a string: JSON itself has none.
+        text = text.replace("{{", r"\u007b\u007b")
+        # Staged in a directory below, not beside: traefik reads everything again on each event in this one, and
+        # creating, writing and renaming a file here would be five of them. The directory is setgid, so is this one:
+        # the file has the proxy's group from its first byte.
+        staging = self.path.parent / ".new"
+        if not staging.is_dir():
+            staging.mkdir()
+            staging.chmod(0o2750)  # whatever the umask: traefik gives up on all rules if it cannot look inside
+        staged = staging / "rules"
+        write_atomically(staged, text, 0o640)
+        staged.replace(self.path)
+        sync_directory(self.path.parent)
+
+
+@dataclass
+class Batch:
+    """The changes of one write: alias of a router -> its route, or None where it is to be deleted."""
+
+    changes: dict[str, Config | None] = field(default_factory=dict)
+    written: asyncio.Task[None] | None = None  # fails with the OSError of the write
+    live: asyncio.Task[bool] | None = None  # from then on: True once traefik has loaded it, False if it does not
+
+
+class BarehubProxy(TraefikFileProviderProxy):
+    """JupyterHub's proxy, for `c.JupyterHub.proxy_class`. Its defaults suit an installation as they are."""
+
+    should_start = Bool(False, help="systemd runs traefik, under barehub.supervisor")
+    # The supervisor asks it whether the routes are loaded, so its name is fixed.
+    traefik_api_entrypoint = Unicode("api", help="name of the entrypoint of traefik's API")
+
+    def __init__(self, **traits: Any) -> None:
+        self._writing = asyncio.Lock()
+        self._gathering: Batch | None = None
+        self._latest: Batch | None = None
+        self._generation = 0
+        super().__init__(**traits)
+
+    # Defaults that follow from the layout
+
+    @default("dynamic_config_file")
+    def _default_rules(self) -> str:
+        return str(Layout.from_environment().rules_file)
+
+    @default("traefik_api_url")
+    def _default_api_url(self) -> str:
+        return "http://127.0.0.1:8099"
+
+    @default("traefik_entrypoint")
+    def _default_traefik_entrypoint(self) -> str:
+        return "websecure" if self.is_https else "web"
+
+    @default("traefik_api_username")
+    def _warn_empty_username(self) -> str:
+        return "barehub"
+
+    @default("traefik_api_password")
+    def _warn_empty_password(self) -> str:
+        return api_credentials(Layout.from_environment().api_credentials)["password"]
+
+    @default("traefik_api_hashed_password")
+    def _generate_htpassword(self) -> str:
+        ours = api_credentials(Layout.from_environment().api_credentials)
+        if self.traefik_api_password == ours["password"]:
+            return ours["hash"]
+        return bcrypt.hashpw(self.traefik_api_password.encode(), bcrypt.gensalt()).decode()
+
+    @default("dynamic_config_handler")
+    def _default_handler(self) -> RulesFile:
+        return RulesFile(Path(self.dynamic_config_file), self.log)
+
+    @observe("dynamic_config_file")
+    def _set_dynamic_config_file(self, change: Config) -> None:
+        self.dynamic_config_handler = RulesFile(Path(change["new"]), self.log)
+
+    @default("dynamic_config")
+    def _load_dynamic_config(self) -> Config:
+        """Only the routes are kept: all else in the file follows from traits, which may have changed since."""
+        nothing: Config = {"http": {"routers": {}, "services": {}}, "jupyterhub": {"routes": {}}}
+        return self._with_changes(nothing, self.dynamic_config_handler.load())
+
+    # Changes
+
+    async def add_route(self, routespec: str, target: str, data: Config) -> None:
+        """Add or replace a route; return when traefik serves it.
+
+        Raises OSError if it could not be written, TimeoutError if traefik did not load it.
+        """
+        routespec = self.validate_routespec(routespec)
+        batch = await self._change(routespec, {"routespec": routespec, "target": target, "data": data})
+        if not await asyncio.shield(batch.live):
+            self.log.error("Traefik route for %s never appeared.", routespec)
+            raise TimeoutError(f"traefik did not load the route {routespec} in {self.check_route_timeout} s")
+
+    async def delete_route(self, routespec: str) -> None:
+        """Delete a route; return when that is written. Raises OSError if it could not be."""
+        await self._change(self.validate_routespec(routespec), None)
+
+    async def _change(self, routespec: str, route: Config | None) -> Batch:
+        """Have a change written, with all others of the moment. Of two for one route the later counts."""
+        if self._start_future and not self._start_future.done():
+            await self._start_future
+        batch = self._gathering
+        if batch is None:
+            batch = self._gathering = Batch()
+            batch.written = asyncio.ensure_future(self._write(batch))
+        alias = generate_alias(routespec, "router")
+        batch.changes.pop(alias, None)  # the order of changes is that of the last of each
+        batch.changes[alias] = route
+        await asyncio.shield(batch.written)  # shared: one caller's cancellation is not the others'
+        return batch
+
+    async def _write(self, batch: Batch) -> None:
+        async with self._writing:
+            await asyncio.sleep(BURST)
+            if self._latest:  # traefik reads the whole file for each write: do not write faster than it reads
+                await asyncio.wait([self._latest.live], timeout=PACE)
+            self._gathering = None
+            for alias, route in batch.changes.items():
+                if route is None and alias not in self.dynamic_config["jupyterhub"]["routes"]:
+                    self.log.warning("No route %s in the proxy, nothing to delete", alias)
+            config = self._with_changes(self.dynamic_config, batch.changes)
+            self._generation = max(self._generation + 1, time.time_ns())  # also above that of earlier processes
+            mark = {"headers": {"customRequestHeaders": {MARK: str(self._generation)}}}
+            config["http"]["middlewares"] = config["http"].get("middlewares", {}) | {MARK: mark}
+            await asyncio.to_thread(self.dynamic_config_handler.atomic_dump, config)
+            self.dynamic_config = config  # only now: what was not written has not happened
+            batch.live = asyncio.ensure_future(self._is_live(self._generation))
+            self._latest = batch
+
+    def _with_changes(self, config: Config, changes: dict[str, Config | None]) -> Config:
+        """A copy of the configuration with these changes."""
+        http = {**config["http"]}
+        routers, services = http["routers"], http["services"] = {**http["routers"]}, {**http["services"]}
+        routes = {**config["jupyterhub"]["routes"]}
+        for alias, route in changes.items():
+            if old := routes.pop(alias, None):
+                del routers[alias], services[old["service"]]
+            if route:
+                new, hub = self._dynamic_config_for_route(route["routespec"], route["target"], route["data"])
+                routers |= new["http"]["routers"]
+                services |= new["http"]["services"]
+                routes |= hub["routes"]
+        return {**config, "http": http, "jupyterhub": {"routes": routes}}
+
+    def _dynamic_config_for_route(self, routespec: str, target: str, data: Config) -> tuple[Config, Config]:
+        traefik, hub = super()._dynamic_config_for_route(routespec, target, data)
+        for router in traefik["http"]["routers"].values():
+            router["rule"] = rule(routespec)
+        return traefik, hub
+
+    async def _is_live(self, generation: int) -> bool:
+        """True once traefik serves what this write said, or a later one; False after check_route_timeout."""
+
+        async def loaded() -> bool:
+            try:
+                answer = await self._traefik_api_request(f"/api/http/middlewares/{MARK}@{self.provider_name}")
+            except (OSError, HTTPClientError) as error:
+                self.log.debug("traefik's API does not tell yet: %s", error)
+                return False
+            (header,) = json.loads(answer.body)["headers"]["customRequestHeaders"].values()
+            return int(header) >= generation
+
+        try:
+            await exponential_backoff(
+                loaded, "not loaded", start_wait=0.01, scale_factor=1.2, max_wait=0.5, timeout=self.check_route_timeout
+            )
+        except TimeoutError:
+            return False
+        return True
+
+
+def api_credentials(path: Path) -> dict[str, str]:
+    """The password of traefik's API and its hash, made on first use: the same for every start of the hub.
+
+    The password is random and long, so that the cheapest bcrypt is safe; traefik computes it for every call.
+    """
+    try:
+        stored = json.loads(path.read_text())
+        return {"password": stored["password"], "hash": stored["hash"]}
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        password = secrets.token_urlsafe(32)
+        made = {"password": password, "hash": bcrypt.hashpw(password.encode(), bcrypt.gensalt(4)).decode()}
+        write_atomically(path, json.dumps(made), 0o600)
+        return made
+
+
+def rule(routespec: str) -> str:
+    """traefik's rule for a routespec, `[host]/path/`, URL-encoded.
+
+    As generate_rule of jupyterhub-traefik-proxy, but for two things. Strings are quoted: in its `...` a backtick in a
+    server's name would end the path and begin a rule. And reserved characters stay encoded, since traefik compares
+    with a path in which they are (withRoutingPath in its muxer): else nobody gets to the server of a `me+you`.
+    """
+    host, slash, path = routespec.partition("/")
+    path = unquote(re.sub(RESERVED, lambda match: f"%25{match[1].upper()}", slash + path))
+    match = f"PathPrefix({quoted(path)})"
+    if path != "/":  # /prefix is served as /prefix/ is
+        match = f"( {match} || Path({quoted(path.rstrip('/'))}) )"
+    return f"Host({quoted(unquote(host))}) && {match}" if host else match
+
+
+def quoted(text: str) -> str:
+    """A string literal of Go, in which traefik's rules are written, in ASCII."""
+    plain = (c if c.isascii() and c.isprintable() and c not in '"\\' else f"\\U{ord(c):08x}" for c in text)
+    return f'"{"".join(plain)}"'

@@ -1,0 +1,88 @@
+"""The systemd units: rendered from the real files in barehub/units into BASE/systemd, and linked from there."""
+
+import os
+import re
+from pathlib import Path
+
+from barehub.errors import HOOK, UserError
+from barehub.layout import Layout
+from barehub.process import attempt, output, write_atomically
+from barehub.settings import Settings
+
+TEMPLATES = Path(__file__).parent / "units"
+
+# A unit with a User= and any of these gets NoNewPrivileges (systemd.exec(5)), and then sudo no longer works in it.
+WITHOUT_ROOT = "# not for a hub that may call sudo: "
+
+
+def systemd_runs(layout: Layout) -> bool:
+    """True if systemd is the machine's init (sd_booted(3)) and this process may command it."""
+    return os.geteuid() == 0 and (layout.root / "run/systemd/system").is_dir()
+
+
+def render(template: str, **values: str) -> str:
+    """Fill in @NAME@ placeholders; one without a value is a KeyError."""
+    return re.sub(r"@([A-Z_]+)@", lambda match: values[match[1]], template)
+
+
+def rendered(layout: Layout, settings: Settings) -> dict[str, str]:
+    """The text of each unit, by its name."""
+    values = {
+        "NAME": settings.name,
+        "BASE": str(layout.base),
+        "HUB_USER": settings.hub_user,
+        "PROXY_USER": settings.proxy_user,
+        "IF_ROOT": "" if settings.hub_user == "root" else WITHOUT_ROOT,
+    }
+    sources = ("barehub.target", "hub.service", "proxy.service")
+    return {
+        unit: render((TEMPLATES / source).read_text(), **values)
+        for unit, source in zip(settings.units, sources, strict=True)
+    }
+
+
+def write_units(layout: Layout, settings: Settings) -> list[str]:
+    """Have the units in BASE/systemd; return the names of those that changed."""
+    return [name for name, text in rendered(layout, settings).items() if write_atomically(layout.units / name, text)]
+
+
+def link_units(layout: Layout, settings: Settings) -> bool:
+    """Have systemd know and start the units at boot. Returns True if they are copies.
+
+    A link to another file system leads nowhere when systemd looks for its units at boot, so there they are copied.
+    """
+    copied = layout.base.stat().st_dev != layout.root.stat().st_dev
+    for name in settings.units:
+        place = layout.system_units / name
+        if copied:
+            if place.is_symlink():
+                place.unlink()
+            write_atomically(place, (layout.units / name).read_text())
+        elif not (place.is_symlink() and place.readlink() == layout.units / name):
+            place.unlink(missing_ok=True)
+            place.symlink_to(layout.units / name)
+    output("systemctl", "daemon-reload")
+    output("systemctl", "enable", settings.target)
+    return copied
+
+
+def unlink_units(layout: Layout, settings: Settings) -> None:
+    """Stop the units and make systemd forget them; fine if it never knew them."""
+    attempt("systemctl", "disable", "--now", *settings.units)
+    for name in settings.units:
+        (layout.system_units / name).unlink(missing_ok=True)
+    attempt("systemctl", "daemon-reload")
+    attempt("systemctl", "reset-failed", *settings.units)
+
+
+def property_of(unit: str, name: str) -> str:
+    """One property of a unit, as `systemctl show` prints it; empty if there is no systemd."""
+    return attempt("systemctl", "show", "--value", f"--property={name}", unit).stdout.strip()
+
+
+def require_no_foreign_units(layout: Layout, settings: Settings) -> None:
+    """Refuse to take over units of this name that are not ours. Raises UserError."""
+    for name in settings.units:
+        place = layout.system_units / name
+        if place.is_symlink() and place.readlink() != layout.units / name:
+            raise UserError(f"{place} belongs to {place.readlink()}", "choose another --name", HOOK)

@@ -1,0 +1,15 @@
+# People with an account on this machine log in with its password (PAM, JupyterHub's default authenticator).
+# Copy to BASE/jupyterhub_config.d, choose one, then: systemctl restart barehub-hub
+
+# Everybody with an account:
+c.Authenticator.allow_all = True
+
+# Or members of a group, or named people:
+# c.PAMAuthenticator.allowed_groups = {"hpc-users"}
+# c.Authenticator.allowed_users = {"ada", "grace"}
+
+# Who may see and stop other people's servers:
+# c.Authenticator.admin_users = {"ada"}
+
+# The users' own environment, with jupyterhub and jupyterlab in it: the hub's has neither notebook nor lab.
+c.Spawner.cmd = ["/opt/jupyter/bin/jupyterhub-singleuser"]
