@@ -72,7 +72,7 @@ def build_release(root: Path, date: str | None, output: Path) -> Path:
                 "GLIBC": "{}.{}".format(*measured.glibc),
                 "GLIBC_MINOR": measured.glibc[1],
                 "INSTALLED_KB": measured.kilobytes,
-                "NEEDED_KB": measured.kilobytes + payload_kb + MARGIN_KB,
+                "NEEDED_KB": measured.kilobytes + 2 * payload_kb + MARGIN_KB,
                 "NEEDED_INODES": 2 * measured.inodes,  # the engine's cache has directories of its own
             },
             moment,

@@ -185,12 +185,12 @@ check_base() {
     real=$(cd -P "$anchor" && pwd)
     base=${real%/}${base#"${anchor%/}"} anchor=$real
     base=${base%/} prefix=$base/releases/@RELEASE@
-    [ -w "$anchor" ] || die 6 "$anchor cannot be written" "run this as root (sudo sh $0), or choose another one with -p"
     mounted=$(mount_of "$anchor")
     case ,${mounted#* }, in
         *,noexec,*) die 6 "$anchor is mounted noexec" "choose another one with -p, or remount it with exec" ;;
         *,ro,*) die 6 "$anchor is mounted read-only" "choose another one with -p, or remount it with rw" ;;
     esac
+    [ -w "$anchor" ] || die 6 "$anchor cannot be written" "run this as root (sudo sh $0), or choose another one with -p"
     state=$anchor
     if [ -d "$base/state" ]; then state=$(cd -P "$base/state" && pwd); fi
     mounted=$(mount_of "$state")
@@ -329,9 +329,7 @@ install_release() {
 engine_failed() {
     if [ -n "$log" ]; then cat "$stage/engine.log" >>"$log"; fi
     tail -n 5 "$stage/engine.log" >&2
-    if [ "$(df -Pk "$base" | awk 'END { print $4 }')" -lt 1024 ]; then
-        die 4 "the disk is full" "make room, then run this again"
-    fi
+    if grep -q 'No space left' "$stage/engine.log"; then die 4 "the disk is full" "make room, then run this again"; fi
     die 1 "filling $prefix failed with status $1" "run this again; the messages above say what went wrong"
 }
 

@@ -14,7 +14,7 @@ from recipe.channel import file_sha256
 HEADER = Path(__file__).with_name("header.sh")
 HEADER_BYTES = 32 * 1024  # so that `tail -c +32769` gets the tar out of any release
 
-# On top of the installed size: the unpacked payload, and room for the hub to work in.
+# On top of the installed size, the unpacked payload and the engine's copy of it: room for the hub to work in.
 MARGIN_KB = 64 * 1024
 
 

@@ -68,7 +68,8 @@ def refused(done: subprocess.CompletedProcess[str], code: int, what: str) -> Non
     """One line that says what is wrong and one that says what to do, on stderr, and nothing on stdout."""
     assert (done.returncode, done.stdout) == (code, ""), done
     wrong, fix = done.stderr.splitlines()
-    assert wrong.startswith("error: ") and what in wrong
+    assert wrong.startswith("error: ")
+    assert what in wrong
     assert fix.startswith("  fix: ")
 
 
@@ -111,7 +112,8 @@ def test_it_tells_what_it_holds_and_installs_nothing(installer: Path, tmp_path: 
     refused(run(installer, "--extract", str(target)), 2, "is not empty")
     with installer.open("rb") as file:
         file.seek(HEADER_BYTES)
-        assert "channel/linux-64/random.conda" in tarfile.open(fileobj=file).getnames()
+        with tarfile.open(fileobj=file) as tar:
+            assert "channel/linux-64/random.conda" in tar.getnames()
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,146 @@
+"""traefik behind BarehubProxy against configurable-http-proxy, JupyterHub's default, on this machine's loopback.
+
+    python -m tests.bench.routes        with the hub environment's Python: it needs barehub, jupyterhub and traefik
+
+It also needs npm and node (configurable-http-proxy is installed into a cache directory), wrk and unshare. All of it
+happens in a network namespace of its own. What is measured, for both in turn:
+
+    1000 routes     from an empty table until the hub is told that all of them are served, added at once
+    requests/s      through one of them, 64 connections, a server that answers two bytes
+    p99             the time that 99 of 100 of these requests stay below
+"""
+
+import asyncio
+import contextlib
+import os
+import re
+import secrets
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.unit.proxies import answers, free_port, get, make_base, running, traefik, wait_until
+
+CHP = "configurable-http-proxy@5.3.0"
+ROUTES = 1000
+CONNECTIONS, SECONDS = 64, 8
+BACKEND = "require('http').createServer((q, r) => r.end('ok')).listen(+process.argv[1], '127.0.0.1', 4096)"
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "barehub-bench"
+
+AddRoute = Callable[[str, str, dict[str, str]], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class Result:
+    name: str
+    routes: float  # seconds
+    requests: float  # a second
+    p99: str
+
+
+def main() -> int:
+    if missing := [tool for tool in ("npm", "node", "wrk", "unshare") if not shutil.which(tool)]:
+        print(f"error: this needs {', '.join(missing)}", file=sys.stderr)
+        return 1
+    if "inside" not in sys.argv:
+        install_chp()
+        # Nothing leaves this machine, and no port can be taken already.
+        inside = "ip link set lo up && exec \"$@\""
+        words = ["unshare", "--map-root-user", "--net", "sh", "-c", inside, "sh", sys.executable, "-m"]
+        return subprocess.run([*words, "tests.bench.routes", "inside"], check=False).returncode
+    backend = free_port()
+    with running("node", "-e", BACKEND, str(backend)):
+        wait_until(lambda: answers(backend))
+        target = f"http://127.0.0.1:{backend}"
+        results = [asyncio.run(barehub(target)), asyncio.run(chp(target))]
+    print(f"{'':26}{f'{ROUTES} routes':>14}{'requests/s':>14}{'p99':>12}")
+    for result in results:
+        print(f"{result.name:26}{result.routes:>12.2f} s{result.requests:>14,.0f}{result.p99:>12}")
+    ours, theirs = results
+    print(f"{'ratio':26}{theirs.routes / ours.routes:>12.1f} x{ours.requests / theirs.requests:>12.1f} x")
+    return 0
+
+
+def install_chp() -> None:
+    if not (CACHE / "node_modules/configurable-http-proxy").is_dir():
+        CACHE.mkdir(parents=True, exist_ok=True)
+        subprocess.run(["npm", "install", f"--prefix={CACHE}", "--no-audit", "--no-fund", CHP], check=True)
+
+
+async def measured(name: str, port: int, target: str, add_route: AddRoute) -> Result:
+    await add_route("/", target, {})
+    started = time.monotonic()
+    await asyncio.gather(
+        *(add_route(f"/user/u{i}/", target, {"user": f"u{i}", "server_name": ""}) for i in range(ROUTES))
+    )
+    took = time.monotonic() - started
+    for i in (0, ROUTES - 1):
+        assert get(port, f"/user/u{i}/") == (200, "ok"), f"{name} does not serve /user/u{i}/"
+    url = f"http://127.0.0.1:{port}/user/u{ROUTES // 2}/"
+    words = ["wrk", "--threads=2", f"--connections={CONNECTIONS}", f"--duration={SECONDS}s", "--latency", url]
+    report = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    found = re.search(r"99%\s+(\S+).*Requests/sec:\s+(\S+)", report, re.DOTALL)
+    if not found or "Non-2xx" in report:
+        sys.exit(f"error: {name}: {report}")
+    return Result(name, took, float(found[2]), found[1])
+
+
+async def barehub(target: str) -> Result:
+    from barehub.proxy import BarehubProxy
+
+    with installation() as base:
+        web, api = free_port(), free_port()
+        (base / "jupyterhub_config.d/10-bench.py").write_text(
+            f"c.JupyterHub.bind_url = 'http://127.0.0.1:{web}'\n"
+            "c.JupyterHub.proxy_class = 'barehub.proxy.BarehubProxy'\n"
+            f"c.TraefikProxy.traefik_api_url = 'http://127.0.0.1:{api}'\n"
+        )
+        os.environ["BAREHUB_BASE"] = str(base)
+        write_static_config()
+        with running(sys.executable, "-m", "barehub.supervisor"):
+            proxy = BarehubProxy(
+                public_url=f"http://127.0.0.1:{web}", traefik_api_url=f"http://127.0.0.1:{api}"
+            )
+            return await measured("barehub, traefik", web, target, proxy.add_route)
+
+
+@contextlib.contextmanager
+def installation() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory() as directory:
+        yield make_base(Path(directory) / "base")
+
+
+def write_static_config() -> None:
+    """As the proxy's unit does, with this repository's base configuration."""
+    from barehub.config import load_hub
+    from barehub.layout import Layout
+    from barehub.traefik import static_config, write
+
+    base = Layout.from_environment().base
+    layout = Layout(base, prefix=Path(__file__).parents[2] / "post_install/data")
+    write(layout, static_config(layout, load_hub(layout)))
+
+
+async def chp(target: str) -> Result:
+    from jupyterhub.proxy import ConfigurableHTTPProxy
+
+    web, api, token = free_port(), free_port(), secrets.token_hex()
+    words = ("--ip=127.0.0.1", f"--port={web}", "--api-ip=127.0.0.1", f"--api-port={api}", "--log-level=error")
+    program = CACHE / "node_modules/configurable-http-proxy/bin/configurable-http-proxy"
+    with running("node", program, *words, CONFIGPROXY_AUTH_TOKEN=token):
+        await asyncio.to_thread(wait_until, lambda: answers(api))
+        proxy = ConfigurableHTTPProxy(
+            should_start=False, api_url=f"http://127.0.0.1:{api}", auth_token=token,
+            public_url=f"http://127.0.0.1:{web}",
+        )  # fmt: skip
+        return await measured("configurable-http-proxy", web, target, proxy.add_route)
+
+
+if __name__ == "__main__":
+    traefik()
+    sys.exit(main())

@@ -1,0 +1,147 @@
+"""Installations that differ from the default: accounts, places, shells, a second one beside the first, no systemd."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.hub_client import BAREHUB
+from tests.machine import Machine, booted
+
+INSTALLER = "/mnt/barehub.sh"
+DISK = "/srv"  # a file system of its own
+
+
+@pytest.fixture(scope="module")
+def machine(root: Path, installer: Path) -> Iterator[Machine]:
+    with booted("variations", root, {DISK: 900}) as new:
+        new.copy_in(installer, INSTALLER)
+        yield new
+
+
+def test_a_hostile_shell_gives_the_same_installation(machine: Machine) -> None:
+    machine.write("/nowhere/lib/libc.so.6", "not a library")
+    hostile = [
+        *("env", "-u", "HOME", "LD_LIBRARY_PATH=/nowhere/lib", "PYTHONHOME=/nowhere", "PYTHONPATH=/nowhere"),
+        *("TMPDIR=/nowhere/tmp", "CONDA_PREFIX=/nowhere", "PIP_INDEX_URL=http://127.0.0.1:9", "LANG=xx"),
+    ]
+    script = f"umask 077; cd /mnt; exec bash {Path(INSTALLER).name} -b"
+    # The variables are for the installer alone: bash itself would not start with that C library.
+    machine.succeed("bash", "-c", script.replace("exec ", f"exec {' '.join(hostile)} "))
+    machine.succeed(BAREHUB, "status")
+    assert "readable" in machine.as_user("alice", "sh", "-c", f"{BAREHUB} --help >/dev/null && echo readable")
+    modes = machine.succeed("find", "/opt/barehub/state", "-maxdepth", "1", "-printf", r"%m %f\n")
+    assert sorted(modes.split("\n")[:-1]) == ["2750 rules", "700 acme", "700 hub", "750 proxy", "755 state"]
+    machine.as_user("alice", "sh", "-c", "! ls /opt/barehub/state/hub 2>/dev/null")
+
+
+def test_running_it_again_touches_nothing(machine: Machine) -> None:
+    units = ("barehub-hub.service", "barehub-proxy.service")
+    before = [machine.unit(unit, "InvocationID") for unit in units]
+    files = machine.succeed("find", "/opt/barehub", "/etc", "-newer", INSTALLER, "-printf", r"%T@ %p\n")
+    machine.succeed("sh", INSTALLER, "-b")
+    assert [machine.unit(unit, "InvocationID") for unit in units] == before
+    after = machine.succeed("find", "/opt/barehub", "/etc", "-newer", INSTALLER, "-printf", r"%T@ %p\n")
+    changed = {line.split()[1] for line in set(after.splitlines()) ^ set(files.splitlines())}
+    # The directory in which the installer works, and what the running hub writes.
+    assert {path for path in changed if not path.startswith("/opt/barehub/state")} <= {"/opt/barehub"}
+
+
+def test_a_second_one_runs_beside_the_first(machine: Machine) -> None:
+    options = ("-p", "/opt/second", "--name", "second", "--bind-url", "http://:9000/second/")
+    output = machine.fails("sh", INSTALLER, "-b", "-p", "/opt/second", code=6)
+    assert "belongs to another installation" in output
+    output = machine.succeed("sh", INSTALLER, "-b", *options)
+    assert "port 8081 is taken on 127.0.0.1; using 8082 instead" in output
+    machine.succeed("/opt/second/hub/bin/barehub", "status")
+    machine.succeed(BAREHUB, "status")
+    assert "http://:9000/second/" in machine.read("/opt/second/jupyterhub_config.d/10-install.py")
+    machine.succeed("/opt/second/hub/bin/barehub", "uninstall", "-y")
+    machine.succeed(BAREHUB, "status")
+
+
+def test_repair_replaces_what_was_damaged(machine: Machine) -> None:
+    machine.shell("for f in /opt/barehub/hub/lib/python3*/site-packages/jupyterhub/*.py; do : >$f; done")
+    machine.succeed("sh", INSTALLER, "-b", "-f")
+    machine.succeed(BAREHUB, "status")
+    machine.succeed(BAREHUB, "uninstall", "-y")
+
+
+def test_accounts_of_the_administrators_choice(machine: Machine) -> None:
+    machine.succeed("useradd", "--system", "hub")
+    machine.succeed("sh", INSTALLER, "-b", "--hub-user", "hub", "--proxy-user", "daemon")
+    machine.succeed(BAREHUB, "status")
+    owners = machine.succeed("ps", "-o", "user=", "-C", "jupyterhub,traefik,python")
+    assert set(owners.split()) == {"hub", "daemon"}
+    assert machine.succeed("stat", "-c", "%U", "/opt/barehub/state/hub/jupyterhub.sqlite") == "hub\n"
+    machine.succeed(BAREHUB, "uninstall", "-y")
+
+
+def test_where_there_is_no_www_data_an_account_is_made_and_removed(machine: Machine) -> None:
+    machine.succeed("userdel", "www-data")
+    passwd = machine.read("/etc/passwd")
+    told = machine.succeed("sh", INSTALLER, "-b", "--dry-run")
+    assert "account  barehub-proxy" in told
+    machine.succeed("sh", INSTALLER, "-b")
+    machine.succeed(BAREHUB, "status")
+    assert machine.unit("barehub-proxy.service", "User") == "barehub-proxy"
+    machine.succeed(BAREHUB, "uninstall", "-y")
+    assert machine.read("/etc/passwd") == passwd
+
+
+def test_on_another_file_system_the_units_are_copied(machine: Machine) -> None:
+    output = machine.succeed("sh", INSTALLER, "-b", "-p", f"{DISK}/barehub")
+    assert "copied the units to /etc/systemd/system" in output
+    machine.succeed("test", "-f", "/etc/systemd/system/barehub-hub.service", "-a", "!", "-L",
+                    "/etc/systemd/system/barehub-hub.service")  # fmt: skip
+    machine.reboot()
+    machine.eventually(f"{DISK}/barehub/hub/bin/barehub", "status")
+    machine.succeed(f"{DISK}/barehub/hub/bin/barehub", "uninstall", "-y")
+
+
+def test_the_questions_are_miniforge_s(machine: Machine) -> None:
+    script = f"printf '%s\\n' {DISK}/asked no | sh {INSTALLER}"
+    output = machine.fails("sh", "-c", script, code=2)
+    assert "[/opt/barehub] >>> " in output
+    assert f"write    {DISK}/asked/releases/" in output
+    machine.fails("ls", f"{DISK}/asked")
+    script = f"printf '%s\\n' {DISK}/asked yes | sh {INSTALLER}"
+    machine.succeed("sh", "-c", script)
+    machine.succeed(f"{DISK}/asked/hub/bin/barehub", "status")
+    assert "remove all of it?" in machine.fails("sh", "-c", f"echo no | {DISK}/asked/hub/bin/barehub uninstall", code=2)
+    machine.succeed("sh", "-c", f"echo yes | {DISK}/asked/hub/bin/barehub uninstall")
+    machine.fails("ls", f"{DISK}/asked")
+
+
+def test_without_root_and_systemd_it_runs_in_the_foreground(machine: Machine) -> None:
+    base = "/home/alice/barehub"
+    output = machine.as_user("alice", "sh", INSTALLER, "-b", "-p", base)
+    assert "nothing was started" in output
+    assert f"{base}/hub/bin/barehub run" in output
+    machine.succeed("systemd-run", "--unit=by-hand", "--uid=alice", f"{base}/hub/bin/barehub", "run")
+    machine.eventually("runuser", "-u", "alice", "--", f"{base}/hub/bin/barehub", "status", "--json")
+    status = json.loads(machine.as_user("alice", f"{base}/hub/bin/barehub", "status", "--json"))
+    assert (status["hub"], status["proxy"]) == (200, 200)
+    machine.succeed("systemctl", "stop", "by-hand.service")
+    machine.fails("pgrep", "--full", f"{base}/hub/bin", code=1)
+
+
+def test_the_lock_is_what_pip_and_conda_say(machine: Machine, installer: Path) -> None:
+    machine.succeed("sh", INSTALLER, "-b", "-s", "-k", "-p", f"{DISK}/bare")
+    prefix = f"{DISK}/bare/releases/{installer.name.split('-')[1]}"
+    locked = {tuple(line.split()[:3]) for line in machine.succeed("sh", INSTALLER, "--list").splitlines()}
+    records = machine.shell(f"cat {prefix}/conda-meta/*-*.json | grep -hE '^  \"(name|version|build)\":'")
+    values = [line.split('"')[3] for line in records.splitlines()]
+    by_key = {(name, version, build) for build, name, version in zip(*[iter(values)] * 3, strict=True)}
+    assert by_key == locked
+    assert "No broken requirements" in machine.succeed(f"{prefix}/bin/python", "-I", "-m", "pip", "check")
+    assert machine.succeed("ls", f"{DISK}/bare/channel").split() == ["linux-64", "noarch"]
+    machine.fails("ls", "/etc/systemd/system/barehub.target")
+    program = (
+        "from importlib.metadata import entry_points; "
+        "print(len([e.load() for e in entry_points(group='jupyterhub.proxies')]))"
+    )
+    assert int(machine.succeed(f"{prefix}/bin/python", "-I", "-c", program)) > 2
+    not_compiled = machine.succeed("find", prefix, "-name", "*.pyc", "-newer", f"{prefix}/conda-meta/history")
+    assert not_compiled == ""

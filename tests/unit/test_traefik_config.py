@@ -1,0 +1,165 @@
+"""The static configuration that `python -m barehub.traefik` derives, and what becomes of a broken one."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.unit import proxies
+from tests.unit.proxies import REPOSITORY, answers, free_port, wait_until
+
+if os.environ.get("CI") != "true":
+    pytest.importorskip("jupyterhub_traefik_proxy")
+
+from barehub.config import ConfigError, load_hub
+from barehub.layout import Layout
+from barehub.traefik import address, static_config
+
+
+@pytest.fixture
+def layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Layout:
+    base = proxies.make_base(tmp_path / "base")
+    monkeypatch.setenv("BAREHUB_BASE", str(base))
+    return Layout(base, prefix=REPOSITORY / "post_install/data")
+
+
+def configure(layout: Layout, *lines: str) -> None:
+    (layout.config / "50-test.py").write_text("\n".join(lines) + "\n")
+
+
+def derived(layout: Layout, *lines: str) -> dict[str, Any]:
+    configure(layout, *lines)
+    return static_config(layout, load_hub(layout))
+
+
+# As the unit does, but for the configuration of this repository.
+MAIN = """
+import sys
+from pathlib import Path
+import barehub.traefik as traefik
+from barehub.layout import Layout
+Layout.from_environment = lambda: Layout(Path(sys.argv[1]), prefix=Path(sys.argv[2]))
+sys.exit(traefik.main())
+"""
+
+
+def run_main(layout: Layout) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", MAIN, layout.base, layout.prefix], capture_output=True, text=True, check=False
+    )
+
+
+def test_defaults(layout: Layout) -> None:
+    config = derived(layout)
+    web, api = config["entryPoints"]["web"], config["entryPoints"]["api"]
+    assert (web["address"], api["address"]) == (":8000", "127.0.0.1:8099")
+    assert "tls" not in web["http"]
+    assert "forwardedHeaders" not in web  # nobody's X-Forwarded-For is believed
+    assert "accessLog" not in config  # tokens are in URLs
+    assert config["providers"]["file"]["directory"] == str(layout.rules)
+
+
+@pytest.mark.parametrize(
+    ("bind_url", "expected"),
+    [
+        ("http://:80", ":80"),
+        ("http://0.0.0.0:80/base/", "0.0.0.0:80"),
+        ("http://*:80", ":80"),
+        ("http://[::1]:8000", "[::1]:8000"),
+        ("http://hub.example.org", "hub.example.org:80"),
+    ],
+)
+def test_the_address_is_that_of_bind_url(layout: Layout, bind_url: str, expected: str) -> None:
+    assert derived(layout, f"c.JupyterHub.bind_url = {bind_url!r}")["entryPoints"]["web"]["address"] == expected
+
+
+def test_traits_of_the_proxy_count(layout: Layout) -> None:
+    config = derived(
+        layout,
+        "c.TraefikProxy.traefik_api_url = 'http://127.0.0.1:8100'",
+        "c.TraefikProxy.traefik_log_level = 'DEBUG'",
+        "c.TraefikProxy.extra_static_config = {'entryPoints': {'web': {'http': {'maxHeaderBytes': 9}}}}",
+    )
+    assert config["entryPoints"]["api"]["address"] == "127.0.0.1:8100"
+    assert config["log"]["level"] == "DEBUG"
+    assert config["entryPoints"]["web"]["http"]["maxHeaderBytes"] == 9
+    assert "maxHeaderBytes" not in config["entryPoints"]["api"]["http"]
+    assert derived(layout)["log"]["level"] == "WARN"
+
+
+def test_https_with_a_certificate_is_on_the_entrypoint(layout: Layout) -> None:
+    config = derived(
+        layout, "c.JupyterHub.bind_url = 'https://:443'", "c.JupyterHub.ssl_cert = c.JupyterHub.ssl_key = '/x.pem'"
+    )
+    assert config["entryPoints"]["websecure"]["address"] == ":443"
+    assert config["entryPoints"]["websecure"]["http"]["tls"] == {"options": "default"}
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("c.JupyterHub.bind_url = 'https://:443'", "needs a certificate"),
+        ("c.JupyterHub.bind_url = 'http+unix://%2Frun%2Fhub'", "must be of the form"),
+        ("c.JupyterHub.proxy_class = 'jupyterhub.proxy.ConfigurableHTTPProxy'", "ConfigurableHTTPProxy"),
+    ],
+)
+def test_what_traefik_cannot_do_is_an_error(layout: Layout, line: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        derived(layout, line)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("c.JupyterHub.bind_url = nothing", "50-test.py, line 1: NameError: name 'nothing' is not defined"),
+        ("def", "50-test.py, line 1: SyntaxError"),
+        ("c.JupyterHub.bind_url = 3", "bind_url"),
+        ("c.JupyterHub.bind_url = 'https://:443'", "needs a certificate"),
+    ],
+)
+def test_a_broken_configuration_keeps_the_last_good_one(layout: Layout, line: str, message: str) -> None:
+    configure(layout, line)
+    assert run_main(layout).returncode == 1  # there is no other
+    configure(layout, "")
+    assert run_main(layout).returncode == 0
+    good = layout.static_config.read_text()
+    configure(layout, line)
+    done = run_main(layout)
+    assert done.returncode == 0
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert layout.static_config.read_text() == good
+
+
+def test_the_file_is_for_root_and_the_proxys_group(layout: Layout) -> None:
+    if os.geteuid() == 0:
+        os.chown(layout.proxy_state, 0, 33)
+    assert run_main(layout).returncode == 0
+    status = layout.static_config.stat()
+    assert (status.st_mode & 0o777, status.st_gid) == (0o640, layout.proxy_state.stat().st_gid)
+
+
+def test_traefik_takes_it_without_a_word(layout: Layout) -> None:
+    web, api = free_port(), free_port()
+    configure(
+        layout,
+        f"c.JupyterHub.bind_url = 'http://127.0.0.1:{web}'",
+        f"c.TraefikProxy.traefik_api_url = 'http://127.0.0.1:{api}'",
+    )
+    assert run_main(layout).returncode == 0
+    process = subprocess.Popen(
+        [proxies.traefik(), f"--configfile={layout.static_config}"],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    wait_until(lambda: (answers(web) and answers(api)) or process.poll() is not None)
+    process.terminate()
+    assert process.communicate(timeout=20)[0] == ""
+
+
+def test_addresses_of_urls() -> None:
+    assert address("http://127.0.0.1:8099") == "127.0.0.1:8099"
+    assert address("http://[::]:80/x") == "[::]:80"
