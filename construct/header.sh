@@ -292,7 +292,7 @@ print_changes() {
 systemd_runs() { [ -d /run/systemd/system ] && [ "$(id -u)" -eq 0 ]; }
 
 # The lock is on the directory itself and ends with the last process that holds it, so it can be neither left behind
-# nor forgotten. What lies in .staging when we hold it is an interrupted run's.
+# nor forgotten. What lies in .staging when we hold it is an interrupted run's, as is a release without a receipt.
 lock_base() {
     missing=$base
     while [ ! -e "$missing" ]; do created="$created $missing"; missing=${missing%/*}; missing=${missing:-/}; done
@@ -302,6 +302,9 @@ lock_base() {
     stage=$base/.staging
     rm -rf "$stage"
     mkdir -m 700 "$stage"
+    for left in "$base"/releases/*; do
+        [ -e "$left/conda-meta/barehub-release.json" ] || rm -rf "$left"
+    done
 }
 
 install_release() {
@@ -354,7 +357,8 @@ in_clean_environment() { exec env -i PATH="$PATH" LC_ALL=C.UTF-8 "$@"; }
 # shellcheck disable=SC2317  # it is a trap that calls it
 clean_up() {
     code=$?
-    trap - EXIT HUP INT TERM
+    trap - EXIT
+    trap '' HUP INT TERM
     [ -z "${engine:-}" ] || { kill "$engine" 2>/dev/null; wait "$engine" 2>/dev/null || :; }
     if [ -n "$stage" ] && [ "${installed:-no}" = no ] && [ "$complete" = no ]; then rm -rf "$prefix"; fi
     if [ -n "$stage" ] && [ -e "$stage/replaced" ] && [ "${installed:-no}" = no ]; then

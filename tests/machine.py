@@ -27,7 +27,7 @@ import pytest
 from tests.rootfs import CLEAN
 
 BOOT_TIMEOUT = 60  # seconds; half of one is usual
-COMMAND_TIMEOUT = 300
+COMMAND_TIMEOUT = 120
 CLONE_NEWNET = 0x40000000  # setns(2)
 
 # $1 cgroups to enter, $2 the overlay's layers, $3 where to mount it, $4 lines "image mountpoint"; a command.

@@ -22,7 +22,7 @@ while not list(pathlib.Path("/opt/barehub/releases").glob("*/lib")):
     time.sleep(0.01)
 os.killpg(installer.pid, int(number))
 code = installer.wait()
-while subprocess.run(["pgrep", "--full", "engine/runtime"], stdout=subprocess.DEVNULL).returncode == 0:
+while subprocess.run(["pgrep", "--full", "[e]ngine/runtime"], stdout=subprocess.DEVNULL).returncode == 0:
     time.sleep(0.05)  # where nothing could be caught, the engine ends by itself
 print("installer:", code)
 """
@@ -31,7 +31,7 @@ print("installer:", code)
 @pytest.fixture(scope="module")
 def machine(root: Path, installer: Path) -> Iterator[Machine]:
     """A machine with two small disks and the installer."""
-    with booted("refusals", root, {DISK: 700, OTHER: 64}) as new:
+    with booted("refusals", root, {DISK: 1000, OTHER: 64}) as new:
         new.copy_in(installer, INSTALLER)
         yield new
 
@@ -72,7 +72,7 @@ def test_a_read_only_mount(machine: Machine) -> None:
 
 def test_a_disk_that_fills_up_half_way(machine: Machine) -> None:
     before = machine.succeed("find", DISK)
-    fill = f"until [ -d {DISK}/barehub/.staging ]; do :; done; cat /dev/zero >{DISK}/fill"
+    fill = f"timeout 60 sh -c 'until [ -d {DISK}/barehub/.staging ]; do :; done; cat /dev/zero >{DISK}/fill'"
     script = f"({fill}) 2>/dev/null & sh {INSTALLER} -b -p {DISK}/barehub; code=$?; wait; rm {DISK}/fill; exit $code"
     output = machine.fails("sh", "-c", script, code=4)
     assert "error: " in output

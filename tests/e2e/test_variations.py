@@ -15,7 +15,7 @@ DISK = "/srv"  # a file system of its own
 
 @pytest.fixture(scope="module")
 def machine(root: Path, installer: Path) -> Iterator[Machine]:
-    with booted("variations", root, {DISK: 900}) as new:
+    with booted("variations", root, {DISK: 1200}) as new:
         new.copy_in(installer, INSTALLER)
         yield new
 

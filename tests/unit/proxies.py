@@ -70,7 +70,11 @@ def running(*argv: str | Path, **environment: str) -> Iterator[subprocess.Popen[
         try:
             yield process
         finally:
-            process.kill()
+            process.terminate()  # not SIGKILL: it may have children to end
+            try:
+                process.wait(timeout=20)
+            except subprocess.TimeoutExpired:
+                process.kill()
 
 
 class Named(BaseHTTPRequestHandler):
