@@ -199,7 +199,7 @@ check_base() {
             die 6 "$state is on ${mounted%% *}, where SQLite databases get corrupted" "choose a local disk with -p" ;;
     esac
     if [ -n "$(find "$base" -mindepth 1 -print -quit 2>/dev/null)" ] && [ ! -e "$base/install.json" ] &&
-        [ ! -d "$base/.staging" ] && [ -z "$(find "$base"/releases/*/conda-meta/barehub-release.json 2>/dev/null)" ]; then
+        [ ! -d "$base/.staging" ] && [ -z "$(find "$base"/releases/*/share/barehub/release.json 2>/dev/null)" ]; then
         die 6 "$base is not empty and not a barehub" "choose another one with -p"
     fi
     unit=/etc/systemd/system/${name:-@NAME@}.target
@@ -213,7 +213,7 @@ check_base() {
 check_release() {
     active=$(readlink "$base/hub" 2>/dev/null) || active=
     active=${active##*/} complete=no
-    if [ -e "$prefix/conda-meta/barehub-release.json" ]; then complete=yes; fi
+    if [ -e "$prefix/share/barehub/release.json" ]; then complete=yes; fi
     if [ -z "$active" ]; then
         [ "$update" = no ] || die 6 "there is nothing to update in $base" "leave out -u, or name the right directory with -p"
     elif [ "$active" != @RELEASE@ ]; then
@@ -303,7 +303,7 @@ lock_base() {
     rm -rf "$stage"
     mkdir -m 700 "$stage"
     for left in "$base"/releases/*; do
-        [ -e "$left/conda-meta/barehub-release.json" ] || rm -rf "$left"
+        [ -e "$left/share/barehub/release.json" ] || rm -rf "$left"
     done
 }
 
@@ -322,8 +322,7 @@ install_release() {
     if [ -n "$log" ]; then cat "$stage/engine.log" >>"$log"; fi
     # A power cut must not leave a receipt without the files it vouches for.
     sync -f "$prefix" 2>/dev/null || sync
-    cp "$stage/release.json" "$prefix/conda-meta/.receipt"
-    mv "$prefix/conda-meta/.receipt" "$prefix/conda-meta/barehub-release.json"
+    mv "$stage/release.json" "$prefix/share/barehub/release.json"
     sync -f "$prefix" 2>/dev/null || sync
     installed=yes
     if [ "$keep" = yes ]; then rm -rf "$base/channel"; mv "$stage/channel" "$base/channel"; fi

@@ -21,9 +21,9 @@ def run(layout: Layout) -> int:
         [python, "-I", "-m", "barehub.supervisor"],
         [layout.hub / "bin/jupyterhub", f"--config={layout.hub}/share/barehub/jupyterhub_config.py"],
     )
-    # From here on a signal only ends the wait below; the children get theirs from us.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda number, _: sys.exit(128 + number))
+    # From here on a signal only ends the wait below; the children get theirs from us. A stop that was asked for is 0.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    signal.signal(signal.SIGINT, lambda *_: sys.exit(130))
     children = [subprocess.Popen(command, env=environment, cwd=layout.hub_state) for command in commands]
     try:
         os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)

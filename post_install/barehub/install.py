@@ -120,6 +120,7 @@ def ensure_directories(layout: Layout, settings: Settings) -> None:
             0o2750,
             (hub[0], proxy[1]),
         ),  # setgid: what the hub writes there, the proxy's group can read
+        (layout.rules_staging, 0o2750, (hub[0], proxy[1])),
         (layout.proxy_state, 0o750, (root[0], proxy[1])),
         (layout.acme, 0o700, proxy),
     ):

@@ -43,7 +43,7 @@ class Layout:
 
     def receipt(self, label: str) -> Path:
         """release.json of a complete release; written as the last step of installing it."""
-        return self.release(label) / "conda-meta/barehub-release.json"
+        return self.release(label) / "share/barehub/release.json"
 
     @property
     def hub(self) -> Path:
@@ -97,12 +97,17 @@ class Layout:
 
     @property
     def rules(self) -> Path:
-        """Written by the hub, read by traefik, which takes every *.yaml in it."""
+        """Written by the hub, read by traefik, which takes every *.yaml and *.toml in it."""
         return self.state / "rules"
 
     @property
     def rules_file(self) -> Path:
         return self.rules / "rules.yaml"
+
+    @property
+    def rules_staging(self) -> Path:
+        """Where the hub writes the rules before it renames them into place."""
+        return self.rules / ".new"
 
     @property
     def proxy_state(self) -> Path:

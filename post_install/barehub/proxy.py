@@ -64,10 +64,9 @@ class RulesFile:
         # Staged in a directory below, not beside: traefik reads everything again on each event in this one, and
         # creating, writing and renaming a file here would be five of them. The directory is setgid, so is this one:
         # the file has the proxy's group from its first byte.
+        # The installer has made it with the right group; chmod(2) by a hub that is not in that group would undo that.
         staging = self.path.parent / ".new"
-        if not staging.is_dir():
-            staging.mkdir()
-            staging.chmod(0o2750)  # whatever the umask: traefik gives up on all rules if it cannot look inside
+        staging.mkdir(mode=0o750, exist_ok=True)
         staged = staging / "rules"
         write_atomically(staged, text, 0o640)
         staged.replace(self.path)

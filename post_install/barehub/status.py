@@ -23,7 +23,7 @@ class Status:
     releases: list[str]
     url: str = ""
     units: dict[str, str] = field(default_factory=dict)
-    hub: int | None = None
+    hub: int | None = None  # HTTP status of the answer
     proxy: int | None = None
     config: list[str] = field(default_factory=list)
     masked: list[str] = field(default_factory=list)
@@ -40,7 +40,7 @@ def look(layout: Layout) -> Status:
     settings = Settings.load(layout)
     if settings is None:
         raise UserError(f"{layout.base} holds no barehub", "name another directory", BASE)
-    releases = sorted(path.parent.parent.name for path in layout.releases.glob("*/conda-meta/barehub-release.json"))
+    releases = sorted(path.name for path in layout.releases.glob("*") if layout.receipt(path.name).is_file())
     status = Status(str(layout.base), layout.active, releases)
     if layout.active not in releases:
         status.problems.append(f"{layout.hub} does not lead to a complete release: run the installer with -f")
@@ -51,8 +51,9 @@ def look(layout: Layout) -> Status:
 
 
 def look_at_units(layout: Layout, settings: Settings, status: Status) -> None:
-    if not (layout.root / "run/systemd/system").is_dir():
-        return  # a container: `barehub run` is in charge
+    known = [unit for unit in settings.units if (layout.system_units / unit).exists()]
+    if not known:
+        return  # installed without root or systemd: `barehub run` is in charge
     for unit in settings.units:
         status.units[unit] = state = systemd.property_of(unit, "ActiveState") or "unknown"
         if state != "active":

@@ -12,6 +12,7 @@ happens in a network namespace of its own. What is measured, for both in turn:
 
 import asyncio
 import contextlib
+import json
 import os
 import re
 import secrets
@@ -29,7 +30,6 @@ from tests.unit.proxies import answers, free_port, get, make_base, running, trae
 CHP = "configurable-http-proxy@5.3.0"
 ROUTES = 1000
 CONNECTIONS, SECONDS = 64, 8
-BACKEND = "require('http').createServer((q, r) => r.end('ok')).listen(+process.argv[1], '127.0.0.1', 4096)"
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "barehub-bench"
 
 AddRoute = Callable[[str, str, dict[str, str]], Awaitable[None]]
@@ -53,10 +53,7 @@ def main() -> int:
         inside = "ip link set lo up && exec \"$@\""
         words = ["unshare", "--map-root-user", "--net", "sh", "-c", inside, "sh", sys.executable, "-m"]
         return subprocess.run([*words, "tests.bench.routes", "inside"], check=False).returncode
-    backend = free_port()
-    with running("node", "-e", BACKEND, str(backend)):
-        wait_until(lambda: answers(backend))
-        target = f"http://127.0.0.1:{backend}"
+    with trivial_server() as target:
         results = [asyncio.run(barehub(target)), asyncio.run(chp(target))]
     print(f"{'':26}{f'{ROUTES} routes':>14}{'requests/s':>14}{'p99':>12}")
     for result in results:
@@ -72,6 +69,20 @@ def install_chp() -> None:
         subprocess.run(["npm", "install", f"--prefix={CACHE}", "--no-audit", "--no-fund", CHP], check=True)
 
 
+@contextlib.contextmanager
+def trivial_server() -> Iterator[str]:
+    """A server that says OK and is no bottleneck: another traefik, with its health check under any path."""
+    port = free_port()
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory)
+        router = {"rule": "PathPrefix(`/`)", "service": "ping@internal"}
+        (path / "rules.yaml").write_text(json.dumps({"http": {"routers": {"all": router}}}))
+        words = (f"--entryPoints.web.address=127.0.0.1:{port}", "--ping.manualRouting=true", "--log.level=FATAL")
+        with running(traefik(), *words, f"--providers.file.directory={path}"):
+            wait_until(lambda: answers(port) and get(port) == (200, "OK"))
+            yield f"http://127.0.0.1:{port}"
+
+
 async def measured(name: str, port: int, target: str, add_route: AddRoute) -> Result:
     await add_route("/", target, {})
     started = time.monotonic()
@@ -80,11 +91,11 @@ async def measured(name: str, port: int, target: str, add_route: AddRoute) -> Re
     )
     took = time.monotonic() - started
     for i in (0, ROUTES - 1):
-        assert get(port, f"/user/u{i}/") == (200, "ok"), f"{name} does not serve /user/u{i}/"
+        assert get(port, f"/user/u{i}/") == (200, "OK"), f"{name} does not serve /user/u{i}/"
     url = f"http://127.0.0.1:{port}/user/u{ROUTES // 2}/"
     words = ["wrk", "--threads=2", f"--connections={CONNECTIONS}", f"--duration={SECONDS}s", "--latency", url]
     report = subprocess.run(words, capture_output=True, text=True, check=True).stdout
-    found = re.search(r"99%\s+(\S+).*Requests/sec:\s+(\S+)", report, re.DOTALL)
+    found = re.search(r"^ +99% +(\S+)$.*^Requests/sec: +(\S+)", report, re.DOTALL | re.MULTILINE)
     if not found or "Non-2xx" in report:
         sys.exit(f"error: {name}: {report}")
     return Result(name, took, float(found[2]), found[1])

@@ -56,7 +56,10 @@ def static_config(base: Path, **addresses: str) -> Path:
             }
             for name, address in addresses.items()
         },
-        "providers": {"providersThrottleDuration": "0s", "file": {"directory": str(base / "state/rules"), "watch": True}},
+        "providers": {
+            "providersThrottleDuration": "0s",
+            "file": {"directory": str(base / "state/rules"), "watch": True},
+        },
     }
     path.write_text(json.dumps(config))
     return path

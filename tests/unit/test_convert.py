@@ -120,9 +120,7 @@ def test_record_fits_the_unpacked_files(tmp_path: Path) -> None:
 
 def test_the_package_describes_its_files_and_itself(tmp_path: Path) -> None:
     metadata = "Summary: A demo\nLicense-Expression: MIT\nProject-URL: Homepage, https://example.org/\n"
-    wheel = make(
-        tmp_path, tag=f"{TAG}-{TAG}-manylinux2014_x86_64", metadata=metadata + "Requires-Dist: a>=2\n"
-    )
+    wheel = make(tmp_path, tag=f"{TAG}-{TAG}-manylinux2014_x86_64", metadata=metadata + "Requires-Dist: a>=2\n")
     package = build(wheel, tmp_path / "out")
     build_string = f"py{MINOR.replace('.', '')}_h{wheel.sha256[:7]}_0"
     assert package == tmp_path / f"out/demo-1.0-{build_string}.conda"

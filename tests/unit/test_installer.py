@@ -29,7 +29,7 @@ NUMBERS = {
 # Stands in for an engine: makes a prefix whose python only says how it was called.
 FILL = """#!/bin/sh
 set -eu
-mkdir -p "$2/bin" "$2/conda-meta"
+mkdir -p "$2/bin" "$2/share/barehub"
 printf '#!/bin/sh\\necho "hooks: $*"; env >%s/environment\\n' "$2" >"$2/bin/python"
 chmod 755 "$2/bin/python"
 """
@@ -80,7 +80,7 @@ def test_it_installs_under_every_shell(installer: Path, tmp_path: Path, shell: s
     assert done.returncode == 0, done
     hooks = f"hooks: -I -m barehub install --base={base} --release=2026.11.24 --bind-url=http://:1234 --no-start"
     assert done.stdout.splitlines()[-1] == hooks
-    assert (base / "releases/2026.11.24/conda-meta/barehub-release.json").read_text() == "{}\n"
+    assert (base / "releases/2026.11.24/share/barehub/release.json").read_text() == "{}\n"
     assert [path.name for path in base.iterdir()] == ["releases"]
 
 

@@ -19,9 +19,8 @@ from tests.unit.proxies import get, named_server
 if os.environ.get("CI") != "true":
     pytest.importorskip("jupyterhub_traefik_proxy")
 
-from jupyterhub.utils import url_escape_path
-
 from barehub.proxy import BarehubProxy, quoted, rule
+from jupyterhub.utils import url_escape_path
 
 
 @dataclass(frozen=True)
@@ -115,9 +114,7 @@ def test_of_changes_in_one_burst_the_last_counts(place: Place) -> None:
     place.run(story)
 
 
-def test_a_deleted_route_is_gone_and_a_missing_one_is_a_warning(
-    place: Place, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_deleted_route_is_gone_and_a_missing_one_is_a_warning(place: Place, caplog: pytest.LogCaptureFixture) -> None:
     async def story(proxy: BarehubProxy) -> None:
         proxy.log = logging.getLogger("hub")
         await proxy.add_route("/user/alice/", "http://127.0.0.1:9", {})
@@ -249,7 +246,10 @@ def test_a_server_name_cannot_become_part_of_a_rule(place: Place) -> None:
 def test_rules_match_a_prefix_with_and_without_its_slash() -> None:
     assert rule("/") == 'PathPrefix("/")'
     assert rule("/user/a/") == '( PathPrefix("/user/a/") || Path("/user/a") )'
-    assert rule("/user/me%2byou%20there@x/") == '( PathPrefix("/user/me%2Byou there@x/") || Path("/user/me%2Byou there@x") )'
+    assert (
+        rule("/user/me%2byou%20there@x/")
+        == '( PathPrefix("/user/me%2Byou there@x/") || Path("/user/me%2Byou there@x") )'
+    )
     assert rule("a.example/x/") == 'Host("a.example") && ( PathPrefix("/x/") || Path("/x") )'
     assert rule("a.example/") == 'Host("a.example") && PathPrefix("/")'
     assert quoted('a"\\é') == r'"a\U00000022\U0000005c\U000000e9"'

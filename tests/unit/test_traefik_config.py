@@ -1,6 +1,5 @@
 """The static configuration that `python -m barehub.traefik` derives, and what becomes of a broken one."""
 
-import json
 import os
 import subprocess
 import sys
