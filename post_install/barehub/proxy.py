@@ -223,7 +223,7 @@ class BarehubProxy(TraefikFileProviderProxy):
 
         try:
             await exponential_backoff(
-                loaded, "not loaded", start_wait=0.01, scale_factor=1.2, max_wait=0.5, timeout=self.check_route_timeout
+                loaded, "not loaded", start_wait=0.01, scale_factor=1.1, max_wait=0.5, timeout=self.check_route_timeout
             )
         except TimeoutError:
             return False

@@ -226,8 +226,10 @@ def test_a_connection_that_waited_lives_on(place: Place) -> None:
         place.write_rules(echo)
         place.systemd.prepare()  # the door is there, and nobody behind it
         with socket.create_connection(("127.0.0.1", place.web), timeout=20) as client:
-            client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-                           b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n\r\n")  # fmt: skip
+            client.sendall(
+                b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+                b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n\r\n"
+            )
             place.systemd.start()
             answer = client.makefile("rb")
             assert answer.readline().split()[1] == b"101"
