@@ -1,0 +1,54 @@
+"""Every command of README.md: an administrator's on a machine, in order; a builder's are known to release.py."""
+
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.machine import Machine
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+
+
+def commands(part: str) -> list[str]:
+    """The indented lines of a `## ` part that are commands."""
+    text = README.partition(f"## {part}\n")[2].partition("\n## ")[0]
+    return [line.strip() for line in re.findall(r"^    (\S.*)$", text, re.MULTILINE) if "->" not in line]
+
+
+def test_an_administrators_commands_work_in_the_order_of_the_readme(machine: Machine, installer: Path) -> None:
+    machine.copy_in(installer, f"/mnt/{installer.name}")
+    written = re.search(r"barehub-[\d.]+-Linux-x86_64\.sh", README)[0]
+    for command in commands("For administrators"):
+        line = command.replace(written, installer.name).replace("--extract DIR", "--extract /mnt/unpacked")
+        answered = f"cd /mnt && yes | {{ {line}\n}}"
+        if "status" in line:  # what was restarted just before needs a moment
+            machine.eventually("sh", "-euc", answered)
+        else:
+            machine.succeed("sh", "-euc", answered)
+    machine.succeed("test", "-d", "/mnt/unpacked/channel/linux-64")
+    machine.fails("ls", "/opt/barehub")
+
+
+@pytest.mark.parametrize("command", commands("For release builders") + commands("For maintainers"))
+def test_a_builders_commands_exist(command: str) -> None:
+    words = shlex.split(command, comments=True)
+    if "-m" in words:
+        assert (ROOT / (words[words.index("-m") + 1].replace(".", "/") + ".py")).is_file()
+        return
+    assert words[:2] == ["python3", "release.py"]
+    sys.path.insert(0, str(ROOT))
+    from release import parse
+
+    assert callable(parse(words[2:]).command)
+
+
+def test_exit_codes_are_the_same_everywhere() -> None:
+    header = (ROOT / "construct/header.sh").read_text()
+    for code, meaning in re.findall(
+        r"(\d) ([a-z A-Z]+?)(?:,|\.|$)", README.partition("### Exit codes")[2].split("\n\n")[1]
+    ):
+        assert f"{code} {meaning.split()[0]}" in header
