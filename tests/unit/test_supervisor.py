@@ -327,6 +327,7 @@ def test_systemd_is_told_while_traefik_answers(place: Place) -> None:
     wait_until(lambda: place.systemd.messages.count("WATCHDOG=1") > 2)
     traefik = place.systemd.traefik()
     os.kill(traefik, signal.SIGSTOP)
+    wait_until(lambda: all(" (stopped)" in task.read_text() for task in Path(f"/proc/{traefik}/task").glob("*/status")))
     try:
         assert get_nothing(place.web)  # by now what was on its way to systemd is there
         place.systemd.messages.clear()
