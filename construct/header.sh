@@ -23,7 +23,7 @@
 #   --extract DIR       unpack it to DIR; DIR/channel is a conda channel; install nothing
 #
 # exit status: 0 done, 1 error, 2 usage or refused, 3 platform, 4 space, 5 integrity, 6 BASE in use or not ours,
-#   7 a hook failed, 8 port taken, 130 and 143 interrupted
+#   7 a hook failed, 8 port taken, 129, 130 and 143 interrupted
 #
 # What follows this script's first @HEADER_BYTES@ bytes is a plain tar: tail -c +@PAYLOAD_START@ FILE | tar -tv
 
@@ -41,7 +41,6 @@ main() {
     parse_args "$@"
     case $0 in */*) this=$0 ;; *) this=./$0 ;; esac
     [ -r "$this" ] || die 1 "cannot read $this" "run it as a file: sh ./@FILE@"
-    [ -z "$log" ] || : >>"$log" || die 1 "cannot write $log" "name a file that can be written with --log"
 
     check_integrity
     case $action in
@@ -60,10 +59,15 @@ main() {
     if [ "$dry_run" = yes ]; then print_changes; exit 0; fi
     if [ "$batch" = no ]; then ask_consent; fi
 
+    if [ -n "$log" ] && ! (: >>"$log") 2>/dev/null; then
+        unwritable=$log log=''
+        die 1 "cannot write $unwritable" "name a file that can be written with --log"
+    fi
     trap clean_up EXIT
     trap 'exit 129' HUP; trap 'exit 130' INT; trap 'exit 143' TERM
     lock_base
     if [ "$complete" = no ] || [ "$repair" = yes ]; then install_release; else say "release @RELEASE@ is in place"; fi
+    if [ "$keep" = yes ]; then keep_channel; fi
     if [ "$hooks" = no ]; then
         say "skipped the post-install hooks; to run them: $prefix/bin/barehub install --base=$base --release=@RELEASE@"
         exit 0
@@ -154,12 +158,8 @@ check_platform() {
 }
 
 check_options() {
-    case $base in
-        '' | / | */../* | */.. | *[!A-Za-z0-9/._+-]*)
-            die 2 "'$base' cannot be the base directory" "use an absolute path of A-Z a-z 0-9 / . _ + - only" ;;
-        /*) ;;
-        *) base=$PWD/$base ;;
-    esac
+    case $base in /*) ;; *) base=$PWD/$base ;; esac
+    check_path
     case $name in
         '') ;;
         [!a-z]* | *[!a-z0-9-]*) die 2 "'$name' cannot be a unit name" "use a-z 0-9 - and start with a letter" ;;
@@ -177,6 +177,14 @@ check_options() {
     esac
 }
 
+# Units and scripts hold the path: no character in it may mean something there.
+check_path() {
+    case $base in
+        / | */../* | */.. | *[!A-Za-z0-9/._+-]*)
+            die 2 "'$base' cannot be the base directory" "use a path of A-Z a-z 0-9 / . _ + - only" ;;
+    esac
+}
+
 check_base() {
     anchor=$base
     while [ ! -e "$anchor" ]; do anchor=${anchor%/*}; anchor=${anchor:-/}; done
@@ -185,6 +193,13 @@ check_base() {
     real=$(cd -P "$anchor" && pwd)
     base=${real%/}${base#"${anchor%/}"} anchor=$real
     base=${base%/} prefix=$base/releases/@RELEASE@
+    check_path
+    if systemd_runs && [ "$hooks" = yes ]; then
+        # The proxy's sandbox has directories of its own there.
+        case $base/ in /home/* | /root/* | /run/user/* | /tmp/* | /var/tmp/*)
+            die 6 "$base is where services cannot see it" "choose another one with -p, like /opt/@NAME@" ;;
+        esac
+    fi
     mounted=$(mount_of "$anchor")
     case ,${mounted#* }, in
         *,noexec,*) die 6 "$anchor is mounted noexec" "choose another one with -p, or remount it with exec" ;;
@@ -198,16 +213,30 @@ check_base() {
         nfs* | lustre | gpfs | beegfs* | ceph | cifs | smb* | afs | fuse.sshfs | fuse.glusterfs | 9p)
             die 6 "$state is on ${mounted%% *}, where SQLite databases get corrupted" "choose a local disk with -p" ;;
     esac
-    if [ -n "$(find "$base" -mindepth 1 -print -quit 2>/dev/null)" ] && [ ! -e "$base/install.json" ] &&
-        [ ! -d "$base/.staging" ] && [ -z "$(find "$base"/releases/*/share/barehub/release.json 2>/dev/null)" ]; then
-        die 6 "$base is not empty and not a barehub" "choose another one with -p"
+    if [ -e "$base" ] && ! is_ours; then die 6 "$base is not empty and not a barehub" "choose another one with -p"; fi
+    recorded=$(sed -n 's/.*"name": "\(.*\)".*/\1/p' "$base/install.json" 2>/dev/null) || :
+    if [ -n "$name" ] && [ -n "$recorded" ] && [ "$name" != "$recorded" ]; then
+        die 2 "the barehub in $base is named $recorded" "leave out --name, or uninstall it first"
     fi
-    unit=/etc/systemd/system/${name:-@NAME@}.target
-    if [ -z "$name" ] && [ -e "$base/install.json" ]; then
-        :
-    elif [ -e "$unit" ] && [ "$(readlink "$unit")" != "$base/systemd/${unit##*/}" ] && ! [ -e "$base/install.json" ]; then
-        die 6 "$unit belongs to another installation: $(readlink "$unit" || echo a file)" "choose another --name"
+    unit=${recorded:-${name:-@NAME@}}
+    place=/etc/systemd/system/$unit.target
+    if [ -z "$recorded" ] && [ -e "$place" ]; then
+        die 6 "$place belongs to another installation: $(readlink "$place" || echo a file)" "choose another --name"
     fi
+}
+
+# An installation, or what is left of one that was broken off; a new file system's lost+found does not count.
+is_ours() {
+    if grep -q '"proxy_user"' "$base/install.json" 2>/dev/null; then return; fi
+    for receipt in "$base"/releases/*/share/barehub/release.json; do
+        if [ -e "$receipt" ]; then return; fi
+    done
+    if [ -e "$base/.staging/barehub" ]; then
+        others=$(find "$base" -mindepth 1 -maxdepth 1 ! -name .staging ! -name releases ! -name lost+found)
+    else
+        others=$(find "$base" -mindepth 1 ! -name lost+found ! -path "$base/.staging" ! -path "$base/releases")
+    fi
+    [ -z "$others" ]
 }
 
 check_release() {
@@ -243,14 +272,21 @@ check_ports() {
     rest=${rest%%/*}
     port=${rest##*:}
     case $port in '' | *[!0-9]*) port=80 ;; esac
+    if [ "${#port}" -gt 5 ] || [ "$port" -lt 1 ] || [ "$port" -gt 65535 ]; then
+        die 2 "$port is not a port" "use one from 1 to 65535"
+    fi
     sockets=$(awk -v port="$(printf ':%04X' "$port")" \
         '$4 == "0A" && substr($2, length($2) - 4) == port { print $10 }' /proc/net/tcp /proc/net/tcp6 2>/dev/null) || :
     for inode in $sockets; do
-        holder=$(find /proc/[0-9]*/fd -lname "socket:\[$inode\]" -print -quit 2>/dev/null) || :
-        pid=${holder#/proc/} pid=${pid%%/*}
-        case $(readlink "/proc/$pid/exe" 2>/dev/null) in "$base"/*) continue ;; esac
-        who=$(cat "/proc/$pid/comm" 2>/dev/null) || who='a process of another user'
-        die 8 "port $port is in use by $who${pid:+ (pid $pid)}" "stop it, or choose another port: --bind-url http://:8080"
+        who='a process of another user'
+        holders=$(find /proc/[0-9]*/fd -lname "socket:\[$inode\]" -print 2>/dev/null) || :
+        for holder in $holders; do
+            pid=${holder#/proc/} pid=${pid%%/*}
+            # systemd keeps our own sockets beside our own process
+            case $(readlink "/proc/$pid/exe" 2>/dev/null) in "$base"/*) continue 2 ;; esac
+            who="$(cat "/proc/$pid/comm" 2>/dev/null) (pid $pid)"
+        done
+        die 8 "port $port is in use by $who" "stop it, or choose another port: --bind-url http://:8080"
     done
 }
 
@@ -269,16 +305,18 @@ print_changes() {
     if [ "$complete" = no ] || [ "$repair" = yes ]; then say "  write    $prefix ($((installed_kb / 1024)) MB)"; fi
     if [ "$keep" = yes ]; then say "  write    $base/channel"; fi
     if [ "$hooks" = no ]; then return; fi
-    settings=$base/install.json unit=${name:-@NAME@}
-    if [ -z "$name" ] && [ -e "$settings" ]; then unit=$(sed -n 's/.*"name": "\(.*\)".*/\1/p' "$settings"); fi
     for path in state state/hub state/rules state/proxy state/acme jupyterhub_config.d systemd install.json \
         "systemd/$unit.target" "systemd/$unit-hub.service" "systemd/$unit-proxy.service"; do
         [ -e "$base/$path" ] || say "  write    $base/$path"
     done
     if [ -n "$bind_url" ]; then say "  write    $base/jupyterhub_config.d/10-install.py"; fi
+    if [ -n "$active" ] && [ "$active" != @RELEASE@ ]; then
+        say "  rewrite  $base/systemd/$unit-*, where the new release's differ"
+        say "  migrate  $base/state/hub/jupyterhub.sqlite if its schema is older, after a copy to $base/state/hub/backups"
+    fi
     if [ "$active" != @RELEASE@ ]; then say "  switch   $base/hub from ${active:-nothing} to @RELEASE@"; fi
     if ! systemd_runs; then say "  start    nothing: systemd or root is missing here"; return; fi
-    if [ ! -e "$settings" ] && [ -z "$proxy_user" ] && ! id www-data >/dev/null 2>&1 && ! id "$unit-proxy" >/dev/null 2>&1; then
+    if [ -z "$recorded" ] && [ -z "$proxy_user" ] && ! id www-data >/dev/null 2>&1 && ! id "$unit-proxy" >/dev/null 2>&1; then
         say "  account  $unit-proxy, for the proxy"
     fi
     for suffix in .target -hub.service -proxy.service; do
@@ -286,7 +324,8 @@ print_changes() {
     done
     [ -e "/etc/systemd/system/multi-user.target.wants/$unit.target" ] ||
         say "  link     /etc/systemd/system/multi-user.target.wants/$unit.target"
-    if [ "$start" = yes ]; then say "  start    $unit.target"; fi
+    if [ "$start" = no ]; then return; fi
+    if [ -n "$active" ]; then say "  restart  what of $unit.target has changed"; else say "  start    $unit.target"; fi
 }
 
 systemd_runs() { [ -d /run/systemd/system ] && [ "$(id -u)" -eq 0 ]; }
@@ -300,18 +339,30 @@ lock_base() {
     exec 9<"$base"
     flock -n 9 || die 6 "another installer is at work in $base" "wait until it has finished"
     stage=$base/.staging
+    # A repair that was cut off has put the release aside.
+    for aside in "$stage"/replaced/*; do
+        if [ -e "$aside/share/barehub/release.json" ]; then
+            rm -rf "$base/releases/${aside##*/}"
+            mv "$aside" "$base/releases/"
+        fi
+    done
     rm -rf "$stage"
     mkdir -m 700 "$stage"
-    for left in "$base"/releases/*; do
+    : >"$stage/barehub" # tells whose it is
+    for left in "$base"/releases/[0-9][0-9][0-9][0-9].[0-9][0-9].[0-9][0-9]*; do
         [ -e "$left/share/barehub/release.json" ] || rm -rf "$left"
     done
+    check_release # the one that was at work before may have finished
 }
 
 install_release() {
     say "unpacking"
     payload | tar -xf - -C "$stage" || die 4 "unpacking to $stage failed" "see the message above; is the disk full?"
     mkdir -p "$base/releases"
-    if [ -e "$prefix" ]; then mv "$prefix" "$stage/replaced"; fi
+    if [ -e "$prefix" ]; then
+        mkdir "$stage/replaced"
+        mv "$prefix" "$stage/replaced/"
+    fi
     say "installing release @RELEASE@ into $prefix"
     # In the background, since a shell runs its traps only between commands.
     in_clean_environment HOME="$stage" TMPDIR="$stage" TMP="$stage" TEMP="$stage" \
@@ -325,7 +376,12 @@ install_release() {
     mv "$stage/release.json" "$prefix/share/barehub/release.json"
     sync -f "$prefix" 2>/dev/null || sync
     installed=yes
-    if [ "$keep" = yes ]; then rm -rf "$base/channel"; mv "$stage/channel" "$base/channel"; fi
+}
+
+keep_channel() {
+    [ -d "$stage/channel" ] || payload | tar -xf - -C "$stage" || die 4 "unpacking to $stage failed" "is the disk full?"
+    rm -rf "$base/channel"
+    mv "$stage/channel" "$base/channel"
 }
 
 engine_failed() {
@@ -362,10 +418,10 @@ clean_up() {
     if [ -n "$stage" ] && [ "${installed:-no}" = no ] && [ "$complete" = no ]; then rm -rf "$prefix"; fi
     if [ -n "$stage" ] && [ -e "$stage/replaced" ] && [ "${installed:-no}" = no ]; then
         rm -rf "$prefix"
-        mv "$stage/replaced" "$prefix"
+        mv "$stage/replaced/@RELEASE@" "$prefix"
     fi
     [ -z "$stage" ] || rm -rf "$stage"
-    if [ "$code" -ne 0 ]; then rmdir "$base/releases" 2>/dev/null || :; fi
+    if [ "$code" -ne 0 ] && [ -n "$stage" ]; then rmdir "$base/releases" 2>/dev/null || :; fi
     for directory in $created; do rmdir "$directory" 2>/dev/null || :; done
     case $code in 129 | 130 | 143) printf 'error: interrupted\n  fix: run this again\n' >&2 ;; esac
     exit "$code"
@@ -383,11 +439,11 @@ payload() { tail -c +@PAYLOAD_START@ "$this"; }
 
 say() { # each argument is a line
     printf '%s\n' "$@"
-    [ -z "$log" ] || printf '%s\n' "$@" >>"$log"
+    if [ -n "$log" ] && [ -n "$stage" ]; then printf '%s\n' "$@" >>"$log"; fi
 }
 
 die() { # status, what is wrong, what to do
-    [ -z "$log" ] || printf 'error: %s\n  fix: %s\n' "$2" "$3" >>"$log" 2>/dev/null || :
+    if [ -n "$log" ] && [ -n "$stage" ]; then printf 'error: %s\n  fix: %s\n' "$2" "$3" >>"$log"; fi
     printf 'error: %s\n  fix: %s\n' "$2" "$3" >&2
     exit "$1"
 }

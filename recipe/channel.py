@@ -2,11 +2,12 @@
 
     recipe/wheels.txt --pip--> wheels --convert--> linux-64/*.conda --index--> repodata.json
 
-A package depends on nothing but its source, the converter and the Python minor, so it is cached under a key made of
-these, and a release that changes one wheel compresses one package.
+A package depends on its source, the converter, the Python minor and the versions that it may be installed beside. It is
+cached under a key made of these, so a build that changes none of them compresses nothing.
 """
 
 import asyncio
+import functools
 import hashlib
 import json
 import os
@@ -25,7 +26,7 @@ from recipe import pins
 from recipe.convert import assemble, build_package, compile_sources, owners
 from recipe.elf import newest_glibc
 from recipe.errors import UserError
-from recipe.interpreter import stage_interpreter
+from recipe.interpreter import interpreter_files, stage_interpreter
 from recipe.metadata import CondaMetadata, Target
 from recipe.wheel import Wheel
 
@@ -196,12 +197,11 @@ def write_index(channel: Path) -> None:
         path.write_text(json.dumps(repodata, indent=1, sort_keys=True) + "\n")
 
 
+@functools.cache
 def interpreter_digest() -> str:
-    """Identifies the running interpreter's build and the files it is made of, by size and time."""
-    prefix = Path(sys.base_prefix)
-    files = [Path(sys.executable).resolve(), *sorted((prefix / "lib").glob("libpython*.so*"))]
-    stat = " ".join(f"{path}={path.stat().st_size},{path.stat().st_mtime_ns}" for path in files)
-    return digest(sys.version, str(prefix), stat)
+    """Identifies what the `python` package is made of: the interpreter's files and the libraries that they load."""
+    files = interpreter_files()
+    return digest(*(f"{path.name} {file_sha256(path)}" for path in files))
 
 
 def converter_digest() -> str:

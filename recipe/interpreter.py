@@ -82,6 +82,18 @@ def stage_interpreter(stage: Path) -> None:
     check(binaries / version, library)
 
 
+def interpreter_files() -> list[Path]:
+    """The files that `stage_interpreter` starts from: the program, the standard library, the libraries they load."""
+    program = Path(sys.executable).resolve()
+    library = Path(sysconfig.get_path("stdlib", vars={"installed_base": sys.base_prefix}))
+    files = [program]
+    for directory, subdirectories, names in os.walk(library):
+        subdirectories[:] = sorted(name for name in subdirectories if not LEFT_OUT.search(name))
+        files += [Path(directory, name) for name in sorted(names) if not LEFT_OUT.search(name)]
+    loaded = {source for path in files if is_elf(path) for _, source in loaded_libraries(path, origin=Path("/none"))}
+    return [path for path in files if path.is_file()] + sorted(loaded)
+
+
 def copy_tree(source: Path, target: Path) -> None:
     """Copy a directory without what LEFT_OUT names; links to files become files, modes are made plain."""
     for directory, subdirectories, files in os.walk(source):

@@ -4,6 +4,7 @@ import grp
 import os
 import pwd
 import shutil
+import stat
 from pathlib import Path
 
 from barehub.errors import USAGE, UserError
@@ -86,15 +87,33 @@ def group_name(user: str) -> str:
 def ensure_directory(path: Path, mode: int, uid: int, gid: int) -> None:
     """Have a directory of this owner and mode, whatever the umask; one that is there is put right.
 
-    Only root can give files away; anyone else keeps what it makes.
+    Only root can give files away; anyone else keeps what it makes. Raises UserError for a link: whoever owns the
+    directory above could make root give away what it leads to.
     """
     path.mkdir(mode=0o700, exist_ok=True)
-    if os.geteuid() == 0:
-        os.chown(path, uid, gid)
-    path.chmod(mode)
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except OSError as error:
+        raise UserError(f"{path} is not a directory: {error.strerror}", "move it away, then run this again") from error
+    try:
+        if os.geteuid() == 0:
+            os.fchown(descriptor, uid, gid)
+        os.fchmod(descriptor, mode)
+    finally:
+        os.close(descriptor)
 
 
 def give(path: Path, uid: int, gid: int) -> None:
-    """Give a file to an account, if this process may and the file exists."""
-    if os.geteuid() == 0 and path.exists():
-        os.chown(path, uid, gid)
+    """Give a file to an account, if this process may; not what a link leads to, nor a file that has other names."""
+    if os.geteuid() != 0:
+        return
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return  # a link, a socket, or nothing
+    try:
+        found = os.fstat(descriptor)
+        if stat.S_ISREG(found.st_mode) and found.st_nlink == 1:
+            os.fchown(descriptor, uid, gid)
+    finally:
+        os.close(descriptor)

@@ -1,36 +1,48 @@
 """The `barehub` command: BASE/hub/bin/barehub."""
 
 import argparse
+import contextlib
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TextIO
 
-from barehub.errors import UserError
+from barehub.errors import ERROR, HOOK, UserError
 from barehub.layout import Layout
 
-
-def say(text: str) -> None:
-    print(text, flush=True)
+Say = Callable[[str], None]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return its exit status (README.md, "Exit codes")."""
     arguments = parser().parse_args(argv)
-    try:
-        return arguments.command(arguments) or 0
-    except UserError as error:
-        print(f"error: {error}" + (f"\n  fix: {error.fix}" if error.fix else ""), file=sys.stderr)
-        return error.code
-    except PermissionError as error:
-        print(f"error: {error}\n  fix: run this as root (sudo)", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("error: interrupted; run it again", file=sys.stderr)
-        return 130
+    with open(arguments.log, "a") if arguments.log else contextlib.nullcontext() as log:
+
+        def say(text: str, file: TextIO = sys.stdout) -> None:
+            print(text, file=file, flush=True)
+            if log:
+                print(text, file=log, flush=True)
+
+        try:
+            return arguments.command(arguments, say) or 0
+        except UserError as error:
+            say(f"error: {error}" + (f"\n  fix: {error.fix}" if error.fix else ""), sys.stderr)
+            return error.code
+        except PermissionError as error:
+            say(f"error: {error}\n  fix: run this as root (sudo)", sys.stderr)
+            return ERROR
+        except OSError as error:  # a full disk, a file system that became read-only
+            say(f"error: {error}\n  fix: mend that, then run this again", sys.stderr)
+            return ERROR
+        except KeyboardInterrupt:
+            say("error: interrupted\n  fix: run it again", sys.stderr)
+            return 130
 
 
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="barehub", description="A barehub installation, seen from its own directory.")
+    top.set_defaults(log=None)
     commands = top.add_subparsers(required=True, metavar="command")
 
     one = commands.add_parser("status", help="release, units, URL, health, config files, database; 0 when healthy")
@@ -50,30 +62,31 @@ def parser() -> argparse.ArgumentParser:
     for option in ("--name", "--hub-user", "--proxy-user", "--bind-url"):
         one.add_argument(option)
     one.add_argument("--no-start", action="store_true")
+    one.add_argument("--log", help="append what is said to a file too")
     one.add_argument("--restart", action="store_true", help="the release's files were replaced")
     one.set_defaults(command=install)
     return top
 
 
-def status(arguments: argparse.Namespace) -> int:
+def status(arguments: argparse.Namespace, _: Say) -> int:
     from barehub.status import look, show
 
     return show(look(Layout.from_environment()), arguments.json)
 
 
-def uninstall(arguments: argparse.Namespace) -> None:
+def uninstall(arguments: argparse.Namespace, say: Say) -> None:
     from barehub.uninstall import uninstall
 
     uninstall(Layout.from_environment(), sure=arguments.yes, ask=input, say=say)
 
 
-def run(_: argparse.Namespace) -> int:
+def run(_: argparse.Namespace, __: Say) -> int:
     from barehub.foreground import run
 
     return run(Layout.from_environment())
 
 
-def install(arguments: argparse.Namespace) -> None:
+def install(arguments: argparse.Namespace, say: Say) -> None:
     from barehub.install import Request, install
 
     request = Request(
@@ -85,4 +98,11 @@ def install(arguments: argparse.Namespace) -> None:
         start=not arguments.no_start,
         restart=arguments.restart,
     )
-    install(Layout(arguments.base), request, say)
+    # Like Ctrl-C, these end the work where it can be undone.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
+    try:
+        install(Layout(arguments.base), request, say)
+    except UserError as error:
+        error.code = HOOK if error.code == ERROR else error.code
+        raise

@@ -8,12 +8,14 @@ import contextlib
 import os
 import shutil
 import sqlite3
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from barehub.accounts import ensure_directory, give, ids
-from barehub.errors import HOOK, UserError
+from barehub.errors import HOOK, SPACE, UserError
 from barehub.layout import Layout
 from barehub.process import sync_directory
 from barehub.settings import Settings
@@ -42,31 +44,45 @@ def newest_revision() -> str:
     return ScriptDirectory.from_config(config).get_current_head()
 
 
-@dataclass(frozen=True)
+# Run as the hub's account: what it owns may be a trap for root, and alembic opens what it is told to.
+UPGRADE = "import sys; from jupyterhub.dbutil import upgrade; upgrade(sys.argv[1])"
+
+
+@dataclass
 class Migration:
-    """What must happen to the database so that this release can use it; nothing if `needed` is False."""
+    """What must happen to the database so that this release can use it; nothing if `needed` is False.
+
+    `backup` is the copy made in this run, `done` tells that the database is now another one.
+    """
 
     layout: Layout
     settings: Settings
     needed: bool
+    backup: Path | None = None
+    done: bool = False
 
     @classmethod
     def plan(cls, layout: Layout, settings: Settings, hub: Any) -> "Migration":
         """Look at the database that `hub`, a configured JupyterHub application, names. Changes nothing.
 
-        Raises UserError if it is newer than this release, or not SQLite and in need of a migration we do not do.
+        A database that is not ours, by `c.JupyterHub.db_url`, is the administrator's to back up and migrate. Raises
+        UserError if ours cannot be read, or if there is no room for the copies.
         """
         if hub.db_url != f"sqlite:///{layout.database}":
-            return cls(layout, settings, needed=False)  # the administrator's own; see require_usable
+            return cls(layout, settings, needed=False)
         have = revision(layout.database)
-        return cls(layout, settings, needed=have is not None and have != newest_revision())
+        needed = have is not None and have != newest_revision()
+        if needed and shutil.disk_usage(layout.hub_state).free < 3 * layout.database.stat().st_size:
+            raise UserError(f"no room in {layout.hub_state} for copies of the database", "make room", SPACE)
+        return cls(layout, settings, needed)
 
-    def backup(self, label: str) -> Path:
+    def back_up(self, label: str) -> Path:
         """Copy the database, at rest, to backups/ under the name of the release that used it; return the copy."""
         uid, gid = ids(self.settings.hub_user)
         ensure_directory(self.layout.backups, 0o700, uid, gid)
         place = self.layout.backups / f"jupyterhub-{label}.sqlite"
         copy_durably(self.layout.database, place, uid, gid)
+        self.backup = place
         return place
 
     def migrate(self) -> None:
@@ -74,28 +90,37 @@ class Migration:
 
         SQLite's migrations are not transactional, so a failure or power cut half-way must not touch the original.
         """
-        from jupyterhub import dbutil
-
         uid, gid = ids(self.settings.hub_user)
         staged = self.layout.database.with_name("jupyterhub.sqlite.migrating")
         copy_durably(self.layout.database, staged, uid, gid)
-        try:
-            dbutil.upgrade(f"sqlite:///{staged}")
-        except Exception as error:
+        # alembic is run by name
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+        done = subprocess.run(
+            [sys.executable, "-I", "-c", UPGRADE, f"sqlite:///{staged}"],
+            **({"user": uid, "group": gid, "extra_groups": []} if os.geteuid() == 0 else {}),
+            env={"PATH": path}, cwd="/", stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        if done.returncode:
+            staged.unlink(missing_ok=True)
+            why = "\n".join(f"    {line}" for line in done.stderr.strip().splitlines()[-5:])
             raise UserError(
-                f"the database cannot be migrated: {error}", "the old release keeps running", HOOK
-            ) from error
+                f"the database cannot be migrated:\n{why}", "the release that was active stays active", HOOK
+            )
         with staged.open("rb") as file:
             os.fsync(file.fileno())
         staged.replace(self.layout.database)
+        self.done = True
         sync_directory(self.layout.hub_state)
 
-    def restore(self, backup: Path) -> None:
-        """Put a backup in the database's place, in one rename."""
+    def undo(self) -> None:
+        """Put this run's backup in the database's place, in one rename, if the database was replaced."""
+        if not (self.done and self.backup):
+            return
         uid, gid = ids(self.settings.hub_user)
         staged = self.layout.database.with_name("jupyterhub.sqlite.restoring")
-        copy_durably(backup, staged, uid, gid)
+        copy_durably(self.backup, staged, uid, gid)
         staged.replace(self.layout.database)
+        self.done = False
         sync_directory(self.layout.hub_state)
 
 
@@ -104,7 +129,8 @@ def copy_durably(source: Path, target: Path, uid: int, gid: int) -> None:
     staged = target.with_name(f".{target.name}.new")
     staged.unlink(missing_ok=True)
     descriptor = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with open(descriptor, "wb") as out, source.open("rb") as content:
+    opened = os.open(source, os.O_RDONLY | os.O_NOFOLLOW)  # a link would be somebody's trap for root
+    with open(descriptor, "wb") as out, open(opened, "rb") as content:
         shutil.copyfileobj(content, out)
         out.flush()
         os.fsync(descriptor)

@@ -16,7 +16,8 @@ def run(layout: Layout) -> int:
         "PATH": f"{layout.hub / 'bin'}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
     }
     python = layout.hub / "bin/python"
-    subprocess.run([python, "-I", "-m", "barehub.traefik"], env=environment, check=True)
+    if status := subprocess.run([python, "-I", "-m", "barehub.traefik"], env=environment, check=False).returncode:
+        return status  # it has said why
     commands = (
         [python, "-I", "-m", "barehub.supervisor"],
         [layout.hub / "bin/jupyterhub", f"--config={layout.hub}/share/barehub/jupyterhub_config.py"],
@@ -26,7 +27,9 @@ def run(layout: Layout) -> int:
     signal.signal(signal.SIGINT, lambda *_: sys.exit(130))
     children = [subprocess.Popen(command, env=environment, cwd=layout.hub_state) for command in commands]
     try:
-        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
+        # As a container's first process we are also the parent of orphans.
+        while (ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT).si_pid) not in [one.pid for one in children]:
+            os.waitpid(ended, 0)
         return 1  # neither is meant to end by itself; what ended has said why
     finally:
         for child in reversed(children):

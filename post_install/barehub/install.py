@@ -4,7 +4,6 @@ The installer's shell header runs this with the new release's own interpreter, B
 Every step leaves a state, named by its verb; one that finds it so already changes nothing.
 """
 
-import contextlib
 import json
 import os
 import re
@@ -48,49 +47,54 @@ class Request:
 def install(layout: Layout, request: Request, say: Say) -> None:
     """Make `request.release` the active release of `layout.base` and, where systemd runs, start it.
 
-    Raises UserError; then the release that was active before is active, and running if it ran.
+    Raises UserError; then what was active before is active, with its settings and database, and running if it ran.
     """
     if not layout.receipt(request.release).is_file():
         raise UserError(f"{layout.release(request.release)} is not complete", "run its installer again", HOOK)
     before = Settings.load(layout)
-    settings = choose_settings(layout, before, request)
+    settings = choose_settings(before, request)
     managed = systemd.systemd_runs(layout)
     if managed:
         systemd.require_no_foreign_units(layout, settings)
-        if settings.created_user and accounts.create_account(settings.proxy_user):
+        if settings.proxy_user == accounts.own_account(settings.name) and accounts.create_account(settings.proxy_user):
+            settings = replace(settings, created_account=settings.proxy_user)
             say(f"made the account {settings.proxy_user}")
 
-    ensure_directories(layout, settings)
-    settings.save(layout)
-    write_installer_config(layout, request, first=before is None, say=say)
-    hub = load_hub(layout)
-    migration = Migration.plan(layout, settings, hub)
-    previous = layout.active
-
-    with stopped_hub(settings, managed and migration.needed, say), undoable(layout, migration, previous, say):
+    undo = Undo(layout, before, managed)
+    try:
+        ensure_directories(layout, settings)
+        settings.save(layout)
+        reconfigured = write_installer_config(layout, request, first=before is None, say=say)
+        hub = load_hub(layout)
+        endpoints = Endpoints.of(hub)
+        undo.migration = migration = Migration.plan(layout, settings, hub)
+        undo.touched = True
         if migration.needed:
-            say(f"backed up the database to {migration.backup(previous or 'unknown')}")
-            migration.migrate()
-            say("migrated the database")
+            migrate(migration, undo.previous, managed, say)
         changed = systemd.write_units(layout, settings)
         switch(layout, request.release)
         relabel(layout)
         if managed:
             if systemd.link_units(layout, settings):
                 say(f"copied the units to {layout.system_units}: {layout.base} is on a file system of its own")
-            if before and before.name != settings.name:
-                systemd.unlink_units(layout, before)
             if request.start:
-                switched = previous != request.release or request.restart or before != settings
-                start(layout, settings, previous, changed, switched=switched)
-                wait_until_healthy(settings, Endpoints.of(hub), say=say)
-    last_words(layout, settings, Endpoints.of(hub), running=managed and request.start, say=say)
+                otherwise = request.restart or reconfigured or before != settings
+                start(layout, settings, undo.previous, changed, otherwise=otherwise)
+                wait_until_healthy(settings, endpoints, say=say)
+    except BaseException as error:  # Ctrl-C and signals too
+        undo(say)
+        if isinstance(error, OSError):
+            raise UserError(str(error), "mend that, then run the installer again", HOOK) from error
+        raise
+    last_words(layout, settings, endpoints, running=managed and request.start, say=say)
 
 
-def choose_settings(layout: Layout, before: Settings | None, request: Request) -> Settings:
+def choose_settings(before: Settings | None, request: Request) -> Settings:
     """The settings of this run: what was asked for, else what was chosen before, else the defaults."""
     settings = before or Settings()
     asked = {key: value for key in ("name", "hub_user", "proxy_user") if (value := getattr(request, key))}
+    if before and asked.get("name", before.name) != before.name:
+        raise UserError(f"this barehub is named {before.name}", "leave out --name, or uninstall it first", USAGE)
     if os.geteuid() != 0:
         me = accounts.current_user()
         if {asked.get("hub_user", me), asked.get("proxy_user", me)} != {me}:
@@ -99,9 +103,54 @@ def choose_settings(layout: Layout, before: Settings | None, request: Request) -
     settings = replace(settings, **asked)
     if not settings.proxy_user:
         settings = replace(settings, proxy_user=accounts.choose_proxy_user(settings.name))
-    if settings.proxy_user == accounts.own_account(settings.name):
-        settings = replace(settings, created_user=settings.created_user or not accounts.exists(settings.proxy_user))
     return settings
+
+
+def migrate(migration: Migration, previous: str | None, managed: bool, say: Say) -> None:
+    """Migrate the database with the hub stopped, after a backup. Users' servers and the proxy go on."""
+    if managed:
+        say("stopping the hub for its database; users' servers and the proxy go on")
+        output("systemctl", "stop", migration.settings.hub_unit)
+    say(f"backed up the database to {migration.back_up(previous or 'unknown')}")
+    migration.migrate()
+    say("migrated the database")
+
+
+class Undo:
+    """What a run may have to put back: settings, units, database and the active release as they were before it."""
+
+    def __init__(self, layout: Layout, before: Settings | None, managed: bool) -> None:
+        self.layout = layout
+        self.before = before
+        self.managed = managed
+        self.previous = layout.active
+        self.migration: Migration | None = None
+        self.touched = False  # whether services may have been stopped or restarted
+        kept = (layout.record, layout.installer_config, *layout.units.glob("*.*"))
+        self.files = {path: path.read_text() for path in kept if path.is_file()}
+
+    def __call__(self, say: Say) -> None:
+        """Put it back. After a failed first install there is nothing to go back to; the next run repairs it."""
+        layout = self.layout
+        if not (self.before and self.previous):
+            return
+        for path, text in self.files.items():
+            write_atomically(path, text)
+        if layout.installer_config not in self.files:
+            layout.installer_config.unlink(missing_ok=True)
+        ensure_directories(layout, self.before)
+        if not self.touched:
+            return
+        say(f"going back to {self.previous}")
+        if self.managed:
+            attempt("systemctl", "stop", self.before.hub_unit)
+        if self.migration:
+            self.migration.undo()
+        switch(layout, self.previous)
+        if self.managed:
+            attempt("systemctl", "daemon-reload")
+            attempt("systemctl", "start", self.before.hub_unit)
+            attempt("systemctl", "restart", self.before.proxy_unit)
 
 
 def ensure_directories(layout: Layout, settings: Settings) -> None:
@@ -125,12 +174,19 @@ def ensure_directories(layout: Layout, settings: Settings) -> None:
         (layout.acme, 0o700, proxy),
     ):
         ensure_directory(path, mode, uid, gid)
+    # Files of an account that was chosen before.
     for path in layout.hub_state.iterdir():
         accounts.give(path, *hub)
+    for path in layout.acme.iterdir():
+        accounts.give(path, *proxy)
+    accounts.give(layout.rules_file, hub[0], proxy[1])
 
 
-def write_installer_config(layout: Layout, request: Request, *, first: bool, say: Say) -> None:
-    """Write what the options set into a readable file, and on the first install other internal ports if taken."""
+def write_installer_config(layout: Layout, request: Request, *, first: bool, say: Say) -> bool:
+    """Write what the options set into a readable file, and on the first install other internal ports if taken.
+
+    Returns True if that changed something.
+    """
     lines = {}
     if request.bind_url:
         lines["c.JupyterHub.bind_url"] = request.bind_url
@@ -144,15 +200,16 @@ def write_installer_config(layout: Layout, request: Request, *, first: bool, say
             else:
                 lines["c.TraefikProxy.traefik_api_url"] = f"http://127.0.0.1:{free}"
     if not lines:
-        return
+        return False
     path = layout.installer_config
     text = path.read_text() if path.exists() else "# Written by the installer from its options; yours to change.\n"
     for trait, value in lines.items():
         line = f"{trait} = {json.dumps(value)}"
         text, found = re.subn(rf"^{re.escape(trait)} *=.*$", lambda _, line=line: line, text, flags=re.MULTILINE)
         text += "" if found else f"{line}\n"
-    if write_atomically(path, text):
+    if changed := write_atomically(path, text):
         say(f"wrote {path}")
+    return changed
 
 
 def port_is_free(port: int) -> bool:
@@ -164,44 +221,6 @@ def port_is_free(port: int) -> bool:
         except OSError:
             return False
     return True
-
-
-@contextlib.contextmanager
-def stopped_hub(settings: Settings, needed: bool, say: Say):
-    """Keep the hub stopped meanwhile, if needed; users' servers and the proxy go on."""
-    if needed:
-        say("stopping the hub for the database; users' servers and the proxy go on")
-        output("systemctl", "stop", settings.hub_unit)
-    yield
-
-
-@contextlib.contextmanager
-def undoable(layout: Layout, migration: Migration, previous: str | None, say: Say):
-    """If the new release does not come up, go back to the previous one, its database and its units."""
-    units = {path: path.read_text() for path in layout.units.glob("*")}
-    try:
-        yield
-    except (UserError, OSError) as error:
-        if not previous or previous == layout.prefix.name:
-            raise
-        say(f"going back to {previous}")
-        settings = migration.settings
-        managed = systemd.systemd_runs(layout)
-        if managed:
-            attempt("systemctl", "stop", settings.hub_unit)
-        backup = layout.backups / f"jupyterhub-{previous}.sqlite"
-        if migration.needed and backup.exists():
-            migration.restore(backup)
-        switch(layout, previous)
-        for path, text in units.items():
-            write_atomically(path, text)
-        if managed:
-            attempt("systemctl", "daemon-reload")
-            attempt("systemctl", "start", settings.hub_unit)
-            attempt("systemctl", "restart", settings.proxy_unit)
-        if isinstance(error, OSError):
-            raise UserError(str(error), "mend that, then run the installer again", HOOK) from error
-        raise
 
 
 def switch(layout: Layout, release: str) -> None:
@@ -221,20 +240,21 @@ def relabel(layout: Layout) -> None:
         attempt("restorecon", "-RF", layout.base)
 
 
-def start(layout: Layout, settings: Settings, previous: str | None, changed: list[str], *, switched: bool) -> None:
-    """Have both services running what is installed now, and restart only what has changed."""
+def start(layout: Layout, settings: Settings, previous: str | None, changed: list[str], *, otherwise: bool) -> None:
+    """Have both services running what is installed now; what ran already is restarted only if it has changed.
+
+    `previous` is the release that was active, `changed` are the units that were rewritten, `otherwise` stands for
+    everything else that both depend on.
+    """
     output("systemctl", "start", settings.target)
     if previous is None:
         return
-    if switched or settings.hub_unit in changed:
-        output("systemctl", "restart", settings.hub_unit)
-    if settings.proxy_unit in changed or (switched and proxy_differs(layout, previous)):
+    switched = previous != layout.active
+    other_proxy = switched and proxy_packages(layout.release(previous)) != proxy_packages(layout.hub)
+    if settings.proxy_unit in changed or other_proxy or otherwise:
         output("systemctl", "restart", settings.proxy_unit)
-
-
-def proxy_differs(layout: Layout, previous: str) -> bool:
-    """True if what the proxy's unit runs is not the same in both releases."""
-    return proxy_packages(layout.release(previous)) != proxy_packages(layout.hub) or previous == layout.active
+    if settings.hub_unit in changed or switched or otherwise:
+        output("systemctl", "restart", settings.hub_unit)
 
 
 def proxy_packages(prefix: Path) -> set[str]:

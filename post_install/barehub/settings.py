@@ -12,12 +12,12 @@ SCHEMA = 1
 
 @dataclass(frozen=True)
 class Settings:
-    """name: the stem of the units; the accounts of hub and proxy; whether the installer made the proxy's account."""
+    """name: the stem of the units; the accounts of hub and proxy; the account that the installer made, if it did."""
 
     name: str = "barehub"
     hub_user: str = "root"
     proxy_user: str = ""
-    created_user: bool = False
+    created_account: str = ""
 
     @classmethod
     def load(cls, layout: Layout) -> "Settings | None":

@@ -4,12 +4,14 @@ import os
 import re
 from pathlib import Path
 
-from barehub.errors import HOOK, UserError
+from barehub.errors import USAGE, UserError
 from barehub.layout import Layout
 from barehub.process import attempt, output, write_atomically
 from barehub.settings import Settings
 
 TEMPLATES = Path(__file__).parent / "units"
+
+MARK = "Part of barehub"  # stands at the top of each unit
 
 # A unit with a User= and any of these gets NoNewPrivileges (systemd.exec(5)), and then sudo no longer works in it.
 WITHOUT_ROOT = "# not for a hub that may call sudo: "
@@ -81,8 +83,15 @@ def property_of(unit: str, name: str) -> str:
 
 
 def require_no_foreign_units(layout: Layout, settings: Settings) -> None:
-    """Refuse to take over units of this name that are not ours. Raises UserError."""
+    """Refuse to take over units of this name that are not ours. A link that leads nowhere belongs to nobody any more.
+
+    Raises UserError.
+    """
     for name in settings.units:
         place = layout.system_units / name
-        if place.is_symlink() and place.readlink() != layout.units / name:
-            raise UserError(f"{place} belongs to {place.readlink()}", "choose another --name", HOOK)
+        if not place.exists():
+            continue
+        ours = place.readlink() == layout.units / name if place.is_symlink() else MARK in place.read_text()
+        if not ours:
+            owner = place.readlink() if place.is_symlink() else "somebody else"
+            raise UserError(f"{place} belongs to {owner}", "choose another --name", USAGE)

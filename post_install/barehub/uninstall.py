@@ -1,7 +1,11 @@
 """`barehub uninstall`: stop everything and leave the machine as it was before the install."""
 
+import contextlib
+import fcntl
+import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from barehub import accounts, systemd
 from barehub.errors import BASE, USAGE, UserError
@@ -18,18 +22,37 @@ def uninstall(layout: Layout, *, sure: bool, ask: Callable[[str], str], say: Cal
     if settings is None:
         raise UserError(f"{layout.base} holds no barehub", "nothing was removed", BASE)
     managed = systemd.systemd_runs(layout)
-    say(
-        f"this removes {layout.base} with its database and configuration"
-        + (f", the units {', '.join(settings.units)}" if managed else "")
-        + (f", the account {settings.proxy_user}" if managed and settings.created_user else "")
-    )
+    say(f"this removes {layout.base} with its database and configuration")
     if managed:
-        say("servers that the default spawner started on this machine end with their sessions")
+        say(f"  and the units {', '.join(settings.units)}")
+        if settings.created_account:
+            say(f"  and the account {settings.created_account}")
+        say("servers that the default spawner started on this machine go on until their users stop them")
     if not sure and ask("remove all of it? [no] ").strip().lower() not in ("y", "yes"):
         raise UserError("nothing was removed", "answer yes, or give -y", USAGE)
-    if managed:
-        systemd.unlink_units(layout, settings)
-        if settings.created_user:
-            accounts.remove_account(settings.proxy_user)
-    shutil.rmtree(layout.base)
-    say(f"{layout.base} is gone")
+    with locked(layout.base):
+        if managed:
+            systemd.unlink_units(layout, settings)
+            if settings.created_account:
+                accounts.remove_account(settings.created_account)
+        for entry in layout.base.iterdir():
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry)
+            else:
+                entry.unlink()
+    with contextlib.suppress(OSError):  # a mount point, or not ours to remove from the directory above
+        layout.base.rmdir()
+    say(f"{layout.base} is {'empty' if layout.base.exists() else 'gone'}")
+
+
+@contextlib.contextmanager
+def locked(base: Path) -> Iterator[None]:
+    """Hold the lock that installers take on BASE. Raises UserError if one has it."""
+    descriptor = os.open(base, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise UserError(f"an installer is at work in {base}", "wait until it has finished", BASE) from None
+    finally:
+        os.close(descriptor)

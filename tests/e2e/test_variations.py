@@ -56,6 +56,12 @@ def test_a_second_one_runs_beside_the_first(machine: Machine) -> None:
     machine.succeed("/opt/second/hub/bin/barehub", "status")
     machine.succeed(BAREHUB, "status")
     assert "http://:9000/second/" in machine.read("/opt/second/jupyterhub_config.d/10-install.py")
+    # Again, as a configuration manager would: the port is its own. Then at another address.
+    machine.succeed("sh", INSTALLER, "-b", *options)
+    elsewhere = ("--bind-url", "http://:9001/second/", "--log", "/tmp/log")
+    machine.succeed("sh", INSTALLER, "-b", "-p", "/opt/second", *elsewhere)
+    assert "is running at" in machine.read("/tmp/log")
+    assert "http://127.0.0.1:9001/second/" in machine.succeed("/opt/second/hub/bin/barehub", "status")
     machine.succeed("/opt/second/hub/bin/barehub", "uninstall", "-y")
     machine.succeed(BAREHUB, "status")
 
@@ -74,7 +80,17 @@ def test_accounts_of_the_administrators_choice(machine: Machine) -> None:
     owners = machine.succeed("ps", "-o", "user=", "-C", "jupyterhub,traefik,python")
     assert set(owners.split()) == {"hub", "daemon"}
     assert machine.succeed("stat", "-c", "%U", "/opt/barehub/state/hub/jupyterhub.sqlite") == "hub\n"
+    # Other ones, over the files of the first.
+    machine.succeed("sh", INSTALLER, "-b", "--hub-user", "root", "--proxy-user", "www-data")
+    machine.succeed(BAREHUB, "status")
+    owner = machine.succeed("stat", "-c", "%U:%G", "/opt/barehub/state/rules/rules.yaml")
+    assert owner == "root:www-data\n"
     machine.succeed(BAREHUB, "uninstall", "-y")
+    assert machine.succeed("id", "www-data")
+
+
+def test_a_place_that_services_cannot_see_is_refused(machine: Machine) -> None:
+    assert "is where services cannot see it" in machine.fails("sh", INSTALLER, "-b", "-p", "/home/barehub", code=6)
 
 
 def test_where_there_is_no_www_data_an_account_is_made_and_removed(machine: Machine) -> None:

@@ -48,14 +48,14 @@ def test_there_is_nothing_to_do_without_a_database(layout: Layout) -> None:
 def test_an_old_database_is_migrated_with_its_users_and_can_be_restored(layout: Layout, old_database: Path) -> None:
     migration = plan(layout)
     assert migration.needed
-    backup = migration.backup("2026.10.24")
+    backup = migration.back_up("2026.10.24")
     assert backup.stat().st_mode & 0o777 == 0o600
     assert backup.parent.stat().st_mode & 0o777 == 0o700
     migration.migrate()
     assert database.revision(old_database) == database.newest_revision() != OLD
     assert users(old_database) == ["alice"]
     assert not plan(layout).needed
-    migration.restore(backup)
+    migration.undo()
     assert database.revision(old_database) == OLD
     assert users(old_database) == ["alice"]
 
@@ -63,14 +63,13 @@ def test_an_old_database_is_migrated_with_its_users_and_can_be_restored(layout: 
 def test_a_migration_that_fails_leaves_the_original(
     layout: Layout, old_database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(url: str) -> None:
-        with sqlite3.connect(url.removeprefix("sqlite:///")) as connection:
-            connection.execute("drop table users")
-        raise RuntimeError("half-way")
-
-    monkeypatch.setattr(dbutil, "upgrade", fail)
+    program = "import sqlite3, sys; sqlite3.connect(sys.argv[1][10:]).execute('drop table users'); sys.exit('half-way')"
+    monkeypatch.setattr(database, "UPGRADE", program)
+    migration = plan(layout)
+    migration.back_up("2026.10.24").write_text("of no use")
     with pytest.raises(UserError, match="half-way"):
-        plan(layout).migrate()
+        migration.migrate()
+    migration.undo()  # the database was not replaced, so this must leave it alone
     assert database.revision(old_database) == OLD
     assert users(old_database) == ["alice"]
 

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import shutil
+import socket
 import subprocess
 import tarfile
 from datetime import UTC, datetime
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import construct.installer
 from construct.build import release_label
 from construct.installer import HEADER_BYTES, render_header, write_installer, write_sums
 from recipe.errors import UserError
@@ -174,7 +176,7 @@ def test_a_directory_of_somebody_else_is_refused(installer: Path, tmp_path: Path
 def test_another_release_needs_u_and_an_older_one_is_refused(installer: Path, tmp_path: Path) -> None:
     base = tmp_path / "base"
     base.mkdir()
-    (base / "install.json").write_text("{}")
+    (base / "install.json").write_text('{"proxy_user": "x"}')
     (base / "hub").symlink_to("releases/2026.10.24")
     refused(run(installer, "-b", "-p", str(base)), 6, "already holds barehub 2026.10.24")
     assert run(installer, "-b", "-u", "-p", str(base)).returncode == 0
@@ -185,7 +187,7 @@ def test_another_release_needs_u_and_an_older_one_is_refused(installer: Path, tm
 
 def test_a_second_installer_is_refused_while_one_is_at_work(installer: Path, tmp_path: Path) -> None:
     base = tmp_path / "base"
-    (base / ".staging").mkdir(parents=True)
+    base.mkdir()
     with subprocess.Popen(["flock", base, "sh", "-c", "echo locked; read -r _"], stdin=-1, stdout=-1) as holder:
         holder.stdout.readline()
         refused(run(installer, "-b", "-p", str(base)), 6, "another installer is at work")
@@ -216,9 +218,71 @@ def test_an_interrupted_repair_leaves_the_release_as_it_was(installer: Path, tmp
 def test_what_a_killed_run_left_is_cleared_away(installer: Path, tmp_path: Path) -> None:
     base = tmp_path / "base"
     (base / ".staging/cache").mkdir(parents=True)
+    (base / ".staging/barehub").touch()
     (base / "releases/2026.11.24/bin").mkdir(parents=True)
+    (base / "releases/2026.10.24/bin").mkdir(parents=True)
     assert run(installer, "-b", "-s", "-p", str(base)).returncode == 0
     assert [path.name for path in base.iterdir()] == ["releases"]
+    assert [path.name for path in (base / "releases").iterdir()] == ["2026.11.24"]
+
+
+def test_a_repair_that_was_killed_gives_the_release_back(installer: Path, tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    aside = base / ".staging/replaced/2026.11.24"
+    (aside / "share/barehub").mkdir(parents=True)
+    (aside / "share/barehub/release.json").write_text("{}")
+    (base / ".staging/barehub").touch()
+    (base / "releases/2026.11.24/bin").mkdir(parents=True)
+    done = run(installer, "-b", "-s", "-p", str(base))
+    assert "release 2026.11.24 is in place" in done.stdout
+    assert (base / "releases/2026.11.24/share/barehub/release.json").exists()
+
+
+def test_the_port_of_a_running_installation_is_its_own(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        options = ("-b", "-p", str(tmp_path / "base"), "--bind-url", f"http://:{port}")
+        refused(run(write(tmp_path), *options), 8, f"port {port} is in use by")
+    refused(run(write(tmp_path), *options[:-1], "http://:99999"), 2, "99999 is not a port")
+
+
+def test_the_kinds_of_mounts_that_will_not_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mounts = tmp_path / "mounts"
+    header = tmp_path / "header.sh"
+    header.write_text(construct.installer.HEADER.read_text().replace("/proc/self/mounts", str(mounts)))
+    monkeypatch.setattr(construct.installer, "HEADER", header)
+    installer = write(tmp_path)
+    for kind, options, what in (
+        ("nfs4", "rw", "is on nfs4, where SQLite databases get corrupted"),
+        ("lustre", "rw", "is on lustre"),
+        ("ext4", "rw,nosuid,noexec", "is mounted noexec"),
+        ("ext4", "ro", "is mounted read-only"),
+    ):
+        mounts.write_text(f"/dev/root / ext4 rw 0 0\nwhere {tmp_path} {kind} {options} 0 0\n")
+        refused(run(installer, "-b", "-p", str(tmp_path / "base")), 6, what)
+
+
+def test_a_log_that_cannot_be_written_is_refused(installer: Path, tmp_path: Path) -> None:
+    refused(run(installer, "-b", "-p", str(tmp_path / "base"), "--log", "/nowhere/log"), 1, "cannot write /nowhere/log")
+    assert not (tmp_path / "base").exists()
+
+
+def test_a_path_is_checked_whole(installer: Path, tmp_path: Path) -> None:
+    (tmp_path / "a b").mkdir()
+    done = subprocess.run(
+        ["sh", installer, "-b", "-p", "foo"], cwd=tmp_path / "a b", capture_output=True, text=True, check=False
+    )
+    refused(done, 2, "cannot be the base directory")
+    (tmp_path / "link").symlink_to(tmp_path / "a b")
+    refused(run(installer, "-b", "-p", str(tmp_path / "link/base")), 2, "cannot be the base directory")
+
+
+def test_releases_of_something_else_are_left_alone(installer: Path, tmp_path: Path) -> None:
+    (tmp_path / "app/releases/20260101").mkdir(parents=True)
+    (tmp_path / "app/.staging/theirs").mkdir(parents=True)
+    refused(run(installer, "-b", "-p", str(tmp_path / "app")), 6, "not empty and not a barehub")
+    (tmp_path / "disk/lost+found").mkdir(parents=True)
+    assert run(installer, "-b", "-s", "-p", str(tmp_path / "disk")).returncode == 0
 
 
 def test_a_signal_ends_the_engine_and_cleans_up(tmp_path: Path) -> None:

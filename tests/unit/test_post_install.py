@@ -218,6 +218,63 @@ def test_writing_units_twice_changes_nothing(layout: Layout) -> None:
 
 def test_units_of_another_installation_are_not_taken_over(layout: Layout) -> None:
     layout.system_units.mkdir(parents=True)
-    (layout.system_units / "barehub.target").symlink_to("/elsewhere/systemd/barehub.target")
-    with pytest.raises(UserError, match="belongs to /elsewhere"):
+    place = layout.system_units / "barehub.target"
+    place.symlink_to("/elsewhere/systemd/barehub.target")
+    systemd.require_no_foreign_units(layout, ME)  # what it belonged to is gone
+    place.unlink()
+    place.symlink_to("/etc/passwd")
+    with pytest.raises(UserError, match="belongs to /etc/passwd"):
         systemd.require_no_foreign_units(layout, ME)
+    place.unlink()
+    place.write_text("[Unit]\n")
+    with pytest.raises(UserError, match="belongs to somebody else"):
+        systemd.require_no_foreign_units(layout, ME)
+    place.write_text(systemd.rendered(layout, ME)["barehub.target"])
+    systemd.require_no_foreign_units(layout, ME)
+
+
+def test_root_gives_nothing_away_through_a_link(layout: Layout, tmp_path: Path) -> None:
+    install.ensure_directories(layout, ME)
+    victim = tmp_path / "victim"
+    victim.mkdir(mode=0o700)
+    (victim / "file").write_text("theirs")
+    before = [(path.stat().st_uid, path.stat().st_gid, path.stat().st_mode) for path in (victim, victim / "file")]
+    (layout.hub_state / "link").symlink_to(victim / "file")
+    os.link(victim / "file", layout.hub_state / "hard")
+    settings = replace(ME, hub_user="daemon")
+    install.ensure_directories(layout, settings)
+    layout.rules_staging.rmdir()
+    layout.rules_staging.symlink_to(victim)
+    with pytest.raises(UserError, match="is not a directory"):
+        install.ensure_directories(layout, settings)
+    assert [(p.stat().st_uid, p.stat().st_gid, p.stat().st_mode) for p in (victim, victim / "file")] == before
+
+
+def test_a_failed_run_puts_settings_and_units_back(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = Path(__file__).parents[2] / "post_install/data/share/barehub"
+    shutil.copytree(source, layout.share, dirs_exist_ok=True)
+    monkeypatch.setattr("barehub.layout.sys.prefix", str(layout.prefix))
+    monkeypatch.setenv("BAREHUB_BASE", str(layout.base))
+    for release in ("2026.10.24", "2026.11.24"):
+        layout.receipt(release).parent.mkdir(parents=True, exist_ok=True)
+        layout.receipt(release).write_text("{}")
+    install.install(layout, Request("2026.10.24", bind_url="http://:8080"), say=lambda _: None)
+    (layout.units / "barehub-hub.service").write_text("old")
+    before = {path: path.read_text() for path in (layout.record, layout.installer_config)}
+
+    def interrupted(_: Layout) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(install, "relabel", interrupted)
+    said: list[str] = []
+    with pytest.raises(KeyboardInterrupt):
+        install.install(layout, Request("2026.11.24", bind_url="http://:9090", proxy_user="bin"), say=said.append)
+    assert layout.active == "2026.10.24"
+    assert {path: path.read_text() for path in before} == before
+    assert (layout.units / "barehub-hub.service").read_text() == "old"
+    assert "going back to 2026.10.24" in said
+
+
+def test_a_barehub_keeps_its_name(layout: Layout) -> None:
+    with pytest.raises(UserError, match="is named barehub"):
+        install.choose_settings(ME, Request("2026.11.24", name="other"))
