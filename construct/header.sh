@@ -248,7 +248,7 @@ check_release() {
     elif [ "$active" != @RELEASE@ ]; then
         newest=$(printf '%s\n' "$active" @RELEASE@ | sort -V | tail -n 1)
         [ "$newest" = @RELEASE@ ] ||
-            die 6 "$base runs $active, which is newer than @RELEASE@" "leave it, or remove $base/releases/$active by hand"
+            die 6 "$base runs $active, which is newer than @RELEASE@" "leave it, or choose another directory with -p"
         [ "$update" = yes ] || die 6 "$base already holds barehub $active" "give -u to update it to @RELEASE@"
     fi
 }
@@ -272,9 +272,8 @@ check_ports() {
     rest=${rest%%/*}
     port=${rest##*:}
     case $port in '' | *[!0-9]*) port=80 ;; esac
-    if [ "${#port}" -gt 5 ] || [ "$port" -lt 1 ] || [ "$port" -gt 65535 ]; then
-        die 2 "$port is not a port" "use one from 1 to 65535"
-    fi
+    case $port in 0* | ??????*) port=65536 ;; esac
+    [ "$port" -le 65535 ] || die 2 "${rest##*:} is not a port" "use one from 1 to 65535"
     sockets=$(awk -v port="$(printf ':%04X' "$port")" \
         '$4 == "0A" && substr($2, length($2) - 4) == port { print $10 }' /proc/net/tcp /proc/net/tcp6 2>/dev/null) || :
     for inode in $sockets; do

@@ -13,6 +13,7 @@ from barehub.settings import Settings
 from barehub.systemd import property_of
 
 TIMEOUT = 5.0  # seconds for one answer
+DEATHS = 3  # in a row, and nobody waits for the next attempt
 WILDCARDS = ("", "0.0.0.0", "::", "*")  # noqa: S104 - compared with, not bound to
 
 
@@ -53,7 +54,10 @@ def answer(url: str) -> int | None:
     # The name in the certificate is for the users; over loopback only the answer counts.
     connection = (
         http.client.HTTPSConnection(
-            parts.hostname, parts.port, timeout=TIMEOUT, context=ssl._create_unverified_context()  # noqa: S323
+            parts.hostname,
+            parts.port,
+            timeout=TIMEOUT,
+            context=ssl._create_unverified_context(),  # noqa: S323
         )
         if parts.scheme == "https"
         else http.client.HTTPConnection(parts.hostname, parts.port, timeout=TIMEOUT)
@@ -70,23 +74,33 @@ def answer(url: str) -> int | None:
 def wait_until_healthy(
     settings: Settings, endpoints: Endpoints, *, seconds: float = 60, say: Callable[[str], None]
 ) -> None:
-    """Return when the hub answers through the proxy. Raises UserError as soon as a unit has failed, or in the end.
+    """Return when the hub answers through the proxy. Raises UserError once a unit is given up, or in the end.
 
     The error carries the journal's last lines: the person reading it should not have to look for the reason.
     """
     deadline = time.monotonic() + seconds
+    before = {unit: restarts(unit) for unit in settings.units}
     say(f"waiting for {endpoints.public}")
     while answer(endpoints.proxy) != http.HTTPStatus.OK:
-        failed = [unit for unit in settings.units if property_of(unit, "ActiveState") == "failed"]
-        if failed or time.monotonic() > deadline:
-            unit = failed[0] if failed else settings.hub_unit
-            why = f"{unit} failed" if failed else f"{endpoints.proxy} did not answer in {seconds:.0f} s"
-            raise UserError(
-                f"{why}; its last messages:\n{journal(unit)}",
-                f"journalctl -u {unit}; then run this again",
-                HOOK,
-            )
+        given_up = {unit: why for unit, count in before.items() if (why := trouble(unit, count))}
+        if time.monotonic() > deadline:
+            given_up.setdefault(settings.hub_unit, f"has not answered at {endpoints.proxy} in {seconds:.0f} s")
+        for unit, why in given_up.items():
+            what = f"{unit} {why}; its last messages:\n{journal(unit)}"
+            raise UserError(what, f"journalctl -u {unit}; then run this again", HOOK)
         time.sleep(0.2)
+
+
+def trouble(unit: str, restarts_before: int) -> str | None:
+    """Why there is no point in waiting for a unit."""
+    if property_of(unit, "ActiveState") == "failed":
+        return "failed"
+    return "keeps dying" if restarts(unit) >= restarts_before + DEATHS else None
+
+
+def restarts(unit: str) -> int:
+    """How often systemd has restarted a unit by itself."""
+    return int(property_of(unit, "NRestarts") or 0)
 
 
 def journal(unit: str, lines: int = 12) -> str:

@@ -126,6 +126,7 @@ class Undo:
         self.previous = layout.active
         self.migration: Migration | None = None
         self.touched = False  # whether services may have been stopped or restarted
+        self.proxy = self.proxy_invocation()
         kept = (layout.record, layout.installer_config, *layout.units.glob("*.*"))
         self.files = {path: path.read_text() for path in kept if path.is_file()}
 
@@ -150,7 +151,12 @@ class Undo:
         if self.managed:
             attempt("systemctl", "daemon-reload")
             attempt("systemctl", "start", self.before.hub_unit)
-            attempt("systemctl", "restart", self.before.proxy_unit)
+            if self.proxy_invocation() != self.proxy:  # else it still is what it was, with its open connections
+                attempt("systemctl", "restart", self.before.proxy_unit)
+
+    def proxy_invocation(self) -> str:
+        """Which run of the proxy's unit this is (systemd.exec(5), INVOCATION_ID)."""
+        return systemd.property_of(self.before.proxy_unit, "InvocationID") if self.managed and self.before else ""
 
 
 def ensure_directories(layout: Layout, settings: Settings) -> None:

@@ -1,6 +1,7 @@
 """Installations that differ from the default: accounts, places, shells, a second one beside the first, no systemd."""
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,6 +34,15 @@ def test_a_hostile_shell_gives_the_same_installation(machine: Machine) -> None:
     modes = machine.succeed("find", "/opt/barehub/state", "-maxdepth", "1", "-printf", r"%m %f\n")
     assert sorted(modes.split("\n")[:-1]) == ["2750 rules", "700 acme", "700 hub", "750 proxy", "755 state"]
     machine.as_user("alice", "sh", "-c", "! ls /opt/barehub/state/hub 2>/dev/null")
+
+
+def test_the_proxy_is_well_sandboxed_and_nobody_logs_secrets(machine: Machine) -> None:
+    verdict = machine.succeed("systemd-analyze", "security", "--no-pager", "barehub-proxy.service")
+    assert float(re.search(r"exposure level for \S+: ([\d.]+)", verdict)[1]) <= 1.5
+    journal = machine.succeed("journalctl", "--no-pager", "-u", "barehub-hub", "-u", "barehub-proxy")
+    credentials = json.loads(machine.read("/opt/barehub/state/hub/traefik-api.json"))
+    for secret in (*credentials.values(), machine.read("/opt/barehub/state/hub/jupyterhub_cookie_secret").strip()):
+        assert secret not in journal
 
 
 def test_running_it_again_touches_nothing(machine: Machine) -> None:
