@@ -12,6 +12,9 @@ from recipe.elf import newest_glibc
 from recipe.errors import UserError
 
 
+BLOCK = 4096  # bytes: the usual unit of allocation
+
+
 @dataclass(frozen=True)
 class Measured:
     """Of an installed prefix: its size in KiB, its files and directories, and the glibc that its programs need."""
@@ -38,7 +41,8 @@ def try_out(engine: Path, channel: Path, records: Sequence[RepoDataRecord], work
         raise UserError(f"the engine installed {set(found) ^ set(wanted)} too much or not at all")
     entries = list(prefix.rglob("*"))
     return Measured(
-        kilobytes=sum(entry.lstat().st_blocks for entry in entries) // 2,
+        # Not st_blocks: what a file takes up changes while the file system is still writing it.
+        kilobytes=sum(-(-entry.lstat().st_size // BLOCK) for entry in entries) * BLOCK // 1024,
         inodes=len(entries),
         glibc=newest_glibc(entries),
     )
