@@ -11,7 +11,6 @@ from rattler import RepoDataRecord
 from recipe.elf import newest_glibc
 from recipe.errors import UserError
 
-
 BLOCK = 4096  # bytes: the usual unit of allocation
 
 
@@ -41,8 +40,8 @@ def try_out(engine: Path, channel: Path, records: Sequence[RepoDataRecord], work
         raise UserError(f"the engine installed {set(found) ^ set(wanted)} too much or not at all")
     entries = list(prefix.rglob("*"))
     return Measured(
-        # Not st_blocks: what a file takes up changes while the file system is still writing it.
-        kilobytes=sum(-(-entry.lstat().st_size // BLOCK) for entry in entries) * BLOCK // 1024,
+        # Counted, since what a file system says depends on which it is and whether it has written yet.
+        kilobytes=sum(1 if entry.is_dir() else -(-entry.lstat().st_size // BLOCK) for entry in entries) * BLOCK // 1024,
         inodes=len(entries),
         glibc=newest_glibc(entries),
     )

@@ -1,0 +1,27 @@
+"""The build, once more: it gives the same file, and what lies beside the installer fits it."""
+
+import hashlib
+import json
+import subprocess
+from pathlib import Path
+
+from construct.build import build_release
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_two_builds_are_the_same_to_the_last_bit(installer: Path, tmp_path: Path) -> None:
+    again = build_release(ROOT, date=installer.name.split("-")[1], output=tmp_path)
+    assert again.name == installer.name
+    assert hashlib.sha256(again.read_bytes()).digest() == hashlib.sha256(installer.read_bytes()).digest()
+
+
+def test_what_lies_beside_the_installer_fits_it(installer: Path) -> None:
+    sums = ["sha256sum", "--check", "--quiet", f"{installer.name}.sha256"]
+    subprocess.run(sums, cwd=installer.parent, check=True)
+    listed = subprocess.run(["sh", installer, "--list"], capture_output=True, text=True, check=True).stdout
+    stem = installer.name.removesuffix(".sh")
+    assert (installer.parent / f"{stem}.packages.txt").read_text() == listed
+    sbom = json.loads((installer.parent / f"{stem}.cdx.json").read_text())
+    assert len(sbom["components"]) == len(listed.splitlines())
+    assert not [line for line in listed.splitlines() if line.startswith("nodejs")]
