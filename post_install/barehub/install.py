@@ -62,8 +62,8 @@ def install(layout: Layout, request: Request, say: Say) -> None:
 
     undo = Undo(layout, before, managed)
     try:
-        ensure_directories(layout, settings)
         settings.save(layout)
+        ensure_directories(layout, settings)
         reconfigured = write_installer_config(layout, request, first=before is None, say=say)
         hub = load_hub(layout)
         endpoints = Endpoints.of(hub)

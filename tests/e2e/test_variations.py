@@ -39,6 +39,9 @@ def test_a_hostile_shell_gives_the_same_installation(machine: Machine) -> None:
 def test_the_proxy_is_well_sandboxed_and_nobody_logs_secrets(machine: Machine) -> None:
     verdict = machine.succeed("systemd-analyze", "security", "--no-pager", "barehub-proxy.service")
     assert float(re.search(r"exposure level for \S+: ([\d.]+)", verdict)[1]) <= 1.5
+    # The hub's would be its notebooks' too: all devices, GPUs among them, and sudo.
+    assert machine.unit("barehub-hub.service", "DeviceAllow") == ""
+    assert machine.unit("barehub-hub.service", "NoNewPrivileges") == "no"
     journal = machine.succeed("journalctl", "--no-pager", "-u", "barehub-hub", "-u", "barehub-proxy")
     credentials = json.loads(machine.read("/opt/barehub/state/hub/traefik-api.json"))
     for secret in (*credentials.values(), machine.read("/opt/barehub/state/hub/jupyterhub_cookie_secret").strip()):
