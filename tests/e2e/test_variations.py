@@ -48,6 +48,19 @@ def test_the_proxy_is_well_sandboxed_and_nobody_logs_secrets(machine: Machine) -
         assert secret not in journal
 
 
+def test_the_idle_culler_runs_from_its_example(machine: Machine) -> None:
+    config = "/opt/barehub/jupyterhub_config.d"
+    machine.succeed("cp", "/opt/barehub/hub/share/barehub/examples/60-idle-culler.py", config)
+    machine.succeed("systemctl", "restart", "barehub-hub")
+    machine.eventually(BAREHUB, "status")
+    culler = machine.eventually("pgrep", "--full", "bin/jupyterhub-idle-culler --timeout=3600").split()
+    machine.succeed("rm", f"{config}/60-idle-culler.py")
+    machine.succeed("systemctl", "restart", "barehub-hub")
+    machine.eventually(BAREHUB, "status")
+    machine.fails("kill", "-0", *culler)  # it went with the hub
+    assert "Traceback" not in machine.succeed("journalctl", "--no-pager", "-u", "barehub-hub")
+
+
 def test_running_it_again_touches_nothing(machine: Machine) -> None:
     units = ("barehub-hub.service", "barehub-proxy.service")
     before = [machine.unit(unit, "InvocationID") for unit in units]
