@@ -1,6 +1,5 @@
 """The unprivileged account of the proxy, and who owns what."""
 
-import grp
 import os
 import pwd
 import shutil
@@ -73,15 +72,6 @@ def ids(user: str) -> tuple[int, int]:
     except KeyError:
         raise UserError(f"there is no account {user}", f"useradd --system {user}, or another --*-user", USAGE) from None
     return entry.pw_uid, entry.pw_gid
-
-
-def group_name(user: str) -> str:
-    """The name of an account's primary group."""
-    gid = ids(user)[1]
-    try:
-        return grp.getgrgid(gid).gr_name
-    except KeyError:
-        return str(gid)
 
 
 def ensure_directory(path: Path, mode: int, uid: int, gid: int) -> None:

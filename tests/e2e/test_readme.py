@@ -47,9 +47,10 @@ def test_a_builders_commands_exist(command: str) -> None:
     assert callable(parse(words[2:]).command)
 
 
-def test_exit_codes_are_the_same_everywhere() -> None:
+def test_exit_codes_are_the_same_in_the_readme_and_the_installer() -> None:
     header = (ROOT / "construct/header.sh").read_text()
-    for code, meaning in re.findall(
-        r"(\d) ([a-z A-Z]+?)(?:,|\.|$)", README.partition("### Exit codes")[2].split("\n\n")[1]
-    ):
-        assert f"{code} {meaning.split()[0]}" in header
+    told = README.partition("### Exit codes\n\n")[2].partition("\n\n")[0].replace("\n", " ")
+    meanings = re.findall(r"(?<!\d)(\d) (\w+)", told)
+    assert [int(code) for code, _ in meanings] == [0, 1, 2, 3, 4, 5, 6, 7, 8]
+    for code, word in meanings:
+        assert f"{code} {word}" in header.replace("\n#  ", ""), f"{code} {word}"
