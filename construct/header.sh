@@ -15,6 +15,10 @@
 #   --proxy-user USER   account the proxy runs as, default www-data, else one made here
 #   --bind-url URL      where people reach the hub, default http://:8000
 #   --no-start          install everything, start nothing
+#   --wait SECONDS      update: wait so long for servers that are just starting, default 60
+#   --keep N            update: keep so many releases, with the new one, default 2
+#   --no-db-backup      update: the database, another one than SQLite, has been backed up
+#   --require-same-packages  update: refuse to lose packages that were added by hand
 #   --log FILE          append what happens to FILE too
 #   --dry-run           print every change that would be made, make none
 #
@@ -36,8 +40,8 @@ main() {
     export PATH LC_ALL=C
 
     file_bytes=@FILE_BYTES@ needed_kb=@NEEDED_KB@ needed_inodes=@NEEDED_INODES@ installed_kb=@INSTALLED_KB@ glibc_minor=@GLIBC_MINOR@
-    base=@BASE@ name='' hub_user='' proxy_user='' bind_url='' log='' action=install target=''
-    batch=no update=no repair=no hooks=yes keep=no start=yes dry_run=no stage='' created=''
+    base=@BASE@ name='' hub_user='' proxy_user='' bind_url='' wait='' keep_releases='' log='' action=install target=''
+    back_up=yes same_packages=no batch=no update=no repair=no hooks=yes keep=no start=yes dry_run=no stage='' created=''
     parse_args "$@"
     case $0 in */*) this=$0 ;; *) this=./$0 ;; esac
     [ -r "$this" ] || die 1 "cannot read $this" "run it as a file: sh ./@FILE@"
@@ -93,10 +97,12 @@ parse_args() {
             -k) keep=yes ;;
             -h | --help) sed -n '2,/^# What follows/s/^# \{0,1\}//p' "$0"; exit 0 ;;
             --no-start) start=no ;;
+            --no-db-backup) back_up=no ;;
+            --require-same-packages) same_packages=yes ;;
             --dry-run) dry_run=yes ;;
             --verify) action=verify ;;
             --list) action=list ;;
-            -p | --name | --hub-user | --proxy-user | --bind-url | --log | --extract)
+            -p | --name | --hub-user | --proxy-user | --bind-url | --wait | --keep | --log | --extract)
                 if [ -z "${2:-}" ]; then die 2 "$1 needs a value" "sh $0 -h"; fi
                 case $1 in
                     -p) base=$2 ;;
@@ -104,6 +110,8 @@ parse_args() {
                     --hub-user) hub_user=$2 ;;
                     --proxy-user) proxy_user=$2 ;;
                     --bind-url) bind_url=$2 ;;
+                    --wait) wait=$2 ;;
+                    --keep) keep_releases=$2 ;;
                     --log) log=$2 ;;
                     --extract) action=extract target=$2 ;;
                 esac
@@ -164,6 +172,8 @@ check_options() {
         '') ;;
         [!a-z]* | *[!a-z0-9-]*) die 2 "'$name' cannot be a unit name" "use a-z 0-9 - and start with a letter" ;;
     esac
+    case $wait in *[!0-9]*) die 2 "'$wait' is not a number of seconds" "use something like --wait 60" ;; esac
+    case $keep_releases in 0* | *[!0-9]*) die 2 "'$keep_releases' releases cannot be kept" "use 1 or more" ;; esac
     for user in $hub_user $proxy_user; do
         id -u "$user" >/dev/null 2>&1 || die 2 "there is no account '$user'" "useradd --system $user"
     done
@@ -248,7 +258,8 @@ check_release() {
     elif [ "$active" != @RELEASE@ ]; then
         newest=$(printf '%s\n' "$active" @RELEASE@ | sort -V | tail -n 1)
         [ "$newest" = @RELEASE@ ] ||
-            die 6 "$base runs $active, which is newer than @RELEASE@" "leave it, or choose another directory with -p"
+            die 6 "$base runs $active, which is newer than @RELEASE@" \
+                "to go back: $base/hub/bin/barehub rollback$([ "$complete" = no ] || echo ' @RELEASE@')"
         [ "$update" = yes ] || die 6 "$base already holds barehub $active" "give -u to update it to @RELEASE@"
     fi
 }
@@ -256,6 +267,9 @@ check_release() {
 check_space() {
     if [ "$complete" = yes ] && [ "$repair" = no ]; then return; fi
     free=$(df -Pk "$anchor" | awk 'END { print $4 }')
+    for database in "$base"/state/hub/*.sqlite; do # two copies and a margin
+        if [ -f "$database" ]; then needed_kb=$((needed_kb + 3 * $(du -k "$database" | cut -f 1))); fi
+    done
     [ "$free" -ge "$needed_kb" ] ||
         die 4 "$anchor has $((free / 1024)) MB free, $((needed_kb / 1024)) MB are needed" "make room, or choose another one with -p"
     # Some file systems make inodes as they go and say 0 or -.
@@ -310,8 +324,9 @@ print_changes() {
     done
     if [ -n "$bind_url" ]; then say "  write    $base/jupyterhub_config.d/10-install.py"; fi
     if [ -n "$active" ] && [ "$active" != @RELEASE@ ]; then
-        say "  rewrite  $base/systemd/$unit-*, where the new release's differ"
-        say "  migrate  $base/state/hub/jupyterhub.sqlite if its schema is older, after a copy to $base/state/hub/backups"
+        say "  write    $base/state/hub/backups/jupyterhub-$active.sqlite" \
+            "  migrate  the database in $base/state/hub if its schema is older" \
+            "  remove   releases and backups but for the newest ${keep_releases:-2}"
     fi
     if [ "$active" != @RELEASE@ ]; then say "  switch   $base/hub from ${active:-nothing} to @RELEASE@"; fi
     if ! systemd_runs; then say "  start    nothing: systemd or root is missing here"; return; fi
@@ -399,6 +414,10 @@ run_hooks() {
     [ -z "$proxy_user" ] || set -- "$@" --proxy-user="$proxy_user"
     [ -z "$bind_url" ] || set -- "$@" --bind-url="$bind_url"
     [ -z "$log" ] || set -- "$@" --log="$log"
+    [ -z "$wait" ] || set -- "$@" --wait="$wait"
+    [ -z "$keep_releases" ] || set -- "$@" --keep="$keep_releases"
+    [ "$back_up" = yes ] || set -- "$@" --no-db-backup
+    [ "$same_packages" = no ] || set -- "$@" --require-same-packages
     [ "$start" = yes ] || set -- "$@" --no-start
     [ "${installed:-no}${active:+-update}" != yes-update ] || set -- "$@" --restart
     in_clean_environment HOME=/ "$prefix/bin/python" -I -m barehub install "$@"

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -17,6 +18,7 @@ Say = Callable[[str], None]
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return its exit status (README.md, "Exit codes")."""
     arguments = parser().parse_args(argv)
+    os.umask(0o022)  # whatever the caller's is
     with open(arguments.log, "a") if arguments.log else contextlib.nullcontext() as log:
 
         def say(text: str, file: TextIO = sys.stdout) -> None:
@@ -40,6 +42,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 130
 
 
+WAIT = {"type": float, "default": 60, "metavar": "SECONDS", "help": "wait so long for servers that are just starting"}
+
+
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="barehub", description="A barehub installation, seen from its own directory.")
     top.set_defaults(log=None)
@@ -48,6 +53,12 @@ def parser() -> argparse.ArgumentParser:
     one = commands.add_parser("status", help="release, units, URL, health, config files, database; 0 when healthy")
     one.add_argument("--json", action="store_true", help="for machines")
     one.set_defaults(command=status)
+
+    one = commands.add_parser("rollback", help="go back to an older release that is still there")
+    one.add_argument("release", nargs="?", help="its label; by default the newest of the older ones")
+    one.add_argument("-y", "--yes", action="store_true", help="do not ask")
+    one.add_argument("--wait", **WAIT)
+    one.set_defaults(command=rollback)
 
     one = commands.add_parser("uninstall", help="remove the units, the account the installer made, and BASE")
     one.add_argument("-y", "--yes", action="store_true", help="do not ask")
@@ -62,6 +73,10 @@ def parser() -> argparse.ArgumentParser:
     for option in ("--name", "--hub-user", "--proxy-user", "--bind-url"):
         one.add_argument(option)
     one.add_argument("--no-start", action="store_true")
+    one.add_argument("--wait", **WAIT)
+    one.add_argument("--keep", type=int, default=2, help="releases that stay after an upgrade")
+    one.add_argument("--no-db-backup", action="store_true", help="a database that is not SQLite's has been backed up")
+    one.add_argument("--require-same-packages", action="store_true", help="refuse to lose packages added by hand")
     one.add_argument("--log", help="append what is said to a file too")
     one.add_argument("--restart", action="store_true", help="the release's files were replaced")
     one.set_defaults(command=install)
@@ -97,12 +112,28 @@ def install(arguments: argparse.Namespace, say: Say) -> None:
         bind_url=arguments.bind_url,
         start=not arguments.no_start,
         restart=arguments.restart,
+        wait=arguments.wait,
+        keep=arguments.keep,
+        back_up=not arguments.no_db_backup,
+        same_packages=arguments.require_same_packages,
     )
-    # Like Ctrl-C, these end the work where it can be undone.
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda number, _: sys.exit(128 + number))
+    end_in_order()
     try:
         install(Layout(arguments.base), request, say)
     except UserError as error:
         error.code = HOOK if error.code == ERROR else error.code
         raise
+
+
+def rollback(arguments: argparse.Namespace, say: Say) -> None:
+    from barehub.rollback import rollback
+
+    end_in_order()
+    layout = Layout.from_environment()
+    rollback(layout, arguments.release, sure=arguments.yes, wait=arguments.wait, ask=input, say=say)
+
+
+def end_in_order() -> None:
+    """Have these signals end the work where it can be undone, as Ctrl-C does."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda number, _: sys.exit(128 + number))

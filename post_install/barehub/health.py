@@ -2,10 +2,10 @@
 
 import http.client
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 from barehub.errors import HOOK, UserError
 from barehub.process import attempt
@@ -23,6 +23,7 @@ class Endpoints:
 
     public: str
     hub: str
+    api: str
     proxy: str
 
     @classmethod
@@ -37,6 +38,7 @@ class Endpoints:
         return cls(
             public=f"{bind.scheme}://{bracketed(host)}:{port}{base_url}",
             hub=f"http://{bracketed(internal_host)}:{internal.port}{base_url}hub/health",
+            api=f"http://{bracketed(internal_host)}:{internal.port}{base_url}hub/api/",
             proxy=f"{bind.scheme}://{bracketed(host)}:{port}{base_url}hub/health",
         )
 
@@ -46,8 +48,8 @@ def bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def answer(url: str) -> int | None:
-    """The status of a GET for `url`, or None if nobody answers in time."""
+def ask(url: str, headers: Mapping[str, str] | None = None) -> tuple[int | None, bytes]:
+    """Status and body of the answer to a GET for `url`; None and nothing if nobody answers in time."""
     import ssl
 
     parts = urlsplit(url)
@@ -63,12 +65,18 @@ def answer(url: str) -> int | None:
         else http.client.HTTPConnection(parts.hostname, parts.port, timeout=TIMEOUT)
     )
     try:
-        connection.request("GET", parts.path)
-        return connection.getresponse().status
+        connection.request("GET", urlunsplit(("", "", parts.path, parts.query, "")), headers=headers or {})
+        response = connection.getresponse()
+        return response.status, response.read()
     except (OSError, http.client.HTTPException):
-        return None
+        return None, b""
     finally:
         connection.close()
+
+
+def answer(url: str) -> int | None:
+    """The status of a GET for `url`, or None if nobody answers in time."""
+    return ask(url)[0]
 
 
 def wait_until_healthy(

@@ -12,18 +12,24 @@ import socket
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from barehub import accounts, systemd
 from barehub.accounts import ensure_directory
 from barehub.config import load_hub
-from barehub.database import Migration
+from barehub.database import Move, newest_revision
 from barehub.errors import HOOK, USAGE, UserError
-from barehub.health import Endpoints, wait_until_healthy
-from barehub.layout import Layout
-from barehub.process import attempt, output, sync_directory, write_atomically
+from barehub.health import Endpoints, answer, wait_until_healthy
+from barehub.layout import Layout, age
+from barehub.packages import name_added
+from barehub.process import attempt, output, write_atomically
+from barehub.releases import proxy_differs, remove_older, switch
+from barehub.servers import Api, ForgottenError, Server, ensure_token, wait_for_starting, wait_until_known
 from barehub.settings import Settings
 
 Say = Callable[[str], None]
+
+KNOWN_SECONDS = 60  # for a new hub to find the servers that run
 
 INTERNAL_PORTS = {
     "hub_port": 8081,
@@ -42,6 +48,10 @@ class Request:
     bind_url: str | None = None
     start: bool = True
     restart: bool = False  # the release's files were replaced (-f)
+    wait: float = 60  # seconds for servers that are just starting, before an upgrade
+    keep: int = 2  # releases that stay after an upgrade, the active one among them
+    back_up: bool = True  # False: a database that we cannot copy has been backed up
+    same_packages: bool = False  # refuse an upgrade that would lose packages added by hand
 
 
 def install(layout: Layout, request: Request, say: Say) -> None:
@@ -61,32 +71,84 @@ def install(layout: Layout, request: Request, say: Say) -> None:
             say(f"made the account {settings.proxy_user}")
 
     undo = Undo(layout, before, managed)
+    previous = undo.previous
     try:
+        name_changes(before, settings, say)
         settings.save(layout)
         ensure_directories(layout, settings)
         reconfigured = write_installer_config(layout, request, first=before is None, say=say)
-        hub = load_hub(layout)
+        hub = load_hub_or_name_packages(layout, previous, request, say)
         endpoints = Endpoints.of(hub)
-        undo.migration = migration = Migration.plan(layout, settings, hub)
+        api = Api(endpoints.api, layout.api_token.read_text())
+        undo.move = move = Move.plan(layout, settings, hub, request.release, previous)
+        known = lay_to_rest(request, undo, endpoints, api, say) if move.needed or undo.switches(request) else []
         undo.touched = True
-        if migration.needed:
-            migrate(migration, undo.previous, managed, say)
+        if move.needed:
+            move.carry_out()
+            say(f"migrated the database to schema {newest_revision()}")
         changed = systemd.write_units(layout, settings)
         switch(layout, request.release)
+        systemd.link_units(layout, settings)
         relabel(layout)
         if managed:
-            if systemd.link_units(layout, settings):
+            if systemd.enable_units(layout, settings):
                 say(f"copied the units to {layout.system_units}: {layout.base} is on a file system of its own")
             if request.start:
                 otherwise = request.restart or reconfigured or before != settings
-                start(layout, settings, undo.previous, changed, otherwise=otherwise)
+                start(layout, settings, previous, changed, otherwise=otherwise)
                 wait_until_healthy(settings, endpoints, say=say)
+                wait_until_known(api, known, seconds=KNOWN_SECONDS, say=say)
     except BaseException as error:  # Ctrl-C and signals too
-        undo(say)
+        undo(say, spoilt=isinstance(error, ForgottenError))
         if isinstance(error, OSError):
             raise UserError(str(error), "mend that, then run the installer again", HOOK) from error
         raise
-    last_words(layout, settings, endpoints, running=managed and request.start, say=say)
+    move.finish()
+    if previous and age(request.release) > age(previous):
+        remove_older(layout, settings, previous, keep=request.keep, say=say)
+    last_words(layout, settings, endpoints, previous, running=managed and request.start, say=say)
+
+
+def lay_to_rest(request: Request, undo: "Undo", endpoints: Endpoints, api: Api, say: Say) -> list[Server]:
+    """Back the data up, see that nobody's server is just starting, stop the hub, back up once more.
+
+    Returns the servers that the next hub must know of. Raises UserError; the hub may be stopped then.
+    """
+    layout, move = undo.layout, undo.move
+    label = undo.previous or f"before-{request.release}"
+    # The first one, with the hub running, is to find out what might go wrong; the one at rest replaces it.
+    if place := move.back_up(label, required=request.back_up):
+        say(f"backed up the database to {place}")
+    running: list[Server] | None = []
+    if undo.managed and undo.previous:
+        running = wait_for_starting(layout, api, request.wait, say)
+        if running is None:
+            say("the hub does not tell which servers run or start; going on")
+        undo.touched = True
+        say("stopping the hub for a moment; users' servers and the proxy go on")
+        output("systemctl", "stop", move.settings.hub_unit)
+    elif answer(endpoints.hub):
+        raise UserError("the hub runs, and not under systemd", "stop it, then run this again", HOOK)
+    undo.backup = move.back_up(label, required=request.back_up)
+    remembered = move.remembered()
+    return [server for server in running or [] if remembered is None or server.name in remembered]
+
+
+def name_changes(before: Settings | None, settings: Settings, say: Say) -> None:
+    """Say which options of the installation are other ones now."""
+    for option in ("hub_user", "proxy_user"):
+        old, new = getattr(before or settings, option), getattr(settings, option)
+        if old != new:
+            say(f"--{option.replace('_', '-')} was {old} and is {new} now")
+
+
+def load_hub_or_name_packages(layout: Layout, previous: str | None, request: Request, say: Say) -> Any:
+    """The hub's configuration in this release's environment. What was added to the old one by hand is named first:
+    the configuration may need it. Raises UserError.
+    """
+    if previous != request.release and previous in layout.complete:
+        name_added(layout, layout.release(previous), layout.prefix, required=request.same_packages, say=say)
+    return load_hub(layout)
 
 
 def choose_settings(before: Settings | None, request: Request) -> Settings:
@@ -106,16 +168,6 @@ def choose_settings(before: Settings | None, request: Request) -> Settings:
     return settings
 
 
-def migrate(migration: Migration, previous: str | None, managed: bool, say: Say) -> None:
-    """Migrate the database with the hub stopped, after a backup. Users' servers and the proxy go on."""
-    if managed:
-        say("stopping the hub for its database; users' servers and the proxy go on")
-        output("systemctl", "stop", migration.settings.hub_unit)
-    say(f"backed up the database to {migration.back_up(previous or 'unknown')}")
-    migration.migrate()
-    say("migrated the database")
-
-
 class Undo:
     """What a run may have to put back: settings, units, database and the active release as they were before it."""
 
@@ -124,18 +176,24 @@ class Undo:
         self.before = before
         self.managed = managed
         self.previous = layout.active
-        self.migration: Migration | None = None
+        self.move: Move | None = None
+        self.backup: Path | None = None  # of the data at rest
         self.touched = False  # whether services may have been stopped or restarted
         self.proxy = self.proxy_invocation()
-        kept = (layout.record, layout.installer_config, *layout.units.glob("*.*"))
-        self.files = {path: path.read_text() for path in kept if path.is_file()}
+        kept = (layout.record, layout.installer_config, *layout.release_units.glob("*.*"), *layout.units.glob("*.*"))
+        self.files = {path: path.read_text() for path in kept if path.is_file() and not path.is_symlink()}
 
-    def __call__(self, say: Say) -> None:
-        """Put it back. After a failed first install there is nothing to go back to; the next run repairs it."""
+    def __call__(self, say: Say, *, spoilt: bool) -> None:
+        """Put it back. After a failed first install there is nothing to go back to; the next run repairs it.
+
+        `spoilt` tells that the data may be changed for the worse, whatever their schema.
+        """
         layout = self.layout
         if not (self.before and self.previous):
             return
         for path, text in self.files.items():
+            if path.is_symlink():
+                path.unlink()
             write_atomically(path, text)
         if layout.installer_config not in self.files:
             layout.installer_config.unlink(missing_ok=True)
@@ -145,14 +203,18 @@ class Undo:
         say(f"going back to {self.previous}")
         if self.managed:
             attempt("systemctl", "stop", self.before.hub_unit)
-        if self.migration:
-            self.migration.undo()
         switch(layout, self.previous)
+        if self.move:
+            self.move.undo(self.backup, spoilt=spoilt)
         if self.managed:
-            attempt("systemctl", "daemon-reload")
+            systemd.enable_units(layout, self.before)
             attempt("systemctl", "start", self.before.hub_unit)
             if self.proxy_invocation() != self.proxy:  # else it still is what it was, with its open connections
                 attempt("systemctl", "restart", self.before.proxy_unit)
+
+    def switches(self, request: Request) -> bool:
+        """True if another release than the requested one is active."""
+        return self.previous not in (None, request.release)
 
     def proxy_invocation(self) -> str:
         """Which run of the proxy's unit this is (systemd.exec(5), INVOCATION_ID)."""
@@ -180,6 +242,7 @@ def ensure_directories(layout: Layout, settings: Settings) -> None:
         (layout.acme, 0o700, proxy),
     ):
         ensure_directory(path, mode, uid, gid)
+    ensure_token(layout, *hub)
     # Files of an account that was chosen before.
     for path in layout.hub_state.iterdir():
         accounts.give(path, *hub)
@@ -229,17 +292,6 @@ def port_is_free(port: int) -> bool:
     return True
 
 
-def switch(layout: Layout, release: str) -> None:
-    """Make `release` the active one. Readers see the old or the new, never neither."""
-    if layout.active == release:
-        return
-    staged = layout.base / ".hub.new"
-    staged.unlink(missing_ok=True)
-    staged.symlink_to(layout.release(release).relative_to(layout.base))
-    staged.replace(layout.hub)
-    sync_directory(layout.base)
-
-
 def relabel(layout: Layout) -> None:
     """Give the files their SELinux types where there is SELinux; systemd cannot run mislabelled ones."""
     if shutil.which("restorecon"):
@@ -252,27 +304,19 @@ def start(layout: Layout, settings: Settings, previous: str | None, changed: lis
     `previous` is the release that was active, `changed` are the units that were rewritten, `otherwise` stands for
     everything else that both depend on.
     """
+    if previous:
+        switched = previous != layout.active
+        other_proxy = switched and proxy_differs(layout.release(previous), layout.hub)
+        if settings.proxy_unit in changed or other_proxy or otherwise:
+            output("systemctl", "restart", settings.proxy_unit)
+        if settings.hub_unit in changed or switched or otherwise:
+            output("systemctl", "restart", settings.hub_unit)
     output("systemctl", "start", settings.target)
-    if previous is None:
-        return
-    switched = previous != layout.active
-    other_proxy = switched and proxy_packages(layout.release(previous)) != proxy_packages(layout.hub)
-    if settings.proxy_unit in changed or other_proxy or otherwise:
-        output("systemctl", "restart", settings.proxy_unit)
-    if settings.hub_unit in changed or switched or otherwise:
-        output("systemctl", "restart", settings.hub_unit)
 
 
-def proxy_packages(prefix: Path) -> set[str]:
-    """name-version-build of the packages that the proxy's unit runs."""
-    return {
-        path.name
-        for path in (prefix / "conda-meta").glob("*.json")
-        if re.match(r"(traefik|barehub|python)-\d", path.name)
-    }
-
-
-def last_words(layout: Layout, settings: Settings, endpoints: Endpoints, *, running: bool, say: Say) -> None:
+def last_words(
+    layout: Layout, settings: Settings, endpoints: Endpoints, previous: str | None, *, running: bool, say: Say
+) -> None:
     """What an administrator wants to know next."""
     url = endpoints.public.replace("127.0.0.1", socket.gethostname(), 1)
     say("")
@@ -284,8 +328,11 @@ def last_words(layout: Layout, settings: Settings, endpoints: Endpoints, *, runn
     else:
         say(f"barehub {layout.active} is installed; nothing was started, since systemd or root is missing here")
         say(f"  start   {layout.hub}/bin/barehub run      in the foreground, then it answers at {url}")
-    say("  log in  nobody can, before an authenticator allows somebody: for instance")
-    say(f"          {layout.hub}/share/barehub/examples/50-pam-users.py")
-    say(f"  config  {layout.config}/*.py, then: systemctl restart {settings.hub_unit}")
+    if previous is None:
+        say("  log in  nobody can, before an authenticator allows somebody: for instance")
+        say(f"          {layout.hub}/share/barehub/examples/50-pam-users.py")
+        say(f"  config  {layout.config}/*.py, then: systemctl restart {settings.hub_unit}")
     say(f"  logs    journalctl -u {settings.hub_unit} -u {settings.proxy_unit}")
     say(f"  health  {layout.hub}/bin/barehub status")
+    if previous and age(previous) < age(layout.active):
+        say(f"  back    {layout.hub}/bin/barehub rollback      to {previous}")

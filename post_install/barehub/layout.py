@@ -8,6 +8,11 @@ from pathlib import Path
 from barehub.errors import UserError
 
 
+def age(label: str) -> tuple[int, ...]:
+    """The sort key of releases, YYYY.MM.DD[.N]: a second one of a day comes after the first."""
+    return tuple(int(number) for number in label.split(".") if number.isdigit())
+
+
 @dataclass(frozen=True)
 class Layout:
     """The paths below one base directory. Tests pass `root=tmp_path` and call the real code.
@@ -56,6 +61,11 @@ class Layout:
         return self.hub.readlink().name if self.hub.is_symlink() else None
 
     @property
+    def complete(self) -> list[str]:
+        """The labels of all complete releases, oldest first."""
+        return sorted((path.name for path in self.releases.glob("*") if self.receipt(path.name).is_file()), key=age)
+
+    @property
     def share(self) -> Path:
         return self.prefix / "share/barehub"
 
@@ -79,10 +89,6 @@ class Layout:
         return self.state / "hub"
 
     @property
-    def database(self) -> Path:
-        return self.hub_state / "jupyterhub.sqlite"
-
-    @property
     def cookie_secret(self) -> Path:
         return self.hub_state / "jupyterhub_cookie_secret"
 
@@ -92,8 +98,17 @@ class Layout:
         return self.hub_state / "traefik-api.json"
 
     @property
+    def api_token(self) -> Path:
+        """The token with which barehub's own commands ask the hub."""
+        return self.hub_state / "barehub-api-token"
+
+    @property
     def backups(self) -> Path:
         return self.hub_state / "backups"
+
+    def backup(self, label: str) -> Path:
+        """The copy of the database as the release of this label left it."""
+        return self.backups / f"jupyterhub-{label}.sqlite"
 
     @property
     def rules(self) -> Path:
@@ -130,7 +145,13 @@ class Layout:
 
     @property
     def units(self) -> Path:
+        """Links to the active release's units, which systemd's own directory links to."""
         return self.base / "systemd"
+
+    @property
+    def release_units(self) -> Path:
+        """The units of this release, rendered."""
+        return self.prefix / "systemd"
 
     @property
     def system_units(self) -> Path:

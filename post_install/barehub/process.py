@@ -1,11 +1,14 @@
-"""One door out to other programs, and files that are written whole or not at all."""
+"""One door out to other programs, files that are written whole or not at all, and the lock on BASE."""
 
+import contextlib
+import fcntl
 import os
 import shlex
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
-from barehub.errors import UserError
+from barehub.errors import BASE, UserError
 
 
 def attempt(*argv: str | Path) -> subprocess.CompletedProcess[str]:
@@ -50,5 +53,18 @@ def sync_directory(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def locked(base: Path) -> Iterator[None]:
+    """Hold the lock that installers take on BASE. Raises UserError if one has it."""
+    descriptor = os.open(base, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise UserError(f"an installer is at work in {base}", "wait until it has finished", BASE) from None
     finally:
         os.close(descriptor)

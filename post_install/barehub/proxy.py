@@ -47,9 +47,7 @@ class RulesFile:
     def load(self) -> Config:
         """The hub's routes as they were last written; none if there is no file. A damaged file is set aside."""
         try:
-            return json.loads(json.loads(self.path.read_text())["jupyterhub"])["routes"]
-        except FileNotFoundError:
-            return {}
+            return read_routes(self.path)
         except (ValueError, KeyError, TypeError) as error:
             aside = self.path.rename(f"{self.path}.damaged")  # a suffix that traefik does not read
             self.log.warning("The proxy's rules were damaged (%s); kept as %s. Routes are added anew.", error, aside)
@@ -71,6 +69,14 @@ class RulesFile:
         write_atomically(staged, text, 0o640)
         staged.replace(self.path)
         sync_directory(self.path.parent)
+
+
+def read_routes(path: Path) -> Config:
+    """The routes in a rules file, by alias: routespec, target, data. Raises ValueError or KeyError if it is damaged."""
+    try:
+        return json.loads(json.loads(path.read_text())["jupyterhub"])["routes"]
+    except FileNotFoundError:
+        return {}
 
 
 @dataclass

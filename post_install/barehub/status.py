@@ -28,6 +28,7 @@ class Status:
     config: list[str] = field(default_factory=list)
     masked: list[str] = field(default_factory=list)
     database_revision: str | None = None
+    backups: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
     @property
@@ -40,13 +41,12 @@ def look(layout: Layout) -> Status:
     settings = Settings.load(layout)
     if settings is None:
         raise UserError(f"{layout.base} holds no barehub", "name another directory", BASE)
-    releases = sorted(path.name for path in layout.releases.glob("*") if layout.receipt(path.name).is_file())
-    status = Status(str(layout.base), layout.active, releases)
-    if layout.active not in releases:
+    status = Status(str(layout.base), layout.active, layout.complete)
+    if layout.active not in status.releases:
         status.problems.append(f"{layout.hub} does not lead to a complete release: run the installer with -f")
     look_at_units(layout, settings, status)
-    look_at_config(layout, status)
-    look_at_database(layout, status)
+    if hub := look_at_config(layout, status):
+        look_at_database(layout, settings, hub, status)
     return status
 
 
@@ -60,36 +60,39 @@ def look_at_units(layout: Layout, settings: Settings, status: Status) -> None:
             status.problems.append(f"{unit} is {state}: journalctl -u {unit}")
 
 
-def look_at_config(layout: Layout, status: Status) -> None:
-    """Load the configuration and, if that works, ask hub and proxy how they are."""
+def look_at_config(layout: Layout, status: Status) -> Any:
+    """Load the configuration and, if that works, ask hub and proxy how they are and return it."""
     status.config = [str(path) for path in config_files(layout)]
     status.masked = [str(path) for path in masked_files(layout)]
     try:
-        endpoints = Endpoints.of(load_hub(layout))
+        hub = load_hub(layout)
     except UserError as error:
         status.problems.append(str(error))
-        return
+        return None
     except PermissionError as error:
         status.problems.append(f"{error.filename} cannot be read by this account: run this as root")
-        return
+        return None
+    endpoints = Endpoints.of(hub)
     status.url = endpoints.public
     status.hub, status.proxy = answer(endpoints.hub), answer(endpoints.proxy)
     for name, url, code in (("hub", endpoints.hub, status.hub), ("proxy", endpoints.proxy, status.proxy)):
         if code != HTTPStatus.OK:
             status.problems.append(f"the {name} {f'answers {code}' if code else 'does not answer'} at {url}")
+    return hub
 
 
-def look_at_database(layout: Layout, status: Status) -> None:
+def look_at_database(layout: Layout, settings: Settings, hub: Any, status: Status) -> None:
     if not os.access(layout.hub_state, os.X_OK):
         status.problems.append(f"{layout.hub_state} cannot be read by this account: run this as root")
         return
     try:
-        status.database_revision = database.revision(layout.database)
+        status.database_revision = database.revision_of(layout, settings, hub.db_url)
     except UserError as error:
         status.problems.append(str(error))
         return
     if status.database_revision not in (None, newest := database.newest_revision()):
         status.problems.append(f"the database is at {status.database_revision}, this release needs {newest}")
+    status.backups = [str(layout.backup(label)) for label in layout.complete if layout.backup(label).exists()]
 
 
 def show(status: Status, as_json: bool) -> int:
@@ -105,6 +108,7 @@ def text(status: Status) -> str:
     rows += [("url", status.url or "unknown"), *((unit, state) for unit, state in status.units.items())]
     rows += [("hub", spoken(status.hub)), ("proxy", spoken(status.proxy))]
     rows.append(("database", f"revision {status.database_revision}" if status.database_revision else "none yet"))
+    rows += [("backup", path) for path in status.backups]
     rows += [("config" if index == 0 else "", path) for index, path in enumerate(status.config or ["no files"])]
     rows += [("masked", path) for path in status.masked]
     width = max(len(name) for name, _ in rows) + 2

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from barehub.errors import USAGE, UserError
 from barehub.layout import Layout
-from barehub.process import attempt, output, write_atomically
+from barehub.process import attempt, output, sync_directory, write_atomically
 from barehub.settings import Settings
 
 TEMPLATES = Path(__file__).parent / "units"
@@ -44,12 +44,27 @@ def rendered(layout: Layout, settings: Settings) -> dict[str, str]:
 
 
 def write_units(layout: Layout, settings: Settings) -> list[str]:
-    """Have the units in BASE/systemd; return the names of those that changed."""
-    return [name for name, text in rendered(layout, settings).items() if write_atomically(layout.units / name, text)]
+    """Have this release's units in its prefix; return the names of those that are not what is in use.
+
+    They become the ones in use when `hub` leads to the release: one rename switches hub, proxy and units.
+    """
+    changed = []
+    layout.release_units.mkdir(mode=0o755, exist_ok=True)
+    for name, text in rendered(layout, settings).items():
+        if not (layout.units / name).is_file() or (layout.units / name).read_text() != text:
+            changed.append(name)
+        write_atomically(layout.release_units / name, text)
+    return changed
 
 
-def link_units(layout: Layout, settings: Settings) -> bool:
-    """Have systemd know and start the units at boot. Returns True if they are copies.
+def link_units(layout: Layout, settings: Settings) -> None:
+    """Have BASE/systemd lead to the active release's units."""
+    for name in settings.units:
+        ensure_link(layout.units / name, Path("..") / layout.hub.name / layout.release_units.name / name)
+
+
+def enable_units(layout: Layout, settings: Settings) -> bool:
+    """Have systemd know the units in BASE/systemd as they are now, and start them at boot. True if they are copies.
 
     A link to another file system leads nowhere when systemd looks for its units at boot, so there they are copied.
     """
@@ -60,12 +75,22 @@ def link_units(layout: Layout, settings: Settings) -> bool:
             if place.is_symlink():
                 place.unlink()
             write_atomically(place, (layout.units / name).read_text())
-        elif not (place.is_symlink() and place.readlink() == layout.units / name):
-            place.unlink(missing_ok=True)
-            place.symlink_to(layout.units / name)
+        else:
+            ensure_link(place, layout.units / name)
     output("systemctl", "daemon-reload")
     output("systemctl", "enable", settings.target)
     return copied
+
+
+def ensure_link(place: Path, target: Path) -> None:
+    """Have a link at `place`, whatever was there; it is never missing."""
+    if place.is_symlink() and place.readlink() == target:
+        return
+    staged = place.with_name(f".{place.name}.new")
+    staged.unlink(missing_ok=True)
+    staged.symlink_to(target)
+    staged.replace(place)
+    sync_directory(place.parent)
 
 
 def unlink_units(layout: Layout, settings: Settings) -> None:

@@ -1,15 +1,13 @@
 """`barehub uninstall`: stop everything and leave the machine as it was before the install."""
 
 import contextlib
-import fcntl
-import os
 import shutil
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 from barehub import accounts, systemd
 from barehub.errors import BASE, USAGE, UserError
 from barehub.layout import Layout
+from barehub.process import locked
 from barehub.settings import Settings
 
 
@@ -43,16 +41,3 @@ def uninstall(layout: Layout, *, sure: bool, ask: Callable[[str], str], say: Cal
     with contextlib.suppress(OSError):  # a mount point, or not ours to remove from the directory above
         layout.base.rmdir()
     say(f"{layout.base} is {'empty' if layout.base.exists() else 'gone'}")
-
-
-@contextlib.contextmanager
-def locked(base: Path) -> Iterator[None]:
-    """Hold the lock that installers take on BASE. Raises UserError if one has it."""
-    descriptor = os.open(base, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError:
-        raise UserError(f"an installer is at work in {base}", "wait until it has finished", BASE) from None
-    finally:
-        os.close(descriptor)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from barehub import config, install, systemd
 from barehub.config import ConfigError, config_files, load_files, masked_files
+from barehub.database import own_database
 from barehub.errors import UserError
 from barehub.health import Endpoints
 from barehub.install import Request
@@ -69,7 +70,7 @@ def test_the_base_configuration_loads_into_jupyterhub(layout: Layout, monkeypatc
     monkeypatch.setenv("BAREHUB_BASE", str(layout.base))
     (layout.config / "50-site.py").write_text('c.JupyterHub.bind_url = "http://127.0.0.1:1234/base/"\n')
     hub = config.load_hub(layout)
-    assert hub.db_url == f"sqlite:///{layout.database}"
+    assert hub.db_url == f"sqlite:///{own_database(layout)}"
     assert hub.cleanup_servers is False
     endpoints = Endpoints.of(hub)
     assert endpoints.public == "http://127.0.0.1:1234/base/"
@@ -213,6 +214,8 @@ def test_a_placeholder_without_a_value_is_a_bug() -> None:
 def test_writing_units_twice_changes_nothing(layout: Layout) -> None:
     layout.units.mkdir()
     assert systemd.write_units(layout, ME) == list(ME.units)
+    install.switch(layout, layout.prefix.name)
+    systemd.link_units(layout, ME)
     assert systemd.write_units(layout, ME) == []
     assert systemd.write_units(layout, replace(ME, hub_user="hub")) == ["barehub-hub.service"]
 
@@ -253,13 +256,13 @@ def test_root_gives_nothing_away_through_a_link(layout: Layout, tmp_path: Path) 
 
 def test_a_failed_run_puts_settings_and_units_back(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
     source = Path(__file__).parents[2] / "post_install/data/share/barehub"
-    shutil.copytree(source, layout.share, dirs_exist_ok=True)
-    monkeypatch.setattr("barehub.layout.sys.prefix", str(layout.prefix))
+    old = replace(layout, prefix=layout.release("2026.10.24"))
     monkeypatch.setenv("BAREHUB_BASE", str(layout.base))
-    for release in ("2026.10.24", "2026.11.24"):
-        layout.receipt(release).parent.mkdir(parents=True, exist_ok=True)
-        layout.receipt(release).write_text("{}")
-    install.install(layout, Request("2026.10.24", bind_url="http://:8080"), say=lambda _: None)
+    for one in (old, layout):
+        shutil.copytree(source, one.share, dirs_exist_ok=True)
+        one.receipt(one.prefix.name).write_text('{"files": []}')
+    monkeypatch.setattr("barehub.layout.sys.prefix", str(old.prefix))
+    install.install(old, Request("2026.10.24", bind_url="http://:8080"), say=lambda _: None)
     (layout.units / "barehub-hub.service").write_text("old")
     before = {path: path.read_text() for path in (layout.record, layout.installer_config)}
 
@@ -267,6 +270,7 @@ def test_a_failed_run_puts_settings_and_units_back(layout: Layout, monkeypatch: 
         raise KeyboardInterrupt
 
     monkeypatch.setattr(install, "relabel", interrupted)
+    monkeypatch.setattr("barehub.layout.sys.prefix", str(layout.prefix))
     said: list[str] = []
     with pytest.raises(KeyboardInterrupt):
         install.install(layout, Request("2026.11.24", bind_url="http://:9090", proxy_user="bin"), say=said.append)

@@ -9,12 +9,14 @@ import sys
 from pathlib import Path
 
 from barehub.config import CONFIG_EXIT, ConfigError, load_files
+from barehub.database import own_database
 from barehub.layout import Layout
+from barehub.servers import introduce
 
 layout = Layout.from_environment()
 
 # What must outlive a release is in BASE/state; what must be private, in a directory that only the hub's account enters.
-c.JupyterHub.db_url = f"sqlite:///{layout.database}"
+c.JupyterHub.db_url = f"sqlite:///{own_database(layout)}"
 c.JupyterHub.cookie_secret_file = str(layout.cookie_secret)
 
 # systemd runs the proxy; it keeps serving while the hub restarts.
@@ -40,3 +42,4 @@ except ConfigError as error:
         raise
     print(f"error: {error}\n  fix: {error.fix}", file=sys.stderr)
     sys.exit(CONFIG_EXIT)
+introduce(layout, c)

@@ -1,0 +1,70 @@
+"""The packages that an administrator has added to a release by hand, which another release does not have."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from barehub.errors import HOOK, UserError
+from barehub.layout import Layout
+
+
+@dataclass(frozen=True, order=True)
+class Package:
+    """A package, its version, and what installed it: pip, conda, uv, ..."""
+
+    name: str
+    version: str
+    installer: str
+
+
+def added(prefix: Path) -> list[Package]:
+    """The packages in a release's prefix that did not come with it, by name.
+
+    What came with it is in its receipt. conda's are found by their records in conda-meta, pip's by the INSTALLER file
+    of the recording-installed-packages specification.
+    """
+    receipt = json.loads((prefix / "share/barehub/release.json").read_text())
+    ours = {Path(file["path"]).name.removesuffix(".conda") for file in receipt["files"]}
+    found = set()
+    for record in (prefix / "conda-meta").glob("*.json"):
+        if record.stem not in ours:
+            name, version, _ = record.stem.rsplit("-", 2)
+            found.add(Package(name, version, "conda"))
+    for directory in prefix.glob("lib/python3*/site-packages/*.dist-info"):
+        installer = directory / "INSTALLER"
+        who = installer.read_text().strip() if installer.is_file() else "pip"
+        if who != "conda":
+            name, _, version = directory.name.removesuffix(".dist-info").partition("-")
+            found.add(Package(name.replace("_", "-"), version, who or "pip"))
+    return sorted(found)
+
+
+def has(prefix: Path, package: Package) -> bool:
+    """True if this package, whatever its version, is in a prefix."""
+    stem = package.name.replace("-", "_")
+    return any(prefix.glob(f"conda-meta/{package.name}-[0-9]*.json")) or any(
+        directory.name.lower().startswith(f"{stem.lower()}-")
+        for directory in prefix.glob("lib/python3*/site-packages/*.dist-info")
+    )
+
+
+def name_added(layout: Layout, old: Path, new: Path, *, required: bool, say: Callable[[str], None]) -> None:
+    """Name the packages that were added to the prefix `old` and are missing in `new`, and how to carry them over.
+
+    Raises UserError if there are some and `required` says that there must not be.
+    """
+    missing = [package for package in added(old) if not has(new, package)]
+    if not missing:
+        return
+    what = f"added to {old.name} by hand and not in {new.name}: " + ", ".join(
+        f"{one.name} {one.version} ({one.installer})" for one in missing
+    )
+    specs = " ".join(f"{one.name}=={one.version}" for one in missing)
+    command = f"{layout.release(new.name)}/bin/python -m pip install {specs}"
+    without_network = "with no network: --no-index --find-links=DIR-OF-WHEELS"
+    if required:
+        raise UserError(what, f"{command} ({without_network}); then run this again", HOOK)
+    say(what)
+    say(f"  to carry them over: {command}")
+    say(f"  ({without_network})")
