@@ -385,6 +385,8 @@ install_release() {
     wait "$engine" || { code=$?; engine=''; engine_failed "$code"; }
     engine=''
     if [ -n "$log" ]; then cat "$stage/engine.log" >>"$log"; fi
+    # Whatever the engine thinks: the hub may run as any account, and nobody but root changes a release.
+    chmod -R go+rX,go-w "$prefix"
     # A power cut must not leave a receipt without the files it vouches for.
     sync -f "$prefix" 2>/dev/null || sync
     mv "$stage/release.json" "$prefix/share/barehub/release.json"

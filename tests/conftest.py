@@ -62,6 +62,11 @@ def installer() -> Path:
     return built[-1]
 
 
+@pytest.fixture(scope="session")
+def older() -> Path:
+    return Path(os.environ["BAREHUB_OLDER"])
+
+
 @pytest.fixture(scope="module")
 def hub(machine: Machine, installer: Path) -> Machine:
     """The module's machine with barehub on it, where alice and bob can log in."""

@@ -1,0 +1,298 @@
+"""`-u` from a release with JupyterHub 5 to this one and back, with people at work: one machine, one story."""
+
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import requests
+from requests.cookies import get_cookie_header
+
+from tests.hub_client import BAREHUB, HUB, PROXY, TEST_CONFIG, HubSession, Kernel
+from tests.machine import Machine
+
+OLD_SCHEMA = "4621fec11365"  # JupyterHub 5's
+CONFIG = "/opt/barehub/jupyterhub_config.d"
+STATE = "/opt/barehub/state/hub"
+# A spawner that waits until a file is there, and roles and groups that must survive.
+SITE = f"""{TEST_CONFIG}
+import asyncio, os
+from jupyterhub.spawner import LocalProcessSpawner
+
+class Patient(LocalProcessSpawner):
+    async def start(self):
+        while os.path.exists("/run/slow-" + self.user.name):
+            await asyncio.sleep(0.1)
+        return await super().start()
+
+c.JupyterHub.spawner_class = Patient
+c.Authenticator.allow_all = True
+c.JupyterHub.load_groups = {{"physics": {{"users": ["alice"]}}}}
+c.JupyterHub.load_roles = [
+    {{"name": "user", "scopes": ["self"]}},
+    {{"name": "reader", "users": ["alice"], "scopes": ["list:users", "read:users", "read:groups"]}},
+]
+"""
+
+
+@pytest.fixture(scope="module")
+def labels(older: Path, installer: Path) -> tuple[str, str]:
+    """The labels of the older release and of this one."""
+    return older.name.split("-")[1], installer.name.split("-")[1]
+
+
+@pytest.fixture(scope="module")
+def old_hub(machine: Machine, older: Path, installer: Path) -> Machine:
+    """The older release, installed under a umask that would hide everything, with a unit that was edited."""
+    machine.copy_in(older, "/mnt/older.sh")
+    machine.copy_in(installer, "/mnt/newer.sh")
+    machine.shell("umask 077; sh /mnt/older.sh -b --log /mnt/log")
+    machine.write(f"{CONFIG}/50-test.py", SITE)
+    machine.write(f"/etc/systemd/system/{HUB}.d/site.conf", "[Service]\nEnvironment=SITE=ours\n")
+    machine.succeed("systemctl", "daemon-reload")
+    machine.succeed("systemctl", "restart", HUB)
+    machine.eventually(BAREHUB, "status")
+    return machine
+
+
+@pytest.fixture(scope="module")
+def kernel(old_hub: Machine) -> Kernel:
+    """A kernel of alice's, which holds an answer."""
+    alice = HubSession(old_hub, "alice")
+    alice.login()
+    alice.start_server()
+    kernel = alice.start_kernel()
+    kernel.execute("answer = 42")
+    return kernel
+
+
+@pytest.fixture(scope="module")
+def token(kernel: Kernel) -> str:
+    """An API token of alice's."""
+    alice = kernel.session
+    made = alice.post(
+        "/hub/api/users/alice/tokens", json={"note": "mine"}, headers={"X-XSRFToken": alice.xsrf("/hub/")}
+    )
+    made.raise_for_status()
+    return made.json()["token"]
+
+
+@contextmanager
+def watched(kernel: Kernel) -> Iterator[list[str]]:
+    """Asks alice's server for something all the time; yields a list of what went wrong, filled until the end."""
+    session, ended, trouble, sent = kernel.session, threading.Event(), [], 0
+    url = f"{session.url}/user/alice/api/kernels"
+    cookies = get_cookie_header(session.cookies, requests.Request("GET", url).prepare())
+
+    def run() -> None:
+        nonlocal sent
+        with session.machine.network(), requests.Session() as asking:
+            asking.trust_env = False
+            while not ended.wait(0.02):
+                sent += 1
+                try:
+                    answer = asking.get(url, headers={"Cookie": cookies, "Connection": "close"}, timeout=30)
+                    if answer.status_code != 200:
+                        trouble.append(f"{answer.status_code} {answer.text[:200]}")
+                except requests.RequestException as error:
+                    trouble.append(str(error))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield trouble
+    finally:
+        ended.set()
+        thread.join()
+    assert sent > 50
+
+
+def version(hub: Machine) -> str:
+    return HubSession(hub, "alice").get("/hub/api/").json()["version"]
+
+
+def database(hub: Machine) -> list[str]:
+    return hub.shell(f"cd {STATE} && ls *.sqlite").split()
+
+
+def test_what_does_not_get_through_changes_nothing(
+    old_hub: Machine, kernel: Kernel, token: str, labels: tuple[str, str]
+) -> None:
+    old, new = labels
+    assert version(old_hub).startswith("5.")
+    running = old_hub.unit(HUB, "InvocationID"), old_hub.unit(PROXY, "InvocationID")
+    assert "give -u to update it" in old_hub.fails("sh", "/mnt/newer.sh", "-b", code=6)
+    assert "cannot be kept" in old_hub.fails("sh", "/mnt/newer.sh", "-b", "-u", "--keep", "0", code=2)
+    dry = old_hub.succeed("sh", "/mnt/newer.sh", "-b", "-u", "--dry-run")
+    assert f"switch   /opt/barehub/hub from {old} to {new}" in dry
+    assert f"write    {STATE}/backups/jupyterhub-{old}.sqlite" in dry
+
+    # A configuration that the new release does not load.
+    old_hub.write(f"{CONFIG}/90-new.py", "import jupyterhub\nassert jupyterhub.version_info < (6,)\n")
+    assert "90-new.py, line 2: AssertionError" in old_hub.fails("sh", "/mnt/newer.sh", "-b", "-u", code=7)
+    old_hub.succeed("rm", f"{CONFIG}/90-new.py")
+
+    # A database that is damaged.
+    data = f"{STATE}/jupyterhub-{OLD_SCHEMA}.sqlite"
+    old_hub.shell(f"mv {data} /mnt/kept; head -c 65536 /dev/urandom >{data}")
+    assert "cannot be read: file is not a database" in old_hub.fails("sh", "/mnt/newer.sh", "-b", "-u", code=7)
+    old_hub.succeed("mv", "/mnt/kept", data)
+
+    # A package that somebody has added.
+    site = old_hub.shell(f"echo /opt/barehub/releases/{old}/lib/python3*/site-packages").strip()
+    old_hub.write(
+        f"{site}/site_spawner-1.2.dist-info/METADATA", "Metadata-Version: 2.1\nName: site-spawner\nVersion: 1.2\n"
+    )
+    old_hub.write(f"{site}/site_spawner-1.2.dist-info/INSTALLER", "pip\n")
+    refusal = old_hub.fails("sh", "/mnt/newer.sh", "-b", "-u", "--require-same-packages", code=7)
+    assert f"added to {old} by hand and not in {new}: site-spawner 1.2 (pip)" in refusal
+    assert f"/opt/barehub/releases/{new}/bin/python -m pip install site-spawner==1.2" in refusal
+
+    assert (old_hub.unit(HUB, "InvocationID"), old_hub.unit(PROXY, "InvocationID")) == running
+    assert old_hub.succeed("readlink", "/opt/barehub/hub") == f"releases/{old}\n"
+    assert database(old_hub) == [f"jupyterhub-{OLD_SCHEMA}.sqlite"]
+    old_hub.succeed(BAREHUB, "status")
+    assert kernel.execute("print(answer)") == "42\n"
+
+
+def test_an_upgrade_waits_for_a_server_that_is_just_starting_and_nobody_stops_working(
+    old_hub: Machine, kernel: Kernel, token: str, labels: tuple[str, str]
+) -> None:
+    old, new = labels
+    old_hub.write("/run/slow-bob", "")
+    bob = HubSession(old_hub, "bob")
+    bob.login()  # which starts his server
+    proxy = old_hub.unit(PROXY, "InvocationID")
+    with watched(kernel) as trouble:
+        command = "sh /mnt/newer.sh -b -u --wait 100 >/run/output 2>&1; echo $? >/run/code"
+        old_hub.succeed("systemd-run", "--quiet", "--collect", "sh", "-c", command)
+        old_hub.eventually("grep", "just starting, for 100 s at most: bob", "/run/output")
+        old_hub.succeed("rm", "/run/slow-bob")
+        old_hub.eventually("test", "-s", "/run/code")
+        output = old_hub.read("/run/output")
+        assert old_hub.read("/run/code") == "0\n", output
+    assert trouble == []
+    assert f"backed up the database to {STATE}/backups/jupyterhub-{old}.sqlite" in output
+    assert f"added to {old} by hand and not in {new}: site-spawner 1.2 (pip)" in output
+    assert re.search(rf"back +{BAREHUB} rollback +to {old}", output)
+
+    assert version(old_hub).startswith("6.")
+    assert f"also there             {old}" in old_hub.succeed(BAREHUB, "status")
+    # What the proxy runs is the same in both, so it was left alone, and so was her websocket.
+    assert old_hub.unit(PROXY, "InvocationID") == proxy
+    assert kernel.execute("print(answer)") == "42\n"
+    assert kernel.session.is_logged_in()
+    servers = HubSession(old_hub, "alice").get("/hub/api/users", headers={"Authorization": f"token {token}"}).json()
+    assert {user["name"]: user["groups"] for user in servers} == {"alice": ["physics"], "bob": []}
+    assert "/user/bob/lab" in bob.get("/user/bob/lab").url
+    assert old_hub.unit(HUB, "Environment").endswith("SITE=ours")
+
+
+def test_all_modes_are_what_they_should_be(old_hub: Machine, labels: tuple[str, str]) -> None:
+    """The first install ran under umask 077."""
+    prefix = f"/opt/barehub/releases/{labels[0]}"
+    assert not old_hub.shell(f"find {prefix} ! -type l ! -perm -0444").strip()
+    assert not old_hub.shell(f"find {prefix} ! -type l -perm /0022").strip()
+    (old_database,) = database(old_hub)
+    for secret in (old_database, "jupyterhub_cookie_secret", "barehub-api-token", "backups"):
+        old_hub.fails("runuser", "-u", "alice", "--", "cat", f"{STATE}/{secret}")
+    assert old_hub.succeed("stat", "-c%a", f"{STATE}/backups/jupyterhub-{labels[0]}.sqlite") == "600\n"
+
+
+def test_an_upgrade_to_what_is_there_touches_nothing(old_hub: Machine, labels: tuple[str, str]) -> None:
+    running = old_hub.unit(HUB, "InvocationID"), old_hub.unit(PROXY, "InvocationID")
+    old_hub.succeed("sh", "/mnt/newer.sh", "-b", "-u")
+    assert (old_hub.unit(HUB, "InvocationID"), old_hub.unit(PROXY, "InvocationID")) == running
+    refusal = old_hub.fails("sh", "/mnt/older.sh", "-b", "-u", code=6)
+    assert f"{BAREHUB} rollback {labels[0]}" in refusal
+
+
+def test_a_rollback_says_what_is_lost_and_nobody_stops_working(
+    old_hub: Machine, kernel: Kernel, labels: tuple[str, str]
+) -> None:
+    old, new = labels
+    old_hub.succeed("useradd", "-m", "carol")
+    old_hub.shell("echo carol:carol | chpasswd")
+    HubSession(old_hub, "carol").login("carol")
+    declined = old_hub.fails("sh", "-c", f"echo no | {BAREHUB} rollback", code=2)
+    assert "nothing was changed" in declined
+    assert "lost: users: carol\n" in declined
+    assert "lost: running servers, which the hub forgets: bob\n" not in declined  # the backup at rest knows him
+    with watched(kernel) as trouble:
+        old_hub.succeed(BAREHUB, "rollback", "-y")
+    assert trouble == []
+    assert version(old_hub).startswith("5.")
+    assert old_hub.succeed("readlink", "/opt/barehub/hub") == f"releases/{old}\n"
+    assert database(old_hub) == [f"jupyterhub-{OLD_SCHEMA}.sqlite"]
+    assert kernel.execute("print(answer)") == "42\n"
+    assert kernel.session.is_logged_in()
+    backups = old_hub.succeed("ls", f"{STATE}/backups").split()
+    assert backups == [f"jupyterhub-{old}.sqlite", f"jupyterhub-{new}.sqlite"]
+    assert f"there is no release before {old}" in old_hub.fails(BAREHUB, "rollback", code=2)
+    assert "is newer than" in old_hub.fails(BAREHUB, "rollback", new, code=2)
+
+
+def test_a_release_that_does_not_start_gives_way_to_the_old_one(
+    old_hub: Machine, kernel: Kernel, labels: tuple[str, str]
+) -> None:
+    old, new = labels
+    jupyterhub = f"/opt/barehub/releases/{new}/bin/jupyterhub"
+    old_hub.succeed("mv", jupyterhub, "/mnt/jupyterhub")
+    with watched(kernel) as trouble:
+        output = old_hub.fails("sh", "/mnt/newer.sh", "-b", "-u", code=7)
+    assert trouble == []
+    assert f"going back to {old}" in output
+    assert "its last messages:" in output
+    old_hub.eventually(BAREHUB, "status")
+    assert old_hub.succeed("readlink", "/opt/barehub/hub") == f"releases/{old}\n"
+    assert database(old_hub) == [f"jupyterhub-{OLD_SCHEMA}.sqlite"]
+    assert kernel.execute("print(answer)") == "42\n"
+    old_hub.succeed("mv", "/mnt/jupyterhub", jupyterhub)
+
+
+def test_a_hub_that_forgets_a_server_gives_way_to_the_old_one(
+    old_hub: Machine, kernel: Kernel, labels: tuple[str, str]
+) -> None:
+    """The new hub's spawner takes a server for stopped that runs."""
+    old_hub.write(
+        f"{CONFIG}/90-forgetful.py",
+        "import jupyterhub\nfrom barehub import install\n"
+        "if jupyterhub.version_info >= (6,):\n"
+        "    async def poll(self): return 0\n    c.JupyterHub.spawner_class.poll = poll\n"
+        "    install.KNOWN_SECONDS = 3\n",
+    )
+    output = old_hub.fails("sh", "/mnt/newer.sh", "-b", "-u", code=7)
+    assert re.search(r"does not know the running servers of (alice, bob|bob, alice|alice) any more", output)
+    old_hub.eventually(BAREHUB, "status")
+    assert version(old_hub).startswith("5.")
+    assert kernel.execute("print(answer)") == "42\n"
+    old_hub.succeed("rm", f"{CONFIG}/90-forgetful.py")
+
+
+def test_releases_and_backups_beyond_the_kept_ones_are_removed(
+    old_hub: Machine, kernel: Kernel, labels: tuple[str, str]
+) -> None:
+    old, new = labels
+    assert f"removing release {old}" not in old_hub.succeed("sh", "/mnt/newer.sh", "-b", "-u")
+    assert old_hub.succeed("ls", "/opt/barehub/releases").split() == [old, new]
+    old_hub.succeed(BAREHUB, "rollback", "-y", old)
+    output = old_hub.succeed("sh", "/mnt/newer.sh", "-b", "-u", "--keep", "1", "--proxy-user", "nobody")
+    assert "--proxy-user was www-data and is nobody now" in output
+    assert f"removing release {old}" in output
+    assert old_hub.succeed("ls", "/opt/barehub/releases").split() == [new]
+    assert old_hub.succeed("ls", f"{STATE}/backups") == f"jupyterhub-{new}.sqlite\n"  # of the rollback
+    old_hub.succeed(BAREHUB, "status")
+    kernel.connect()
+    assert kernel.execute("print(answer)") == "42\n"
+
+
+def test_a_backup_can_be_taken_into_use_again(old_hub: Machine) -> None:
+    """As the README has it: under the name jupyterhub.sqlite, and the installer does the rest."""
+    old_hub.succeed("systemctl", "stop", HUB)
+    (name,) = database(old_hub)
+    old_hub.shell(f"cd {STATE} && mv {name} jupyterhub.sqlite")
+    old_hub.succeed("sh", "/mnt/newer.sh", "-b")
+    assert database(old_hub) == [name]
+    old_hub.succeed(BAREHUB, "status")
