@@ -3,6 +3,9 @@
 
     python3 release.py [build]      dist/barehub-YYYY.MM.DD-Linux-x86_64.sh and what goes with it
     python3 release.py lock         choose versions anew: environment.lock.yml and the pinned wheels
+
+Both take `--overlay DIR`: a folder that makes a distribution of its own of it.
+
     python3 release.py test [...]   unit tests, then end-to-end tests; more arguments go to pytest
 
 It needs CPython >= 3.11 with pip, nothing else: on first use it makes .venv from recipe/tools.txt, where every wheel
@@ -55,9 +58,18 @@ def parse(words):
     command = commands.add_parser("build", help="build the installer (the default)")
     command.add_argument("--date", metavar="YYYY.MM.DD[.N]", help="the release's label; default: today in UTC")
     command.add_argument("--output", type=Path, default=ROOT / "dist", metavar="DIR", help="default: dist")
+    add_overlay_option(command)
+    command.add_argument("--name", default="barehub", help="the distribution's name; default: barehub")
     command.set_defaults(command=build)
 
     command = commands.add_parser("lock", help="pin the newest versions that work together")
+    add_overlay_option(command)
+    command.add_argument(
+        "--update",
+        nargs="*",
+        metavar="PACKAGE",
+        help="let these move and nothing else (names as in the lock; all of them if none is named)",
+    )
     command.set_defaults(command=lock)
 
     command = commands.add_parser("test", help="run the tests; more arguments go to pytest")
@@ -66,6 +78,17 @@ def parse(words):
 
     known = {*commands.choices, "-h", "--help"}
     return parser.parse_args(words if words and words[0] in known else ["build", *words])
+
+
+def add_overlay_option(command):
+    command.add_argument(
+        "--overlay",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="a folder with more packages and configuration; may be given several times, the last one counts most",
+    )
 
 
 def enter_venv():
@@ -116,14 +139,20 @@ def run(*words):
 def build(arguments):
     from construct.build import build_release
 
-    build_release(ROOT, date=arguments.date, output=arguments.output)
+    build_release(
+        ROOT, date=arguments.date, output=arguments.output, overlays=arguments.overlay, name=arguments.name
+    )
     return 0
 
 
 def lock(arguments):
-    from recipe.lock import lock_all
+    from recipe.lock import lock_tools, lock_wheels
+    from recipe.overlay import Stack
 
-    lock_all(ROOT)
+    stack = Stack.of(ROOT, arguments.overlay)
+    if not stack.overlays and not arguments.update:
+        lock_tools(ROOT)
+    lock_wheels(stack, arguments.update)
     return 0
 
 

@@ -21,54 +21,63 @@ from construct.trial import Measured, try_out
 from recipe import pins
 from recipe.channel import PLATFORM, build_channel, file_sha256
 from recipe.errors import UserError
-from recipe.lock import environment_specs
+from recipe.overlay import Stack
 from recipe.report import progress, say
 
 NAME = "barehub"
 SCHEMA = 1  # of release.json
 
 
-def build_release(root: Path, date: str | None, output: Path) -> Path:
+def build_release(
+    root: Path, date: str | None, output: Path, *, overlays: Sequence[Path] = (), name: str = NAME
+) -> Path:
     """Build the installer and what goes with it into `output`; return its path.
 
-    Nothing appears in `output` before all of it is done. Raises UserError for what the person can mend.
+    `overlays` are folders, the first one lowest; `name` is the distribution's. Nothing appears in `output` before all of
+    it is done. Raises UserError for what the person can mend.
     """
     began = time.monotonic()
+    if not re.fullmatch(r"[a-z][a-z0-9-]*", name):
+        raise UserError(f"a distribution cannot be named {name}", "use a-z 0-9 - and start with a letter")
+    stack = Stack.of(root, overlays)
+    if not stack.lock.exists():
+        raise UserError(f"there is no {stack.lock}", f"python3 release.py lock {overlay_options(stack)}")
     release = release_label(date)
     moment = datetime(*map(int, release.split(".")[:3]), tzinfo=UTC)
     cache = root / ".cache"
     output.mkdir(parents=True, exist_ok=True)
-    specs = environment_specs(root / "construct/environment.yml")
+    specs = stack.specs
 
     with tempfile.TemporaryDirectory(dir=cache_directory(cache), prefix="build-") as directory:
         work = Path(directory)
         payload = work / "payload"
         channel = payload / "channel"
-        with progress("making conda packages of the wheels", package_count(root)) as report:
-            build_channel(root, cache, channel, report)
+        with progress("making conda packages of the wheels", package_count(stack)) as report:
+            build_channel(stack, cache, channel, report)
         records = solve_environment(channel, specs, PLATFORM)
-        require_locked(records, root / "environment.lock.yml", file_sha256(root / "recipe/wheels.txt"))
+        relock = f"if that is what you want: python3 release.py lock {overlay_options(stack)}".rstrip()
+        require_locked(records, stack.lock, file_sha256(stack.wheels), stack.own, f"{relock}, and review the diff")
 
         say("making the engine and trying it")
         conda_ship.build_engine(records, specs, PLATFORM, release, work / "engine", payload / "engine")
         measured = try_out(payload / "engine", channel, records, work / "trial")
 
         say("writing the installer")
-        pinned = pins.read(root / "recipe/wheels.txt")
-        (payload / "environment.lock.yml").write_text(render_lock(records, NAME))
+        pinned = pins.read(stack.wheels)
+        (payload / "environment.lock.yml").write_text(render_lock(records, name))
         (payload / "packages.txt").write_text(render_packages(records))
-        (payload / "sbom.cdx.json").write_text(render_sbom(NAME, release, moment, records, pinned))
-        (payload / "release.json").write_text(render_release(root, payload, release, moment, measured))
+        (payload / "sbom.cdx.json").write_text(render_sbom(name, release, moment, records, pinned))
+        (payload / "release.json").write_text(render_release(stack, name, payload, release, moment, measured))
         write_sums(payload)
-        path = output / f"{NAME}-{release}-Linux-x86_64.sh"
+        path = output / f"{name}-{release}-Linux-x86_64.sh"
         payload_kb = sum(one.stat().st_size for one in payload.rglob("*") if one.is_file()) // 1024
         write_installer(
             path,
             payload,
             {
-                "NAME": NAME,
+                "NAME": name,
                 "RELEASE": release,
-                "BASE": f"/opt/{NAME}",
+                "BASE": f"/opt/{name}",
                 "GLIBC": "{}.{}".format(*measured.glibc),
                 "GLIBC_MINOR": measured.glibc[1],
                 "INSTALLED_KB": measured.kilobytes,
@@ -101,22 +110,30 @@ def release_label(date: str | None) -> str:
     raise UserError(f"{date} is not a release date", "write it like 2026.11.24, a second one that day 2026.11.24.1")
 
 
-def package_count(root: Path) -> int:
-    """How many packages the channel will hold: the wheels, the interpreter, barehub."""
-    return len(pins.read(root / "recipe/wheels.txt")) + 2
+def overlay_options(stack: Stack) -> str:
+    """The options that name the overlays again, for a command to copy."""
+    return " ".join(f"--overlay {os.path.relpath(overlay.path)}" for overlay in stack.overlays)
 
 
-def render_release(root: Path, payload: Path, release: str, moment: datetime, measured: Measured) -> str:
+def package_count(stack: Stack) -> int:
+    """How many packages the channel will hold: the wheels, the interpreter, our own."""
+    return len(pins.read(stack.wheels)) + 1 + len(stack.own)
+
+
+def render_release(
+    stack: Stack, name: str, payload: Path, release: str, moment: datetime, measured: Measured
+) -> str:
     """release.json: what this release is, for programs. It becomes the receipt of an installed release."""
     files = sorted(path for path in payload.rglob("*") if path.is_file())
     return (
         json.dumps(
             {
                 "schema": SCHEMA,
-                "name": NAME,
+                "name": name,
                 "version": release,
                 "date": moment.date().isoformat(),
-                "commit": commit(root),
+                "commit": commit(stack.root),
+                "overlays": [overlay.name for overlay in stack.overlays],
                 "engine": {"name": conda_ship.NAME, "version": conda_ship.engine_version()},
                 "platform": PLATFORM,
                 "glibc": "{}.{}".format(*measured.glibc),

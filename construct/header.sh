@@ -1,5 +1,5 @@
 #!/bin/sh
-# barehub @RELEASE@ for Linux x86_64: a JupyterHub with its proxy and idle culler, run by systemd. No network is used.
+# @NAME@ @RELEASE@ for Linux x86_64: a JupyterHub with its proxy and idle culler, run by systemd. No network is used.
 #
 # usage: sh @FILE@ [options]
 #
@@ -14,6 +14,7 @@
 #   --hub-user USER     account the hub runs as, default root
 #   --proxy-user USER   account the proxy runs as, default www-data, else one made here
 #   --bind-url URL      where people reach the hub, default http://:8000
+#   --from NAME         with -u: BASE holds NAME, another distribution of barehub; this one is to take its place
 #   --no-start          install everything, start nothing
 #   --wait SECONDS      update: wait so long for servers that are just starting, default 60
 #   --keep N            update: keep so many releases, with the new one, default 2
@@ -40,7 +41,7 @@ main() {
     export PATH LC_ALL=C
 
     file_bytes=@FILE_BYTES@ needed_kb=@NEEDED_KB@ needed_inodes=@NEEDED_INODES@ installed_kb=@INSTALLED_KB@ glibc_minor=@GLIBC_MINOR@
-    base=@BASE@ name='' hub_user='' proxy_user='' bind_url='' wait='' keep_releases='' log='' action=install target=''
+    base=@BASE@ name='' from='' hub_user='' proxy_user='' bind_url='' wait='' keep_releases='' log='' action=install target=''
     back_up=yes same_packages=no batch=no update=no repair=no hooks=yes keep=no start=yes dry_run=no stage='' created=''
     parse_args "$@"
     case $0 in */*) this=$0 ;; *) this=./$0 ;; esac
@@ -73,7 +74,7 @@ main() {
     if [ "$complete" = no ] || [ "$repair" = yes ]; then install_release; else say "release @RELEASE@ is in place"; fi
     if [ "$keep" = yes ]; then keep_channel; fi
     if [ "$hooks" = no ]; then
-        say "skipped the post-install hooks; to run them: $prefix/bin/barehub install --base=$base --release=@RELEASE@"
+        say "skipped the post-install hooks; to run them: $prefix/bin/barehub install --base=$base --release=@RELEASE@ --name=$unit"
         exit 0
     fi
     run_hooks
@@ -102,11 +103,12 @@ parse_args() {
             --dry-run) dry_run=yes ;;
             --verify) action=verify ;;
             --list) action=list ;;
-            -p | --name | --hub-user | --proxy-user | --bind-url | --wait | --keep | --log | --extract)
+            -p | --name | --from | --hub-user | --proxy-user | --bind-url | --wait | --keep | --log | --extract)
                 if [ -z "${2:-}" ]; then die 2 "$1 needs a value" "sh $0 -h"; fi
                 case $1 in
                     -p) base=$2 ;;
                     --name) name=$2 ;;
+                    --from) from=$2 ;;
                     --hub-user) hub_user=$2 ;;
                     --proxy-user) proxy_user=$2 ;;
                     --bind-url) bind_url=$2 ;;
@@ -123,7 +125,7 @@ parse_args() {
 }
 
 ask_base() {
-    say "barehub @RELEASE@ will be installed into this directory:" "  $base" "" \
+    say "@NAME@ @RELEASE@ will be installed into this directory:" "  $base" "" \
         "  - press ENTER to confirm it" "  - press CTRL-C to leave" "  - or type another one" ""
     printf '[%s] >>> ' "$base"
     read -r answer || die 2 "nobody answers" "give -b to be asked nothing"
@@ -158,7 +160,7 @@ check_platform() {
     glibc=${glibc#glibc }
     case $glibc in
         2.[0-9]*) ;;
-        *) die 3 "this system has no GNU C library" "barehub needs glibc >= @GLIBC@" ;;
+        *) die 3 "this system has no GNU C library" "@NAME@ needs glibc >= @GLIBC@" ;;
     esac
     minor=${glibc#2.}
     [ "${minor%%.*}" -ge "$glibc_minor" ] ||
@@ -252,7 +254,16 @@ is_ours() {
 check_release() {
     active=$(readlink "$base/hub" 2>/dev/null) || active=
     active=${active##*/} complete=no
-    if [ -e "$prefix/share/barehub/release.json" ]; then complete=yes; fi
+    there=$(distribution_of "$base/releases/$active")
+    if [ -e "$prefix/share/barehub/release.json" ]; then
+        complete=yes theirs=$(distribution_of "$prefix")
+        [ "$theirs" = @NAME@ ] || die 6 "$prefix is a release of $theirs, not of @NAME@" \
+            "build this one with another label (release.py build --date), or choose another directory with -p"
+    fi
+    if [ -n "$active" ] && [ "$there" != @NAME@ ] && { [ "$update" = no ] || [ "$from" != "$there" ]; }; then
+        die 6 "$base holds $there $active, which is not @NAME@" \
+            "get the installer of $there, or put this in its place: -u --from $there"
+    fi
     if [ -z "$active" ]; then
         [ "$update" = no ] || die 6 "there is nothing to update in $base" "leave out -u, or name the right directory with -p"
     elif [ "$active" != @RELEASE@ ]; then
@@ -260,8 +271,14 @@ check_release() {
         [ "$newest" = @RELEASE@ ] ||
             die 6 "$base runs $active, which is newer than @RELEASE@" \
                 "to go back: $base/hub/bin/barehub rollback$([ "$complete" = no ] || echo ' @RELEASE@')"
-        [ "$update" = yes ] || die 6 "$base already holds barehub $active" "give -u to update it to @RELEASE@"
+        [ "$update" = yes ] || die 6 "$base already holds $there $active" "give -u to update it to @RELEASE@"
     fi
+}
+
+# What a release calls itself: the name its builder gave it.
+distribution_of() {
+    called=$(sed -n 's/^ "name": "\(.*\)",$/\1/p' "$1/share/barehub/release.json" 2>/dev/null) || :
+    printf '%s\n' "${called:-@NAME@}"
 }
 
 check_space() {
@@ -314,7 +331,7 @@ mount_of() {
 # --- what is done -----------------------------------------------------------------------------------------------------
 
 print_changes() {
-    say "this installs barehub @RELEASE@:"
+    say "this installs @NAME@ @RELEASE@:"
     if [ "$complete" = no ] || [ "$repair" = yes ]; then say "  write    $prefix ($((installed_kb / 1024)) MB)"; fi
     if [ "$keep" = yes ]; then say "  write    $base/channel"; fi
     if [ "$hooks" = no ]; then return; fi
@@ -411,7 +428,7 @@ run_hooks() {
     rm -rf "$stage"
     trap - EXIT
     set -- --base="$base" --release=@RELEASE@
-    [ -z "$name" ] || set -- "$@" --name="$name"
+    set -- "$@" --name="$unit"
     [ -z "$hub_user" ] || set -- "$@" --hub-user="$hub_user"
     [ -z "$proxy_user" ] || set -- "$@" --proxy-user="$proxy_user"
     [ -z "$bind_url" ] || set -- "$@" --bind-url="$bind_url"

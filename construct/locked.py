@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import yaml
@@ -41,12 +41,17 @@ def read_lock(path: Path) -> dict[str, str]:
     return specs
 
 
-def require_locked(records: Sequence[RepoDataRecord], lock: Path, wheels_sha256: str) -> None:
-    """Raise UserError, naming each difference, unless the solved environment is what the lock says."""
+def require_locked(
+    records: Sequence[RepoDataRecord], lock: Path, wheels_sha256: str, own: Collection[str], relock: str = RELOCK
+) -> None:
+    """Raise UserError, naming each difference, unless the solved environment is what the lock says.
+
+    `own` are the packages made here, which no lock holds; `relock` is what to do about a difference.
+    """
     if wheels_sha256 not in lock.read_text():
-        raise UserError(f"{lock.name} was made with another recipe/wheels.txt", RELOCK)
+        raise UserError(f"{lock} was made with another wheels.txt", relock)
     specs = read_lock(lock)
-    solved = {record.name.normalized: record for record in records}
+    solved = {record.name.normalized: record for record in records if record.name.normalized not in own}
     differences = [
         *(f"{name} {specs[name]} is locked, but nothing needs it" for name in sorted(specs.keys() - solved.keys())),
         *(f"{name} {solved[name].version} is not locked" for name in sorted(solved.keys() - specs.keys())),
@@ -57,7 +62,7 @@ def require_locked(records: Sequence[RepoDataRecord], lock: Path, wheels_sha256:
         ),
     ]
     if differences:
-        raise UserError(f"this build would differ from {lock.name}:\n  " + "\n  ".join(differences), RELOCK)
+        raise UserError(f"this build would differ from {lock}:\n  " + "\n  ".join(differences), relock)
 
 
 def matches(version: str, spec: str) -> bool:

@@ -2,8 +2,8 @@
 
     recipe/wheels.txt --pip--> wheels --convert--> linux-64/*.conda --index--> repodata.json
 
-A package depends on its source, the converter, the Python minor and the versions that it may be installed beside. It is
-cached under a key made of these, so a build that changes none of them compresses nothing.
+A package depends on its source, the converter, the Python minor and what it says it needs. It is cached under a key made
+of these, so a build that changes none of them compresses nothing.
 """
 
 import asyncio
@@ -23,11 +23,12 @@ from packaging.utils import canonicalize_name, parse_wheel_filename
 from rattler.index import index_fs
 
 from recipe import pins
-from recipe.convert import assemble, build_package, compile_sources, owners
+from recipe.convert import assemble, build_noarch_package, build_package, compile_sources, owners
 from recipe.elf import newest_glibc
 from recipe.errors import UserError
 from recipe.interpreter import interpreter_files, stage_interpreter
-from recipe.metadata import CondaMetadata, Target
+from recipe.metadata import CondaMetadata, Target, conda_metadata
+from recipe.overlay import Stack, build_overlay
 from recipe.wheel import Wheel
 
 PLATFORM = "linux-64"
@@ -43,25 +44,35 @@ def running_target() -> Target:
     return Target(python="{}.{}.{}".format(*sys.version_info), platform=PLATFORM)
 
 
-def build_channel(root: Path, cache: Path, channel: Path, report: Report) -> None:
-    """Fill `channel`, an empty directory, from the repository at `root`.
+def build_channel(stack: Stack, cache: Path, channel: Path, report: Report) -> None:
+    """Fill `channel`, an empty directory, with the packages of `stack`.
 
     `cache` keeps wheels and packages between builds; it may be deleted at any time. `report` is told each package's
     name as it is done. Raises UserError if a source is not what is pinned, or cannot be had or shipped.
     """
     target = running_target()
-    wheels = fetch_wheels(root / "recipe/wheels.txt", cache / "wheels", target)
-    ours = build_barehub(root, cache)
-    wheels[ours.name] = ours
-
-    subdir = channel / PLATFORM
+    wheels = fetch_wheels(stack.wheels, cache / "wheels", target)
+    subdir, noarch = channel / PLATFORM, channel / "noarch"
     subdir.mkdir(parents=True)
-    (channel / "noarch").mkdir()
+    noarch.mkdir()
     for package in build_packages(wheels, target, cache / "packages"):
         os.link(package, subdir / package.name)
         report(package.name)
-    owners(sorted(subdir.glob("*.conda")))
+    for package in build_own_packages(stack, cache, noarch):
+        report(package.name)
+    owners(sorted(channel.glob("*/*.conda")))
     write_index(channel)
+
+
+def build_own_packages(stack: Stack, cache: Path, output: Path) -> Iterator[Path]:
+    """Make the packages of this repository and of the overlays; yield each one's path.
+
+    They are noarch, so that the same files fit the Python and the machine of any channel.
+    """
+    wheel = build_barehub(stack.root, cache)
+    yield build_noarch_package(wheel, running_target(), output, TIMESTAMP, {})
+    for overlay in stack.overlays:
+        yield build_overlay(overlay, str(wheel.version), output, TIMESTAMP)
 
 
 def build_packages(wheels: Mapping[str, Wheel], target: Target, cache: Path) -> Iterator[Path]:
@@ -72,9 +83,8 @@ def build_packages(wheels: Mapping[str, Wheel], target: Target, cache: Path) -> 
     interpreter_key = digest(converter, interpreter_digest())
     todo.append((interpreter_key, build_interpreter, (target,), sys.maxsize))
     for wheel in wheels.values():
-        # An extra of another wheel ends up in this one's dependencies, so all versions are part of the key.
-        versions = " ".join(f"{name}={one.version}" for name, one in sorted(wheels.items()))
-        key = digest(converter, wheel.sha256, target.minor, versions)
+        # The dependencies are part of the key, since an extra of another wheel ends up among them.
+        key = digest(converter, wheel.sha256, target.minor, *conda_metadata(wheel, target, wheels).depends)
         todo.append((key, build_wheel, (wheel, target, dict(wheels)), wheel.path.stat().st_size))
 
     with ProcessPoolExecutor(max_workers=os.cpu_count()) as pool:

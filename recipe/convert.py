@@ -76,6 +76,22 @@ def build_package(
         return assemble(metadata, target, stage, licences, output_dir, timestamp, compression_level)
 
 
+def build_noarch_package(
+    wheel: Wheel, target: Target, output_dir: Path, timestamp: datetime, wheels: Mapping[str, Wheel]
+) -> Path:
+    """The same for a wheel of pure Python as one package for every Python and machine, compiled when it is installed."""
+    metadata = conda_metadata(wheel, target, wheels, noarch=True)
+    with tempfile.TemporaryDirectory() as directory:
+        stage, licences = Path(directory, "stage"), Path(directory, "licences")
+        stage.mkdir()
+        licences.mkdir()
+        stage_wheel(wheel, target, stage)
+        write_record(stage, target.site_packages, wheel.dist_info)
+        (stage / target.site_packages).rename(stage / "site-packages")
+        copy_licences(wheel, licences)
+        return assemble(metadata, None, stage, licences, output_dir, timestamp)
+
+
 def stage_wheel(wheel: Wheel, target: Target, stage: Path) -> None:
     """Unpack the wheel to where its files belong below a prefix, and write its scripts.
 
@@ -205,7 +221,7 @@ def copy_licences(wheel: Wheel, directory: Path) -> None:
 
 def assemble(
     metadata: CondaMetadata,
-    target: Target,
+    target: Target | None,
     stage: Path,
     licences: Path,
     output_dir: Path,
@@ -214,6 +230,7 @@ def assemble(
 ) -> Path:
     """Pack all files in `stage` as NAME-VERSION-BUILD.conda in `output_dir`, all or nothing; return its path.
 
+    Without a target it is a package for every Python and machine, whose modules are in `stage`/site-packages.
     The members are sorted, their time is `timestamp`, uid and gid 0, mode 0644 or 0755. The level is zstd's.
     """
     # files=, since files_dir= leaves out hidden files; detect_prefix=False, since there is none to be found.
@@ -226,11 +243,12 @@ def assemble(
         packed = assemble_package(
             metadata.name,
             metadata.version,
-            target.platform,
+            target.platform if target else "noarch",
             metadata.build,
             directory,
             files=files,
             depends=metadata.depends,
+            noarch=None if target else "python",
             license=metadata.license,
             summary=metadata.summary,
             homepage=metadata.homepage,

@@ -1,35 +1,36 @@
-"""`release.py lock`: chooses versions anew and writes them down.
+"""`release.py lock` where wheels are the source: chooses versions anew and writes them down.
 
-Three files come of it: recipe/wheels.txt with the wheels of the hub environment, environment.lock.yml with the
-environment they make, and the requirements of the tools that build and test it.
+Two files come of it: wheels.txt with the wheels of the hub environment, and environment.lock.yml with the environment
+that they make. Without overlays the requirements of the tools that build and test it are pinned as well.
 """
 
 import hashlib
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import yaml
 from packaging.version import Version
 
 from recipe import pins
-from recipe.metadata import conda_name, conda_version, pypi_name
+from recipe.errors import UserError
+from recipe.metadata import conda_name, conda_version
+from recipe.overlay import Stack
 from recipe.report import say
+from recipe.specs import requirement
 
-NOT_WHEELS = ("python", "barehub")  # the interpreter that runs release.py, and post_install/
 ALONE = ("conda-ship",)  # declares conda, which its `cs` does not need and PyPI does not have
 
 HEADER = """\
-# The hub environment: the version of every package. Written by `python3 release.py lock`; do not edit.
-# The wheels are pinned by sha256 in recipe/wheels.txt, whose own sha256 is
+# The hub environment{overlays}: the version of every package. Written by `python3 release.py lock`; do not edit.
+# The wheels are pinned by sha256 in {wheels}, whose own sha256 is
 #   {wheels_sha256}
 # Python is the interpreter that release.py runs on: CPython {pythons}.
 # Builds and sha256 of the packages made from these are in the copy of this file in each installer.
 """
 
 
-def lock_all(root: Path) -> None:
-    """Write all of the locks. Raises UserError if there is no set of versions that work together."""
+def lock_tools(root: Path) -> None:
+    """Pin what builds and tests barehub."""
     groups = tomllib.loads((root / "pyproject.toml").read_text())["dependency-groups"]
     for group, path in (("tools", root / "recipe/tools.txt"), ("test", root / "tests/requirements.txt")):
         say(f"pinning the {group} group of pyproject.toml")
@@ -37,39 +38,63 @@ def lock_all(root: Path) -> None:
         pinned = pins.pin(wanted, alone=[one for one in groups[group] if one in ALONE])
         path.write_text(pins.render(pinned, f"The `{group}` group of pyproject.toml, for release.py's .venv."))
 
+
+def lock_wheels(stack: Stack, update: Sequence[str] | None) -> None:
+    """Write the stack's lock and wheels.txt. Raises UserError if there is no set of versions that work together.
+
+    `update` names the packages that may move; all others stay as the lock has them. None is every package's chance,
+    but for those of the base below an overlay which the overlays do not name.
+    """
     say("pinning the hub environment")
-    roots = [spec.split()[0] for spec in environment_specs(root / "construct/environment.yml")]
-    pinned = pins.pin([pypi_name(name) for name in roots if name not in NOT_WHEELS])
-    wheels = root / "recipe/wheels.txt"
-    wheels.write_text(pins.render(pinned, "The wheels that the hub environment is made of."))
-    lock = root / "environment.lock.yml"
-    lock.write_text(render(versions_of(pinned, own_version(root)), wheels))
-    say(f"wrote {lock.name} and {wheels.relative_to(root)} with {len(pinned)} wheels; look at: git diff")
+    wanted = [requirement(spec) for spec in stack.specs if spec.split()[0] not in {"python", *stack.own}]
+    held = held_pins(stack, update)
+    try:
+        pinned = pins.pin(wanted, held=held)
+    except UserError as error:
+        if not held:
+            raise
+        raise UserError(str(error), what_else_can_move(stack)) from error
+    stack.wheels.write_text(pins.render(pinned, "The wheels that the hub environment is made of."))
+    stack.lock.write_text(render(stack, pinned))
+    say(f"wrote {stack.lock.name} and {stack.wheels.name} with {len(pinned)} wheels; look at: git diff")
 
 
-def environment_specs(path: Path) -> list[str]:
-    """The loose specs of construct/environment.yml."""
-    return list(yaml.safe_load(path.read_text())["dependencies"])
+def held_pins(stack: Stack, update: Sequence[str] | None) -> dict[str, pins.Pin]:
+    """The pins that stay. Raises UserError for a package to update that is neither locked nor asked for."""
+    named = {spec.split()[0] for spec in stack.specs}
+    if update is None and stack.locked_in:
+        base = pins.read(Stack(stack.root).wheels)
+        on_top = {spec.split()[0] for overlay in stack.overlays for spec in overlay.specs}
+        return {name: pin for name, pin in base.items() if conda_name(name) not in on_top}
+    if not update:
+        return {}
+    if not stack.wheels.exists():
+        raise UserError(f"there is no {stack.wheels} to update", "leave out --update")
+    now = pins.read(stack.wheels)
+    if unknown := sorted(set(update) - named - {conda_name(name) for name in now}):
+        raise UserError(f"{', '.join(unknown)}: not in {stack.lock.name}", "use the names in it")
+    return {name: pin for name, pin in now.items() if conda_name(name) not in update}
 
 
-def own_version(root: Path) -> str:
-    """barehub's version, read without importing it."""
-    for line in (root / "post_install/barehub/__init__.py").read_text().splitlines():
-        if line.startswith("__version__"):
-            return line.split('"')[1]
-    raise AssertionError("post_install/barehub/__init__.py has no __version__")
+def what_else_can_move(stack: Stack) -> str:
+    """The way out where the packages that are held leave no solution."""
+    more = "name more packages after --update"
+    return f"{more}; or in {stack.locked_in.path / 'environment.yml'}, which frees them" if stack.locked_in else more
 
 
-def versions_of(pinned: Mapping[str, pins.Pin], barehub: str) -> dict[str, str]:
-    """Conda name and version of every package that is not python."""
-    versions = {conda_name(name): conda_version(Version(pin.version)) for name, pin in pinned.items()}
-    return dict(sorted({**versions, "barehub": barehub}.items()))
+def versions_of(pinned: Mapping[str, pins.Pin]) -> dict[str, str]:
+    """Conda name and version of every package that is made of a wheel."""
+    return dict(sorted((conda_name(name), conda_version(Version(pin.version))) for name, pin in pinned.items()))
 
 
-def render(versions: Mapping[str, str], wheels: Path) -> str:
+def render(stack: Stack, pinned: Mapping[str, pins.Pin]) -> str:
     """The text of environment.lock.yml: a plain conda environment file."""
-    sha256 = hashlib.sha256(wheels.read_bytes()).hexdigest()
-    header = HEADER.format(wheels_sha256=sha256, pythons=", ".join(pins.PYTHONS))
+    header = HEADER.format(
+        overlays="".join(f" with {overlay.name}" for overlay in stack.overlays),
+        wheels=stack.wheels.relative_to(stack.lock.parent),
+        wheels_sha256=hashlib.sha256(stack.wheels.read_bytes()).hexdigest(),
+        pythons=", ".join(pins.PYTHONS),
+    )
     lines = ["name: barehub", "channels:", "  - ./channel", "dependencies:", "  - python>=3.11"]
-    lines += [f"  - {name}=={version}" for name, version in versions.items()]
+    lines += [f"  - {name}=={version}" for name, version in versions_of(pinned).items()]
     return header + "\n".join(lines) + "\n"

@@ -159,26 +159,34 @@ def conda_constraint(specifier: Specifier) -> str:
     return ("==" if operator == "===" else operator) + spelled
 
 
-def conda_metadata(wheel: Wheel, target: Target, wheels: Mapping[str, Wheel]) -> CondaMetadata:
-    """Name, version and dependencies of the package that is made from `wheel`.
+def conda_metadata(
+    wheel: Wheel, target: Target, wheels: Mapping[str, Wheel], *, noarch: bool = False
+) -> CondaMetadata:
+    """Name, version and dependencies of the package that is made from `wheel`; a noarch one is for any Python it allows.
 
     `wheels` is the whole set by PEP 503 name: the extras of requirements are looked up there. UserError if
     the wheel does not run on the target, or if one whose extra is asked for is not in the set.
 
-    The build string is py311_h0123abc_0 for what belongs to one Python, h0123abc_0 for what has no Python in it. The
-    hash is the wheel's: in a mirror, one file name stands for one content.
+    The build string is py311_h0123abc_0 for what belongs to one Python, pyh0123abc_0 if noarch, h0123abc_0 for what has
+    no Python in it. The hash is the wheel's: in a mirror, one file name stands for one content.
     """
     metadata = wheel.metadata
     urls = {label.casefold(): url for label, url in (metadata.project_urls or {}).items()}
     depends = sorted(set(_dependencies(wheel, target, wheels)))
-    if wheel.has_python:  # then there are .pyc files, which are for one minor version only
+    build = f"h{wheel.sha256[:7]}_0"
+    if noarch:
+        clauses = ",".join(sorted(map(conda_constraint, metadata.requires_python or ()), reverse=True))
+        depends.insert(0, f"python {clauses}".rstrip())
+        build = f"py{build}"
+    elif wheel.has_python:  # then there are .pyc files, which are for one minor version only
         depends.insert(0, target.python_pin)
+        build = "py{}{}_{}".format(*target.release, build)
     if glibc := glibc_floor(wheel, target):
         depends.append("__glibc >={}.{}".format(*glibc))
     return CondaMetadata(
         name=conda_name(wheel.name),
         version=conda_version(wheel.version),
-        build=("py{}{}_".format(*target.release) if wheel.has_python else "") + f"h{wheel.sha256[:7]}_0",
+        build=build,
         depends=tuple(depends),
         license=_license(wheel),
         summary=metadata.summary,

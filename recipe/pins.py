@@ -14,6 +14,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -74,14 +75,23 @@ def pip(*arguments: str | os.PathLike[str]) -> str:
     return done.stdout
 
 
-def resolve(requirements: Iterable[str], python: str, *, dependencies: bool = True) -> dict[str, Pin]:
-    """Let pip choose a wheel for each requirement, and unless told otherwise for what these depend on."""
-    report = pip(
-        *("install", "--quiet", "--dry-run", "--ignore-installed", "--report=-", "--target=unused"),
-        *wheel_platform_options(python),
-        *(() if dependencies else ("--no-deps",)),
-        *requirements,
-    )
+def resolve(
+    requirements: Iterable[str], python: str, *, dependencies: bool = True, held: Mapping[str, Pin] | None = None
+) -> dict[str, Pin]:
+    """Let pip choose a wheel for each requirement, and unless told otherwise for what these depend on.
+
+    Of the distributions in `held` it can choose these versions only.
+    """
+    with tempfile.NamedTemporaryFile("w", suffix=".txt") as constraints:
+        constraints.writelines(f"{name}=={pin.version}\n" for name, pin in (held or {}).items())
+        constraints.flush()
+        report = pip(
+            *("install", "--quiet", "--dry-run", "--ignore-installed", "--report=-", "--target=unused"),
+            *wheel_platform_options(python),
+            *(() if dependencies else ("--no-deps",)),
+            f"--constraint={constraints.name}",
+            *requirements,
+        )
     return {
         canonicalize_name(item["metadata"]["name"]): Pin(
             version=item["metadata"]["version"],
@@ -108,15 +118,18 @@ def missing_for(python: str, pins: Mapping[str, Pin]) -> list[str]:
     ]
 
 
-def pin(requirements: Sequence[str], *, alone: Sequence[str] = ()) -> dict[str, Pin]:
+def pin(
+    requirements: Sequence[str], *, alone: Sequence[str] = (), held: Mapping[str, Pin] | None = None
+) -> dict[str, Pin]:
     """Pin `requirements` and all they depend on, and the distributions `alone` without their dependencies.
 
+    What is in `held`, as far as it is needed, stays as it is.
     Returns the pins by PEP 503 name, sorted; each holds the sha256 of the wheel that every Python in PYTHONS takes.
     Raises UserError if one of these Pythons has no wheel of the chosen version.
     """
     wanted = list(requirements)
     while True:
-        pins = resolve(wanted, PYTHONS[0])
+        pins = resolve(wanted, PYTHONS[0], held=held)
         missing = sorted({text for python in PYTHONS for text in missing_for(python, pins)})
         if not missing:
             break
@@ -127,6 +140,8 @@ def pin(requirements: Sequence[str], *, alone: Sequence[str] = ()) -> dict[str, 
     for python in PYTHONS[1:]:
         for name, other in resolve(exact, python, dependencies=False).items():
             pins[name].sha256 |= other.sha256
+    for name in pins.keys() & (held or {}).keys():  # more wheels of a version may have been published since
+        pins[name].sha256 = held[name].sha256
     return dict(sorted(pins.items()))
 
 

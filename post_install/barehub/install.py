@@ -319,14 +319,15 @@ def last_words(
 ) -> None:
     """What an administrator wants to know next."""
     url = endpoints.public.replace("127.0.0.1", socket.gethostname(), 1)
+    what = f"{layout.distribution(layout.active)} {layout.active}"
     say("")
     if running:
-        say(f"barehub {layout.active} is running at {url}")
+        say(f"{what} is running at {url}")
     elif systemd.systemd_runs(layout):
-        say(f"barehub {layout.active} is installed; it was not started")
+        say(f"{what} is installed; it was not started")
         say(f"  start   systemctl start {settings.target}")
     else:
-        say(f"barehub {layout.active} is installed; nothing was started, since systemd or root is missing here")
+        say(f"{what} is installed; nothing was started, since systemd or root is missing here")
         say(f"  start   {layout.hub}/bin/barehub run      in the foreground, then it answers at {url}")
     if previous is None:
         say("  log in  nobody can, before an authenticator allows somebody: for instance")

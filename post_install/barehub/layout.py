@@ -1,5 +1,6 @@
 """Every path that barehub owns, in one place."""
 
+import json
 import os
 import sys
 from dataclasses import dataclass, field
@@ -49,6 +50,10 @@ class Layout:
     def receipt(self, label: str) -> Path:
         """release.json of a complete release; written as the last step of installing it."""
         return self.release(label) / "share/barehub/release.json"
+
+    def distribution(self, label: str) -> str:
+        """What a complete release calls itself: barehub, or the name that its builder gave it."""
+        return str(json.loads(self.receipt(label).read_text()).get("name", "barehub"))
 
     @property
     def hub(self) -> Path:

@@ -1,0 +1,159 @@
+"""An overlay: a folder that makes a distribution of barehub with opinions. It becomes a conda package of its own.
+
+    environment.yml         more specs, or tighter ones; conda-forge's names
+    environment.lock.yml    written by `release.py lock --overlay DIR`, with wheels.txt where wheels are the source
+    jupyterhub_config.d/    *.py, part of the release's configuration
+    examples/               for administrators to copy
+    python/                 modules for the configuration to import
+    share/                  anything else, below the prefix's share/
+
+Nothing of it is required; other files, a README for instance, stay where they are. Overlays stack: where two bring the
+same file, the later one's counts. A stack is solved as a whole, so that its lock is one, and lies in the last overlay
+that brings specs.
+"""
+
+import hashlib
+import re
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path, PurePosixPath
+
+from recipe.convert import assemble
+from recipe.errors import UserError
+from recipe.metadata import CondaMetadata
+from recipe.specs import environment_specs, merge_specs
+
+# Folder of an overlay: where its files go in a noarch package (site-packages is moved to the Python's own).
+PLACES = {
+    "jupyterhub_config.d": PurePosixPath("share/barehub/jupyterhub_config.d"),
+    "examples": PurePosixPath("share/barehub/examples"),
+    "python": PurePosixPath("site-packages"),
+    "share": PurePosixPath("share"),
+}
+
+
+@dataclass(frozen=True)
+class Overlay:
+    """One overlay. files: what it brings to a prefix, by its place there. specs: as in its environment.yml."""
+
+    name: str
+    path: Path
+    specs: tuple[str, ...]
+    files: dict[PurePosixPath, Path]
+
+    @property
+    def package(self) -> str:
+        return f"barehub-overlay-{self.name}"
+
+    @property
+    def brings_specs(self) -> bool:
+        """Whether there is an environment.yml, though it may ask for nothing."""
+        return (self.path / "environment.yml").exists()
+
+
+def read_overlays(paths: Sequence[Path]) -> list[Overlay]:
+    """Read a stack of overlays, the first one lowest. A file that a later one replaces is left out.
+
+    Raises UserError for what is no overlay, or two of one name.
+    """
+    overlays: list[Overlay] = []
+    taken: set[PurePosixPath] = set()
+    for path in reversed(paths):
+        overlay = read_overlay(path)
+        if overlay.name in {other.name for other in overlays}:
+            raise UserError(f"there are two overlays named {overlay.name}", "rename one of the folders")
+        kept = {place: source for place, source in overlay.files.items() if place not in taken}
+        taken |= overlay.files.keys()
+        overlays.insert(0, Overlay(overlay.name, overlay.path, overlay.specs, kept))
+    return overlays
+
+
+def read_overlay(path: Path) -> Overlay:
+    """Read one overlay. Raises UserError for what is none."""
+    path = path.resolve()
+    if not path.is_dir():
+        raise UserError(f"{path} is not a directory", "name an overlay's folder")
+    if not re.fullmatch(r"[a-z][a-z0-9-]*", path.name):
+        raise UserError(f"an overlay cannot be named {path.name}", "rename the folder: a-z 0-9 -, a letter first")
+    environment = path / "environment.yml"
+    specs = tuple(environment_specs(environment)) if environment.exists() else ()
+    files = {
+        place / source.relative_to(path / folder).as_posix(): source
+        for folder, place in PLACES.items()
+        for source in sorted((path / folder).rglob("*"))
+        if source.is_file() and "__pycache__" not in source.parts
+    }
+    if not environment.exists() and not files:
+        raise UserError(f"{path} brings nothing", f"an overlay has environment.yml or one of {', '.join(PLACES)}")
+    return Overlay(path.name, path, specs, files)
+
+
+@dataclass(frozen=True)
+class Stack:
+    """What a release is made of: the repository at `root`, and overlays on top of it, the first one lowest."""
+
+    root: Path
+    overlays: tuple[Overlay, ...] = ()
+
+    @classmethod
+    def of(cls, root: Path, overlays: Sequence[Path] = ()) -> "Stack":
+        """The stack of overlays in these folders. Raises UserError as `read_overlays` does."""
+        return cls(root, tuple(read_overlays(overlays)))
+
+    @property
+    def specs(self) -> list[str]:
+        """What the environment is asked to hold, one spec for each name; the overlays' own packages among it."""
+        base = environment_specs(self.root / "construct/environment.yml")
+        on_top = [spec for overlay in self.overlays for spec in (*overlay.specs, overlay.package)]
+        return merge_specs([*base, *on_top])
+
+    @property
+    def own(self) -> set[str]:
+        """The packages that are made of what is here, and so are in no lock: a commit pins them."""
+        return {"barehub", *(overlay.package for overlay in self.overlays)}
+
+    @property
+    def locked_in(self) -> Overlay | None:
+        """The overlay that holds the lock of the whole stack; None where that is the repository's."""
+        return next((overlay for overlay in reversed(self.overlays) if overlay.brings_specs), None)
+
+    @property
+    def lock(self) -> Path:
+        return (self.locked_in.path if self.locked_in else self.root) / "environment.lock.yml"
+
+    @property
+    def wheels(self) -> Path:
+        """The pinned wheels of the lock's packages."""
+        return self.locked_in.path / "wheels.txt" if self.locked_in else self.root / "recipe/wheels.txt"
+
+
+def build_overlay(overlay: Overlay, version: str, output: Path, timestamp: datetime) -> Path:
+    """Make the overlay's package in `output` and return its path. It depends on barehub and on the overlay's specs.
+
+    Its build string is a hash of all it holds: in a mirror, one file name stands for one content.
+    """
+    depends = ("python >=3.11", "barehub", *overlay.specs)
+    content = hashlib.sha256("\0".join(depends).encode())
+    with tempfile.TemporaryDirectory() as directory:
+        stage, licences = Path(directory, "stage"), Path(directory, "licences")
+        stage.mkdir()
+        licences.mkdir()
+        for text in overlay.path.glob("LICEN[CS]E*"):
+            shutil.copyfile(text, licences / text.name)
+        for place, source in sorted(overlay.files.items()):
+            target = stage / place
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, target)
+            target.chmod(0o755 if source.stat().st_mode & 0o100 else 0o644)
+            content.update(f"\0{place} {target.stat().st_mode:o} ".encode() + source.read_bytes())
+        metadata = CondaMetadata(
+            name=overlay.package,
+            version=version,
+            build=f"pyh{content.hexdigest()[:7]}_0",
+            depends=depends,
+            summary=f"The overlay {overlay.name} of barehub",
+        )
+        return assemble(metadata, None, stage, licences, output, timestamp)
