@@ -77,6 +77,8 @@ def parse(words):
     command.set_defaults(command=test)
 
     known = {*commands.choices, "-h", "--help"}
+    if words[:1] == ["test"] and not {"-h", "--help"} & set(words):  # argparse would take pytest's options for its own
+        return argparse.Namespace(command=test, pytest=words[1:])
     return parser.parse_args(words if words and words[0] in known else ["build", *words])
 
 
