@@ -9,6 +9,7 @@ from typing import Never
 import pytest
 from selenium.webdriver import Chrome
 
+from construct.build import build_release
 from recipe.errors import UserError
 from tests import rootfs
 from tests.browser import chromium
@@ -63,8 +64,10 @@ def installer() -> Path:
 
 
 @pytest.fixture(scope="session")
-def older() -> Path:
-    return Path(os.environ["BAREHUB_OLDER"])
+def older(installer: Path) -> Path:
+    """An installer of the same code with JupyterHub 5 and its schema, by a lock of its own."""
+    root = Path(__file__).parents[1]
+    return build_release(root, "2026.10.24", installer.parent, overlays=[root / "tests/overlays/jupyterhub-5"])
 
 
 @pytest.fixture(scope="module")

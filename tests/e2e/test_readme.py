@@ -19,12 +19,19 @@ def commands(part: str) -> list[str]:
     return [line.strip() for line in re.findall(r"^    (\S.*)$", text, re.MULTILINE) if "->" not in line]
 
 
-def test_an_administrators_commands_work_in_the_order_of_the_readme(machine: Machine, installer: Path) -> None:
-    machine.copy_in(installer, f"/mnt/{installer.name}")
-    written = re.search(r"barehub-[\d.]+-Linux-x86_64\.sh", README)[0]
+def test_an_administrators_commands_work_in_the_order_of_the_readme(
+    machine: Machine, older: Path, installer: Path
+) -> None:
+    """The first release that the README names is the older one here, the second one this one."""
+    written = dict.fromkeys(re.findall(r"barehub-(\d{4}\.\d\d\.\d\d)-Linux", README))
+    real = dict(zip(written, (one.name.split("-")[1] for one in (older, installer)), strict=True))
+    for one in (older, installer):
+        machine.copy_in(one, f"/mnt/{one.name}")
     for command in commands("For administrators"):
         line = command.removeprefix("sudo ")  # the machine's shell is root's already
-        line = line.replace(written, installer.name).replace("--extract DIR", "--extract /mnt/unpacked")
+        line = re.sub("|".join(real), lambda match: real[match[0]], line).replace(
+            "--extract DIR", "--extract /mnt/unpacked"
+        )
         answered = f"cd /mnt && yes | {{ {line}\n}}"
         if "status" in line:  # what was restarted just before needs a moment
             machine.eventually("sh", "-euc", answered)
