@@ -176,6 +176,7 @@ def test_an_upgrade_waits_for_a_server_that_is_just_starting_and_nobody_stops_wo
     assert trouble == []
     assert f"backed up the database to {STATE}/backups/jupyterhub-{old}.sqlite" in output
     assert f"added to {old} by hand and not in {new}: site-spawner 1.2 (pip)" in output
+    assert "removing" not in output
     assert re.search(rf"back +{BAREHUB} rollback +to {old}", output)
 
     assert version(old_hub).startswith("6.")
@@ -275,9 +276,6 @@ def test_releases_and_backups_beyond_the_kept_ones_are_removed(
     old_hub: Machine, kernel: Kernel, labels: tuple[str, str]
 ) -> None:
     old, new = labels
-    assert f"removing release {old}" not in old_hub.succeed("sh", "/mnt/newer.sh", "-b", "-u")
-    assert old_hub.succeed("ls", "/opt/barehub/releases").split() == [old, new]
-    old_hub.succeed(BAREHUB, "rollback", "-y", old)
     output = old_hub.succeed("sh", "/mnt/newer.sh", "-b", "-u", "--keep", "1", "--proxy-user", "nobody")
     assert "--proxy-user was www-data and is nobody now" in output
     assert f"removing release {old}" in output
