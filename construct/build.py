@@ -33,8 +33,8 @@ def build_release(
 ) -> Path:
     """Build the installer and what goes with it into `output`; return its path.
 
-    `overlays` are folders, the first one lowest; `name` is the distribution's. Nothing appears in `output` before all of
-    it is done. Raises UserError for what the person can mend.
+    `overlays` are folders, the first one lowest; `name` is the distribution's. Nothing appears in `output` before all
+    of it is done. Raises UserError for what the person can mend.
     """
     began = time.monotonic()
     if not re.fullmatch(r"[a-z][a-z0-9-]*", name):

@@ -2,8 +2,8 @@
 
     recipe/wheels.txt --pip--> wheels --convert--> linux-64/*.conda --index--> repodata.json
 
-A package depends on its source, the converter, the Python minor and what it says it needs. It is cached under a key made
-of these, so a build that changes none of them compresses nothing.
+A package depends on its source, the converter, the Python minor and what it says it needs. It is cached under a key
+made of these, so a build that changes none of them compresses nothing.
 """
 
 import asyncio
@@ -131,7 +131,7 @@ def build_interpreter(target: Target, output: Path) -> Path:
         metadata = CondaMetadata(
             name="python",
             version=target.python,
-            build=f"h{interpreter_digest()[:7]}_0",
+            build="",
             depends=("__glibc >={}.{}".format(*newest_glibc(stage.rglob("*"))),),
             license="Python-2.0",
             summary="CPython, with the shared libraries it needs",

@@ -79,7 +79,7 @@ def build_package(
 def build_noarch_package(
     wheel: Wheel, target: Target, output_dir: Path, timestamp: datetime, wheels: Mapping[str, Wheel]
 ) -> Path:
-    """The same for a wheel of pure Python as one package for every Python and machine, compiled when it is installed."""
+    """The same for a wheel of pure Python, as one package for every Python and machine, compiled on the target."""
     metadata = conda_metadata(wheel, target, wheels, noarch=True)
     with tempfile.TemporaryDirectory() as directory:
         stage, licences = Path(directory, "stage"), Path(directory, "licences")
@@ -230,9 +230,11 @@ def assemble(
 ) -> Path:
     """Pack all files in `stage` as NAME-VERSION-BUILD.conda in `output_dir`, all or nothing; return its path.
 
-    Without a target it is a package for every Python and machine, whose modules are in `stage`/site-packages.
+    Without a target it is a package for every Python and machine, whose modules are in `stage`/site-packages. BUILD is
+    the metadata's with a hash of all that the package holds: in a mirror, one file name stands for one content.
     The members are sorted, their time is `timestamp`, uid and gid 0, mode 0644 or 0755. The level is zstd's.
     """
+    build = f"{metadata.build}h{content_digest(metadata, stage)[:7]}_0"
     # files=, since files_dir= leaves out hidden files; detect_prefix=False, since there is none to be found.
     files = [
         FileEntry.from_paths(path, path.relative_to(stage))
@@ -244,7 +246,7 @@ def assemble(
             metadata.name,
             metadata.version,
             target.platform if target else "noarch",
-            metadata.build,
+            build,
             directory,
             files=files,
             depends=metadata.depends,
@@ -258,6 +260,18 @@ def assemble(
             detect_prefix=False,
         ).path
         return packed.replace(output_dir / packed.name)
+
+
+def content_digest(metadata: CondaMetadata, stage: Path) -> str:
+    """A hash of a package's metadata and of the names, modes and contents of its files."""
+    digest = hashlib.sha256(repr(metadata).encode())
+    for path in sorted(stage.rglob("*")):
+        if path.is_symlink():
+            digest.update(f"\0{path.relative_to(stage)} -> {path.readlink()}".encode())
+        elif path.is_file():
+            digest.update(f"\0{path.relative_to(stage)} {path.stat().st_mode & 0o111 != 0}\0".encode())
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def owners(packages: Iterable[Path]) -> dict[str, Path]:

@@ -109,7 +109,7 @@ class Target:
 
 @dataclass(frozen=True)
 class CondaMetadata:
-    """What a conda package says of itself."""
+    """What a conda package says of itself. build: what its build string begins with; a hash of the content follows."""
 
     name: str
     version: str
@@ -162,25 +162,24 @@ def conda_constraint(specifier: Specifier) -> str:
 def conda_metadata(
     wheel: Wheel, target: Target, wheels: Mapping[str, Wheel], *, noarch: bool = False
 ) -> CondaMetadata:
-    """Name, version and dependencies of the package that is made from `wheel`; a noarch one is for any Python it allows.
+    """Name, version and dependencies of the package made from `wheel`; a noarch one is for any Python it allows.
 
     `wheels` is the whole set by PEP 503 name: the extras of requirements are looked up there. UserError if
     the wheel does not run on the target, or if one whose extra is asked for is not in the set.
 
-    The build string is py311_h0123abc_0 for what belongs to one Python, pyh0123abc_0 if noarch, h0123abc_0 for what has
-    no Python in it. The hash is the wheel's: in a mirror, one file name stands for one content.
+    The build string begins with py311_ for what belongs to one Python, py if noarch.
     """
     metadata = wheel.metadata
     urls = {label.casefold(): url for label, url in (metadata.project_urls or {}).items()}
     depends = sorted(set(_dependencies(wheel, target, wheels)))
-    build = f"h{wheel.sha256[:7]}_0"
+    build = ""
     if noarch:
         clauses = ",".join(sorted(map(conda_constraint, metadata.requires_python or ()), reverse=True))
         depends.insert(0, f"python {clauses}".rstrip())
-        build = f"py{build}"
+        build = "py"
     elif wheel.has_python:  # then there are .pyc files, which are for one minor version only
         depends.insert(0, target.python_pin)
-        build = "py{}{}_{}".format(*target.release, build)
+        build = "py{}{}_".format(*target.release)
     if glibc := glibc_floor(wheel, target):
         depends.append("__glibc >={}.{}".format(*glibc))
     return CondaMetadata(

@@ -12,7 +12,6 @@ same file, the later one's counts. A stack is solved as a whole, so that its loc
 that brings specs.
 """
 
-import hashlib
 import re
 import shutil
 import tempfile
@@ -131,12 +130,7 @@ class Stack:
 
 
 def build_overlay(overlay: Overlay, version: str, output: Path, timestamp: datetime) -> Path:
-    """Make the overlay's package in `output` and return its path. It depends on barehub and on the overlay's specs.
-
-    Its build string is a hash of all it holds: in a mirror, one file name stands for one content.
-    """
-    depends = ("python >=3.11", "barehub", *overlay.specs)
-    content = hashlib.sha256("\0".join(depends).encode())
+    """Make the overlay's package in `output` and return its path. It depends on barehub and on the overlay's specs."""
     with tempfile.TemporaryDirectory() as directory:
         stage, licences = Path(directory, "stage"), Path(directory, "licences")
         stage.mkdir()
@@ -148,12 +142,11 @@ def build_overlay(overlay: Overlay, version: str, output: Path, timestamp: datet
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, target)
             target.chmod(0o755 if source.stat().st_mode & 0o100 else 0o644)
-            content.update(f"\0{place} {target.stat().st_mode:o} ".encode() + source.read_bytes())
         metadata = CondaMetadata(
             name=overlay.package,
             version=version,
-            build=f"pyh{content.hexdigest()[:7]}_0",
-            depends=depends,
+            build="py",
+            depends=("python >=3.11", "barehub", *overlay.specs),
             summary=f"The overlay {overlay.name} of barehub",
         )
         return assemble(metadata, None, stage, licences, output, timestamp)

