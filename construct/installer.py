@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 
-from recipe.channel import file_sha256
+from recipe.files import file_sha256
 
 HEADER = Path(__file__).with_name("header.sh")
 HEADER_BYTES = 32 * 1024  # so that `tail -c +32769` gets the tar out of any release

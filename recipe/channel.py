@@ -26,6 +26,7 @@ from recipe import pins
 from recipe.convert import assemble, build_noarch_package, build_package, compile_sources, owners
 from recipe.elf import newest_glibc
 from recipe.errors import UserError
+from recipe.files import file_sha256
 from recipe.interpreter import interpreter_files, stage_interpreter
 from recipe.metadata import CondaMetadata, Target, conda_metadata
 from recipe.overlay import Stack, build_overlay
@@ -222,8 +223,3 @@ def converter_digest() -> str:
 
 def digest(*parts: str) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
-
-
-def file_sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,196 @@
+"""What is in a release, read from its installer, from an unpacked one, or from a lock.
+
+Standard library only, so that `release.py verify` and `diff` need no network and nothing installed.
+"""
+
+import hashlib
+import json
+import re
+import tarfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from construct.installer import HEADER_BYTES
+from recipe.errors import UserError
+
+LOCK = "environment.lock.yml"
+LOCKED = re.compile(
+    r'"?([a-z0-9_][a-z0-9._-]*)(==|>=|=)([^\[\]=",\s]+)(?:\[build=([^,\]]+),sha256=([0-9a-f]{64})\])?"?'
+)
+TEXTS = ("SHA256SUMS", LOCK, "packages.txt", "release.json", "sbom.cdx.json")
+COPY_AGAIN = "copy it here again from where it was published, with its .sha256"
+
+
+@dataclass(frozen=True)
+class Package:
+    """A line of a lock; `build` and `sha256` are None in one that pins versions only."""
+
+    name: str
+    version: str
+    build: str | None = None
+    sha256: str | None = None
+
+    @property
+    def file_name(self) -> str:
+        """The archive's name, where the lock says the build."""
+        return f"{self.name}-{self.version}-{self.build}.conda"
+
+
+@dataclass(frozen=True)
+class Member:
+    """A file of the payload, as it really is."""
+
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Contents:
+    """A release's files, unpacked or not: each one's size and hash by path, and the text of those that describe it."""
+
+    path: Path
+    members: Mapping[str, Member]
+    texts: Mapping[str, str]
+
+    def text(self, name: str) -> str:
+        """One of TEXTS, or a repodata.json. Raises UserError if the release has none."""
+        if name not in self.texts:
+            raise UserError(f"{self.path} has no {name}", COPY_AGAIN)
+        return self.texts[name]
+
+    def document(self, name: str) -> dict[str, Any]:
+        """The same for JSON. Raises UserError if it is none."""
+        try:
+            found = json.loads(self.text(name))
+        except ValueError as error:
+            raise UserError(f"{name} in {self.path} is not JSON: {error}", COPY_AGAIN) from error
+        if not isinstance(found, dict):
+            raise UserError(f"{name} in {self.path} is not a JSON object", COPY_AGAIN)
+        return found
+
+    @property
+    def release(self) -> dict[str, Any]:
+        return self.document("release.json")
+
+    @property
+    def lock(self) -> dict[str, Package]:
+        return parse_lock(self.text(LOCK), f"{LOCK} in {self.path}")
+
+    @property
+    def archives(self) -> dict[str, Member]:
+        """The packages of the channel, by `subdir/file name`."""
+        return {
+            name.removeprefix("channel/"): member
+            for name, member in self.members.items()
+            if name.startswith("channel/") and name.endswith(".conda")
+        }
+
+
+def parse_lock(text: str, where: str) -> dict[str, Package]:
+    """The packages of a lock by name, whichever of its forms it has. Raises UserError for anything else."""
+    packages: dict[str, Package] = {}
+    _, found, dependencies = text.partition("\ndependencies:\n")
+    if not found:
+        raise UserError(f"{where} is not a lock", "name an environment.lock.yml")
+    for line in dependencies.splitlines():
+        item = line.strip()
+        if not item or item.startswith("#"):
+            continue
+        match = LOCKED.fullmatch(item.removeprefix("- ").strip())
+        if not item.startswith("- ") or not match:
+            raise UserError(f"{where}: not a locked package: {item}", "name an environment.lock.yml")
+        if match[1] in packages:
+            raise UserError(f"{where} locks {match[1]} twice", "python3 release.py lock")
+        version = match[3] if match[2] != ">=" else f">={match[3]}"
+        packages[match[1]] = Package(match[1], version, match[4], match[5])
+    return packages
+
+
+def read_lock_file(path: Path) -> dict[str, Package]:
+    try:
+        return parse_lock(path.read_text(), str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read {path}: {error}", "name an environment.lock.yml") from error
+
+
+def read_installer(path: Path) -> Contents:
+    """What an installer holds. Raises UserError if it is none, is cut off, or is not what its header says."""
+    with open_file(path) as file:
+        size, sha256 = read_header(path, file)
+        actual = path.stat().st_size
+        if actual != size:
+            raise UserError(f"{path} is damaged: it has {actual} bytes instead of {size}", COPY_AGAIN)
+        file.seek(HEADER_BYTES)
+        if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
+            raise UserError(f"{path} is damaged: its payload is not what its header says", COPY_AGAIN)
+        file.seek(HEADER_BYTES)
+        members: dict[str, Member] = {}
+        texts: dict[str, str] = {}
+        try:
+            for name, content in tar_members(path, file):
+                take(name, content, members, texts)
+        except tarfile.TarError as error:
+            raise UserError(f"the payload of {path} is not a tar: {error}", COPY_AGAIN) from error
+    return Contents(path, members, texts)
+
+
+def open_file(path: Path) -> IO[bytes]:
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}", "name an installer, a .sh file") from error
+
+
+def read_header(path: Path, file: IO[bytes]) -> tuple[int, str]:
+    """The size of the whole file and the sha256 of its payload, as the header of construct/header.sh gives them."""
+    header = file.read(HEADER_BYTES)
+    size = re.search(rb"\n\s*file_bytes=([0-9]+) ", header)
+    sha256 = re.search(rb"sha256sum \| cut .*= ([0-9a-f]{64}) \]", header)
+    if not header.startswith(b"#!/bin/sh\n") or not size or not sha256:
+        raise UserError(f"{path} is not an installer that release.py made, or its beginning is damaged", COPY_AGAIN)
+    return int(size[1]), sha256[1].decode()
+
+
+def tar_members(path: Path, file: IO[bytes]) -> Iterator[tuple[str, IO[bytes]]]:
+    """Each file of the tar. Raises UserError for one that would land somewhere else, or is no file."""
+    seen = set()
+    with tarfile.open(fileobj=file, mode="r:") as tar:
+        for member in tar:
+            if member.isdir():
+                continue
+            name = member.name
+            content = tar.extractfile(member) if member.isreg() else None
+            if content is None or name.startswith("/") or ".." in name.split("/") or name in seen:
+                raise UserError(f"{path} holds a member that no release has: {name}", "do not use this file")
+            seen.add(name)
+            yield name, content
+
+
+def read_directory(path: Path) -> Contents:
+    """What an unpacked installer holds (`sh X.sh --extract DIR`). Raises UserError if it is none."""
+    if not (path / "release.json").is_file():
+        raise UserError(f"{path} is not an unpacked release", "name an installer, or what --extract has made of one")
+    members: dict[str, Member] = {}
+    texts: dict[str, str] = {}
+    for one in sorted(path.rglob("*")):
+        if one.is_file():
+            with one.open("rb") as content:
+                take(one.relative_to(path).as_posix(), content, members, texts)
+    return Contents(path, members, texts)
+
+
+def take(name: str, content: IO[bytes], members: dict[str, Member], texts: dict[str, str]) -> None:
+    """Note a file's size and hash, and the text of one that describes the release."""
+    if name in TEXTS or name.endswith("/repodata.json"):
+        data = content.read()
+        texts[name] = data.decode(errors="replace")
+        members[name] = Member(len(data), hashlib.sha256(data).hexdigest())
+        return
+    sha256 = hashlib.sha256()
+    size = 0
+    while block := content.read(1 << 20):
+        sha256.update(block)
+        size += len(block)
+    members[name] = Member(size, sha256.hexdigest())

@@ -1,0 +1,198 @@
+"""`release.py verify`: is an installer what it says, and what was published? Offline, and installing nothing.
+
+Standard library only: an admin runs this on the air-gapped side, from a checkout, with any Python >= 3.11.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from construct.contents import LOCK, Contents, read_directory, read_installer
+from recipe.errors import UserError
+from recipe.files import file_sha256
+
+SUMS = "SHA256SUMS"
+
+
+def verify(target: Path, channel: Path | None) -> None:
+    """Check an installer, or what --extract has made of one, and print what is in it.
+
+    `channel` is a mirror or a channel that is to hold each of its packages, too. Raises UserError naming all that is
+    wrong.
+    """
+    contents = read_directory(target) if target.is_dir() else read_installer(target)
+    problems: list[str] = []
+    notes = []
+    if not target.is_dir():
+        notes.append(check_beside(target, problems))
+    problems += [
+        *check_sums(contents),
+        *check_release(contents),
+        *check_lock(contents),
+        *check_index(contents),
+        *check_sbom(contents),
+    ]
+    if channel:
+        problems += check_channel(contents, channel)
+    if problems:
+        raise UserError(
+            f"{target} is not to be trusted:\n" + "\n".join(f"  {problem}" for problem in problems),
+            "copy it here again; if that changes nothing, get it from where it was published",
+        )
+    print_contents(contents)
+    for note in notes:
+        print(note)
+    if channel:
+        print(f"{channel} holds all of these packages, each with the locked sha256")
+
+
+def check_beside(path: Path, problems: list[str]) -> str:
+    """Hold an installer against the checksums that lie beside it; return what there is to say of that."""
+    sha256 = file_sha256(path)
+    sums = [one for one in (path.with_name(f"{path.name}.sha256"), path.with_name(SUMS)) if one.is_file()]
+    for one in sums:
+        wanted = read_sums(one.read_text(errors="replace")).get(path.name)
+        if wanted is None:
+            problems.append(f"{one.name} says nothing about {path.name}")
+        elif wanted != sha256:
+            problems.append(f"{path.name} has the sha256 {sha256}, {one.name} says {wanted}")
+    stem = path.name.removesuffix(".sh")
+    for name in (f"{stem}.packages.txt", f"{stem}.cdx.json"):
+        beside = path.with_name(name)
+        listed = read_sums(path.with_name(SUMS).read_text(errors="replace")) if path.with_name(SUMS).is_file() else {}
+        if beside.is_file() and name in listed and listed[name] != file_sha256(beside):
+            problems.append(f"{name} is not what {SUMS} says")
+    if not sums:
+        return f"sha256 {sha256}; there is no {path.name}.sha256 beside it to compare that with"
+    return f"sha256 {sha256}, as {' and '.join(one.name for one in sums)} beside it say{'s' if len(sums) == 1 else ''}"
+
+
+def read_sums(text: str) -> dict[str, str]:
+    """sha256 by file name, of lines in the format of sha256sum(1)."""
+    return {match[2]: match[1] for match in re.finditer(r"^([0-9a-f]{64}) [ *](.+)$", text, re.MULTILINE)}
+
+
+def check_sums(contents: Contents) -> Iterator[str]:
+    """SHA256SUMS names each file, and each one is what it says."""
+    sums = read_sums(contents.text(SUMS))
+    members = {name: member.sha256 for name, member in contents.members.items() if name != SUMS}
+    yield from differences(members, sums, SUMS)
+
+
+def check_release(contents: Contents) -> Iterator[str]:
+    """release.json names each file but the two that are written after it, and the lock."""
+    release = contents.release
+    try:
+        listed = {file["path"]: (file["size"], file["sha256"]) for file in release["files"]}
+        named = (release["name"], release["version"])
+        lock_sha256 = release["lock_sha256"]
+    except (KeyError, TypeError) as error:
+        yield f"release.json lacks {error}"
+        return
+    members = {
+        name: (member.size, member.sha256)
+        for name, member in contents.members.items()
+        if name not in (SUMS, "release.json")
+    }
+    yield from differences(members, listed, "release.json")
+    if lock_sha256 != contents.members[LOCK].sha256:
+        yield f"release.json was made with another {LOCK}"
+    if contents.path.suffix == ".sh" and not contents.path.name.startswith("-".join(named)):
+        yield f"it is {named[0]} {named[1]}, which its file name does not say"
+
+
+def check_lock(contents: Contents) -> Iterator[str]:
+    """The channel holds each locked package with the locked sha256, and nothing else."""
+    locked = {}
+    for package in contents.lock.values():
+        if package.sha256:
+            locked[package.file_name] = package.sha256
+        else:
+            yield f"{LOCK} says no build and sha256 of {package.name}"
+    found = {name.partition("/")[2]: member.sha256 for name, member in contents.archives.items()}
+    yield from differences(found, locked, LOCK)
+
+
+def check_index(contents: Contents) -> Iterator[str]:
+    """The channel's repodata.json files say the same."""
+    indexed = {}
+    for name in contents.texts:
+        if name.startswith("channel/") and name.endswith("/repodata.json"):
+            for file_name, record in (contents.document(name).get("packages.conda") or {}).items():
+                subdir = name.split("/")[1]
+                indexed[f"{subdir}/{file_name}"] = (record.get("size"), record.get("sha256"))
+    found = {name: (member.size, member.sha256) for name, member in contents.archives.items()}
+    yield from differences(found, indexed, "repodata.json")
+
+
+def check_sbom(contents: Contents) -> Iterator[str]:
+    """The SBOM is of this release, and lists what is locked."""
+    sbom = contents.document("sbom.cdx.json")
+    try:
+        about = sbom["metadata"]["component"]
+        listed = {
+            f"{one['name']} {one['version']}": next(
+                (h["content"] for h in one["hashes"] if h["alg"] == "SHA-256"), None
+            )
+            for one in sbom["components"]
+        }
+        of = (about["name"], about["version"])
+    except (KeyError, TypeError) as error:
+        yield f"sbom.cdx.json lacks {error}"
+        return
+    if of != (contents.release.get("name"), contents.release.get("version")):
+        yield f"sbom.cdx.json is of {' '.join(map(str, of))}"
+    locked = {f"{one.name} {one.version}": one.sha256 for one in contents.lock.values()}
+    yield from differences(locked, listed, "sbom.cdx.json")
+
+
+def check_channel(contents: Contents, directory: Path) -> Iterator[str]:
+    """A mirror, or an unpacked release's channel, holds and lists each package that this release locks."""
+    root = directory / "channel" if (directory / "channel").is_dir() else directory
+    indexed = {}
+    for path in sorted(root.glob("*/repodata.json")):
+        try:
+            packages = json.loads(path.read_text()).get("packages.conda") or {}
+        except ValueError:
+            yield f"{path} is not JSON"
+            continue
+        indexed |= {f"{path.parent.name}/{name}": record.get("sha256") for name, record in packages.items()}
+    if not indexed:
+        raise UserError(f"{directory} is not a conda channel", "name a mirror, or a directory that --extract has made")
+    for name, member in contents.archives.items():
+        archive = root / name
+        if not archive.is_file():
+            yield f"{directory} lacks {name}"
+        elif file_sha256(archive) != member.sha256:
+            yield f"{archive} is not the locked package: its sha256 is another"
+        elif indexed.get(name) != member.sha256:
+            yield f"{archive.parent / 'repodata.json'} does not list {archive.name} with its sha256"
+
+
+def differences(found: Mapping[str, object], wanted: Mapping[str, object], where: str) -> Iterator[str]:
+    """What is missing, too much, or another thing than `where` says."""
+    for name in sorted(wanted.keys() - found.keys()):
+        yield f"{name} is in {where} but missing"
+    for name in sorted(found.keys() - wanted.keys()):
+        yield f"{name} is not in {where}"
+    for name in sorted(found.keys() & wanted.keys()):
+        if found[name] != wanted[name]:
+            yield f"{name} is not what {where} says"
+
+
+def print_contents(contents: Contents) -> None:
+    """The packages, then what the release is."""
+    release = contents.release
+    engine = release.get("engine") or {}
+    overlays = release.get("overlays") or []
+    size = sum(member.size for member in contents.members.values())
+    print(contents.text("packages.txt"), end="")
+    print()
+    print(f"{release['name']} {release['version']} for {release.get('platform')}, glibc >= {release.get('glibc')}")
+    print(f"engine {engine.get('name')} {engine.get('version')}, commit {release.get('commit')}")
+    if overlays:
+        print(f"overlays {', '.join(overlays)}")
+    print(
+        f"{len(contents.lock)} packages, {len(contents.members)} files, {size / 1e6:.0f} MB: all as locked and listed"
+    )
