@@ -13,7 +13,11 @@
 #   --name NAME         stem of the systemd units, default @NAME@
 #   --hub-user USER     account the hub runs as, default root
 #   --proxy-user USER   account the proxy runs as, default www-data, else one made here
-#   --bind-url URL      where people reach the hub, default http://:8000
+#   --bind-url URL      where people reach the hub, default http://:8000; https://hub.example.org needs one of:
+#   --acme-email ADDRESS         a certificate from Let's Encrypt,
+#   --acme-ca-server URL           or another ACME server, by its directory URL,
+#   --acme-ca-bundle FILE          known by the certificate authorities in a PEM file
+#   --tls-cert FILE --tls-key FILE  a certificate with its chain, and its key
 #   --from NAME         with -u: BASE holds NAME, another distribution of barehub; this one is to take its place
 #   --no-start          install everything, start nothing
 #   --wait SECONDS      update: wait so long for servers that are just starting, default 60
@@ -41,7 +45,8 @@ main() {
     export PATH LC_ALL=C
 
     file_bytes=@FILE_BYTES@ needed_kb=@NEEDED_KB@ needed_inodes=@NEEDED_INODES@ installed_kb=@INSTALLED_KB@ glibc_minor=@GLIBC_MINOR@
-    base=@BASE@ name='' from='' hub_user='' proxy_user='' bind_url='' wait='' keep_releases='' log='' action=install target=''
+    base=@BASE@ name='' from='' hub_user='' proxy_user='' bind_url='' tls_cert='' tls_key='' wait='' keep_releases='' log='' action=install target=''
+    acme_email='' acme_ca_server='' acme_ca_bundle=''
     back_up=yes same_packages=no batch=no update=no repair=no hooks=yes keep=no start=yes dry_run=no stage='' created=''
     parse_args "$@"
     case $0 in */*) this=$0 ;; *) this=./$0 ;; esac
@@ -103,7 +108,8 @@ parse_args() {
             --dry-run) dry_run=yes ;;
             --verify) action=verify ;;
             --list) action=list ;;
-            -p | --name | --from | --hub-user | --proxy-user | --bind-url | --wait | --keep | --log | --extract)
+            -p | --name | --from | --hub-user | --proxy-user | --bind-url | --wait | --keep | --log | --extract | \
+                --tls-cert | --tls-key | --acme-email | --acme-ca-server | --acme-ca-bundle)
                 if [ -z "${2:-}" ]; then die 2 "$1 needs a value" "sh $0 -h"; fi
                 case $1 in
                     -p) base=$2 ;;
@@ -112,6 +118,11 @@ parse_args() {
                     --hub-user) hub_user=$2 ;;
                     --proxy-user) proxy_user=$2 ;;
                     --bind-url) bind_url=$2 ;;
+                    --tls-cert) tls_cert=$2 ;;
+                    --tls-key) tls_key=$2 ;;
+                    --acme-email) acme_email=$2 ;;
+                    --acme-ca-server) acme_ca_server=$2 ;;
+                    --acme-ca-bundle) acme_ca_bundle=$2 ;;
                     --wait) wait=$2 ;;
                     --keep) keep_releases=$2 ;;
                     --log) log=$2 ;;
@@ -182,11 +193,50 @@ check_options() {
     case $bind_url in
         '') ;;
         *[!A-Za-z0-9/._:%~\[\]-]*) die 2 "'$bind_url' is not a URL" "use something like http://:8000" ;;
-        http://* ) ;;
-        https://*) die 2 "https needs a certificate, which this option does not set" \
-            "install with http, then set bind_url, ssl_cert and ssl_key in jupyterhub_config.d" ;;
+        http://* | https://*) ;;
         *) die 2 "'$bind_url' is not a URL" "use something like http://:8000" ;;
     esac
+    check_https
+}
+
+# Where the certificate comes from is said together with an https URL, and only with one.
+check_https() {
+    given="$tls_cert$tls_key$acme_email$acme_ca_server$acme_ca_bundle"
+    case $bind_url in
+        https://*) [ -n "$given" ] || die 2 "https needs a certificate" "give --acme-email, or --tls-cert and --tls-key" ;;
+        *) [ -z "$given" ] || die 2 "a certificate needs an https URL" "give --bind-url https://hub.example.org too" ;;
+    esac
+    if [ -n "$tls_cert$tls_key" ]; then
+        [ -z "$acme_email$acme_ca_server$acme_ca_bundle" ] ||
+            die 2 "--tls-cert and --acme-email exclude each other" "give the one that is meant"
+        case ,$tls_cert,$tls_key, in *,,*) die 2 "--tls-cert and --tls-key belong together" "give both" ;; esac
+    elif [ -n "$given" ]; then
+        case $acme_email in
+            '') die 2 "an ACME server wants an e-mail address" "give --acme-email" ;;
+            *[!A-Za-z0-9@._%+-]* | *@*@* | @* | *@) die 2 "'$acme_email' is not an e-mail address" "use something like me@example.org" ;;
+            *@*) ;;
+            *) die 2 "'$acme_email' is not an e-mail address" "use something like me@example.org" ;;
+        esac
+        case $acme_ca_server in
+            '') ;;
+            *[!A-Za-z0-9/._:%~-]*) die 2 "'$acme_ca_server' is not a URL" "give the https URL of the server's directory" ;;
+            https://*) ;;
+            *) die 2 "'$acme_ca_server' is not an https URL" "give the https URL of the server's directory" ;;
+        esac
+        host=${bind_url#https://} host=${host%%/*} host=${host%:*}
+        case $host in
+            *.*[!0-9.]*) ;;
+            *) die 2 "ACME needs a host name, which $bind_url does not have" "use something like https://hub.example.org" ;;
+        esac
+    fi
+    for file in "$tls_cert" "$tls_key" "$acme_ca_bundle"; do
+        case $file in
+            '') ;;
+            /*) (: <"$file") 2>/dev/null || die 2 "cannot read $file" "name a PEM file" ;;
+            *) die 2 "$file is not an absolute path" "the proxy reads it at every start: give the whole path" ;;
+        esac
+        case $file in *[!A-Za-z0-9/._+@=,:~-]*) die 2 "'$file' cannot be written into a configuration" "rename it" ;; esac
+    done
 }
 
 # Units and scripts hold the path: no character in it may mean something there.
@@ -299,12 +349,21 @@ check_ports() {
     # An installation that is there holds its port itself.
     if [ "$hooks" = no ] || [ "$start" = no ] || { [ -n "$active" ] && [ -z "$bind_url" ]; }; then return; fi
     rest=${bind_url:-http://:8000}
+    usual=80
+    case $rest in https://*) usual=443 ;; esac
     rest=${rest#*://}
     rest=${rest%%/*}
     port=${rest##*:}
-    case $port in '' | *[!0-9]*) port=80 ;; esac
+    case $port in '' | *[!0-9]*) port=$usual ;; esac
     case $port in 0* | ??????*) port=65536 ;; esac
     [ "$port" -le 65535 ] || die 2 "${rest##*:} is not a port" "use one from 1 to 65535"
+    check_port "$port" "choose another port: --bind-url ${bind_url%%:*}://:8080"
+    # Where HTTPS is at its usual port, HTTP is redirected to it from its own.
+    if [ "$usual $port" = "443 443" ]; then check_port 80 "choose another port for HTTPS: without 443 there is no redirect"; fi
+}
+
+check_port() { # the port, what else can be done
+    port=$1
     sockets=$(awk -v port="$(printf ':%04X' "$port")" \
         '$4 == "0A" && substr($2, length($2) - 4) == port { print $10 }' /proc/net/tcp /proc/net/tcp6 2>/dev/null) || :
     for inode in $sockets; do
@@ -316,7 +375,7 @@ check_ports() {
             case $(readlink "/proc/$pid/exe" 2>/dev/null) in "$base"/*) continue 2 ;; esac
             who="$(cat "/proc/$pid/comm" 2>/dev/null) (pid $pid)"
         done
-        die 8 "port $port is in use by $who" "stop it, or choose another port: --bind-url http://:8080"
+        die 8 "port $port is in use by $who" "stop it, or $2"
     done
 }
 
@@ -336,7 +395,8 @@ print_changes() {
     if [ "$keep" = yes ]; then say "  write    $base/channel"; fi
     if [ "$hooks" = no ]; then return; fi
     for path in state state/hub state/rules state/proxy state/acme jupyterhub_config.d systemd install.json \
-        "systemd/$unit.target" "systemd/$unit-hub.service" "systemd/$unit-proxy.service"; do
+        "systemd/$unit.target" "systemd/$unit-hub.service" "systemd/$unit-proxy.service" \
+        "systemd/$unit-certificates.timer" "systemd/$unit-certificates.service"; do
         [ -e "$base/$path" ] || say "  write    $base/$path"
     done
     if [ -n "$bind_url" ]; then say "  write    $base/jupyterhub_config.d/10-install.py"; fi
@@ -350,7 +410,7 @@ print_changes() {
     if [ -z "$recorded" ] && [ -z "$proxy_user" ] && ! id www-data >/dev/null 2>&1 && ! id "$unit-proxy" >/dev/null 2>&1; then
         say "  account  $unit-proxy, for the proxy"
     fi
-    for suffix in .target -hub.service -proxy.service; do
+    for suffix in .target -hub.service -proxy.service -certificates.timer -certificates.service; do
         [ -e "/etc/systemd/system/$unit$suffix" ] || say "  link     /etc/systemd/system/$unit$suffix"
     done
     [ -e "/etc/systemd/system/multi-user.target.wants/$unit.target" ] ||
@@ -432,6 +492,10 @@ run_hooks() {
     [ -z "$hub_user" ] || set -- "$@" --hub-user="$hub_user"
     [ -z "$proxy_user" ] || set -- "$@" --proxy-user="$proxy_user"
     [ -z "$bind_url" ] || set -- "$@" --bind-url="$bind_url"
+    [ -z "$tls_cert" ] || set -- "$@" --tls-cert="$tls_cert" --tls-key="$tls_key"
+    [ -z "$acme_email" ] || set -- "$@" --acme-email="$acme_email"
+    [ -z "$acme_ca_server" ] || set -- "$@" --acme-ca-server="$acme_ca_server"
+    [ -z "$acme_ca_bundle" ] || set -- "$@" --acme-ca-bundle="$acme_ca_bundle"
     [ -z "$log" ] || set -- "$@" --log="$log"
     [ -z "$wait" ] || set -- "$@" --wait="$wait"
     [ -z "$keep_releases" ] || set -- "$@" --keep="$keep_releases"

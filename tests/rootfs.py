@@ -43,6 +43,8 @@ SUITE, PYTHON, GLIBC_MINOR = "bookworm", "3.11", 36
 ROOT_PACKAGES = (
     "systemd", "systemd-sysv", "dbus", "libpam-systemd", "libnss-systemd",
     "python3", "python3-venv", "procps", "iproute2",
+    "pebble",  # an ACME server and its DNS; Debian starts neither
+    "openssl",
 )  # fmt: skip
 
 # Nothing of the caller's environment gets into a machine, pip's settings and TMPDIR included.

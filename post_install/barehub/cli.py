@@ -70,7 +70,8 @@ def parser() -> argparse.ArgumentParser:
     one = commands.add_parser("install", help="the post-install hooks; the installer runs them")
     one.add_argument("--base", type=Path, required=True)
     one.add_argument("--release", required=True)
-    for option in ("--name", "--hub-user", "--proxy-user", "--bind-url"):
+    options = ("--name", "--hub-user", "--proxy-user", "--bind-url", "--tls-cert", "--tls-key")
+    for option in (*options, "--acme-email", "--acme-ca-server", "--acme-ca-bundle"):
         one.add_argument(option)
     one.add_argument("--no-start", action="store_true")
     one.add_argument("--wait", **WAIT)
@@ -110,6 +111,11 @@ def install(arguments: argparse.Namespace, say: Say) -> None:
         hub_user=arguments.hub_user,
         proxy_user=arguments.proxy_user,
         bind_url=arguments.bind_url,
+        tls_cert=arguments.tls_cert,
+        tls_key=arguments.tls_key,
+        acme_email=arguments.acme_email,
+        acme_ca_server=arguments.acme_ca_server,
+        acme_ca_bundle=arguments.acme_ca_bundle,
         start=not arguments.no_start,
         restart=arguments.restart,
         wait=arguments.wait,

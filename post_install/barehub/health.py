@@ -5,65 +5,74 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import SplitResult, urlsplit, urlunsplit
 
 from barehub.errors import HOOK, UserError
 from barehub.process import attempt
 from barehub.settings import Settings
 from barehub.systemd import property_of
+from barehub.urls import WILDCARDS, bind_url, bracketed, listening
 
 TIMEOUT = 5.0  # seconds for one answer
 DEATHS = 3  # in a row, and nobody waits for the next attempt
-WILDCARDS = ("", "0.0.0.0", "::", "*")  # noqa: S104 - compared with, not bound to
 
 
 @dataclass(frozen=True)
 class Endpoints:
-    """Where this installation answers: the URL that people use, and what is asked over loopback."""
+    """Where this installation answers: the URL that people use, and what is asked over loopback.
+
+    `name` is the host name in `bind_url`, by which a certificate is chosen; empty without one.
+    """
 
     public: str
     hub: str
     api: str
     proxy: str
+    name: str
 
     @classmethod
     def of(cls, hub: Any) -> "Endpoints":
         """From a JupyterHub application object with its configuration loaded (`config.load_hub`)."""
-        bind = urlsplit(hub.bind_url)
-        port = bind.port or (443 if bind.scheme == "https" else 80)
-        host = "127.0.0.1" if (bind.hostname or "") in WILDCARDS else bind.hostname
+        bind, local = urlsplit(bind_url(hub)), urlsplit(listening(bind_url(hub)))
+        usual = 443 if bind.scheme == "https" else 80
+        port = bind.port or usual
+        name = "" if (bind.hostname or "") in WILDCARDS else bind.hostname
+        host = "127.0.0.1" if (local.hostname or "") in WILDCARDS else local.hostname
         base_url = hub.base_url
         internal = urlsplit(hub.hub_bind_url or f"http://{hub.hub_ip or '127.0.0.1'}:{hub.hub_port}")
         internal_host = "127.0.0.1" if (internal.hostname or "") in WILDCARDS else internal.hostname
         return cls(
-            public=f"{bind.scheme}://{bracketed(host)}:{port}{base_url}",
+            public=f"{bind.scheme}://{bracketed(name or host)}{'' if port == usual else f':{port}'}{base_url}",
             hub=f"http://{bracketed(internal_host)}:{internal.port}{base_url}hub/health",
             api=f"http://{bracketed(internal_host)}:{internal.port}{base_url}hub/api/",
             proxy=f"{bind.scheme}://{bracketed(host)}:{port}{base_url}hub/health",
+            name=name,
         )
 
 
-def bracketed(host: str) -> str:
-    """An IPv6 address in brackets, anything else as it is (RFC 3986, section 3.2.2)."""
-    return f"[{host}]" if ":" in host else host
+class Connection(http.client.HTTPConnection):
+    """A connection over loopback, with TLS for https. The certificate is for the users: here only the answer counts."""
+
+    def __init__(self, url: SplitResult, name: str) -> None:
+        super().__init__(url.hostname or "", url.port, timeout=TIMEOUT)
+        self.tls, self.name = url.scheme == "https", name
+
+    def connect(self) -> None:
+        super().connect()
+        if self.tls:
+            import ssl
+
+            context = ssl._create_unverified_context()  # noqa: S323
+            self.sock = context.wrap_socket(self.sock, server_hostname=self.name or self.host)
 
 
-def ask(url: str, headers: Mapping[str, str] | None = None) -> tuple[int | None, bytes]:
-    """Status and body of the answer to a GET for `url`; None and nothing if nobody answers in time."""
-    import ssl
+def ask(url: str, headers: Mapping[str, str] | None = None, name: str = "") -> tuple[int | None, bytes]:
+    """Status and body of the answer to a GET for `url`, which TLS may call by another `name`.
 
+    None and nothing if nobody answers in time.
+    """
     parts = urlsplit(url)
-    # The name in the certificate is for the users; over loopback only the answer counts.
-    connection = (
-        http.client.HTTPSConnection(
-            parts.hostname,
-            parts.port,
-            timeout=TIMEOUT,
-            context=ssl._create_unverified_context(),  # noqa: S323
-        )
-        if parts.scheme == "https"
-        else http.client.HTTPConnection(parts.hostname, parts.port, timeout=TIMEOUT)
-    )
+    connection = Connection(parts, name)
     try:
         connection.request("GET", urlunsplit(("", "", parts.path, parts.query, "")), headers=headers or {})
         response = connection.getresponse()
@@ -74,9 +83,21 @@ def ask(url: str, headers: Mapping[str, str] | None = None) -> tuple[int | None,
         connection.close()
 
 
-def answer(url: str) -> int | None:
+def answer(url: str, name: str = "") -> int | None:
     """The status of a GET for `url`, or None if nobody answers in time."""
-    return ask(url)[0]
+    return ask(url, name=name)[0]
+
+
+def served_certificate(endpoints: Endpoints) -> bytes | None:
+    """The certificate, as DER, with which the proxy answers to the name in bind_url; None without TLS."""
+    connection = Connection(urlsplit(endpoints.proxy), endpoints.name)
+    try:
+        connection.connect()
+        return connection.sock.getpeercert(binary_form=True) if connection.tls else None
+    except OSError:
+        return None
+    finally:
+        connection.close()
 
 
 def wait_until_healthy(
@@ -87,9 +108,9 @@ def wait_until_healthy(
     The error carries the journal's last lines: the person reading it should not have to look for the reason.
     """
     deadline = time.monotonic() + seconds
-    before = {unit: restarts(unit) for unit in settings.units}
+    before = {unit: restarts(unit) for unit in settings.active_units}
     say(f"waiting for {endpoints.public}")
-    while answer(endpoints.proxy) != http.HTTPStatus.OK:
+    while answer(endpoints.proxy, endpoints.name) != http.HTTPStatus.OK:
         given_up = {unit: why for unit, count in before.items() if (why := trouble(unit, count))}
         if time.monotonic() > deadline:
             given_up.setdefault(settings.hub_unit, f"has not answered at {endpoints.proxy} in {seconds:.0f} s")

@@ -16,6 +16,7 @@ from typing import Any
 
 from barehub import accounts, systemd
 from barehub.accounts import ensure_directory
+from barehub.certificates import Source, examine
 from barehub.config import load_hub
 from barehub.database import Move, newest_revision
 from barehub.errors import HOOK, USAGE, UserError
@@ -46,6 +47,11 @@ class Request:
     hub_user: str | None = None
     proxy_user: str | None = None
     bind_url: str | None = None
+    tls_cert: str | None = None
+    tls_key: str | None = None
+    acme_email: str | None = None
+    acme_ca_server: str | None = None
+    acme_ca_bundle: str | None = None
     start: bool = True
     restart: bool = False  # the release's files were replaced (-f)
     wait: float = 60  # seconds for servers that are just starting, before an upgrade
@@ -63,6 +69,8 @@ def install(layout: Layout, request: Request, say: Say) -> None:
         raise UserError(f"{layout.release(request.release)} is not complete", "run its installer again", HOOK)
     before = Settings.load(layout)
     settings = choose_settings(before, request)
+    if request.tls_cert and request.tls_key:
+        examine(*Source(request.tls_cert, request.tls_key).read(), ())
     managed = systemd.systemd_runs(layout)
     if managed:
         systemd.require_no_foreign_units(layout, settings)
@@ -256,9 +264,13 @@ def write_installer_config(layout: Layout, request: Request, *, first: bool, say
 
     Returns True if that changed something.
     """
-    lines = {}
+    lines: dict[str, Any] = {}  # None removes a line
     if request.bind_url:
+        # All of them: where the certificate comes from is said anew with each address.
         lines["c.JupyterHub.bind_url"] = request.bind_url
+        lines["c.JupyterHub.ssl_cert"], lines["c.JupyterHub.ssl_key"] = request.tls_cert, request.tls_key
+        for option in ("acme_email", "acme_ca_server", "acme_ca_bundle"):
+            lines[f"c.BarehubProxy.{option}"] = getattr(request, option)
     if first:
         taken = {key: port for key, port in INTERNAL_PORTS.items() if not port_is_free(port)}
         for key, port in taken.items():
@@ -273,9 +285,9 @@ def write_installer_config(layout: Layout, request: Request, *, first: bool, say
     path = layout.installer_config
     text = path.read_text() if path.exists() else "# Written by the installer from its options; yours to change.\n"
     for trait, value in lines.items():
-        line = f"{trait} = {json.dumps(value)}"
-        text, found = re.subn(rf"^{re.escape(trait)} *=.*$", lambda _, line=line: line, text, flags=re.MULTILINE)
-        text += "" if found else f"{line}\n"
+        line = f"{trait} = {json.dumps(value)}\n" if value is not None else ""
+        text, found = re.subn(rf"^{re.escape(trait)} *=.*\n?", lambda _, line=line: line, text, flags=re.MULTILINE)
+        text += "" if found else line
     if changed := write_atomically(path, text):
         say(f"wrote {path}")
     return changed

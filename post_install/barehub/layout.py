@@ -139,8 +139,38 @@ class Layout:
         return self.proxy_state / "traefik.yaml"
 
     @property
+    def certificate(self) -> Path:
+        """The proxy's copy of the certificate, with its chain and key."""
+        return self.proxy_state / "certificate.pem"
+
+    @property
+    def certificate_source(self) -> Path:
+        """Where that copy comes from, and which names it is for. It is there while the proxy serves HTTPS."""
+        return self.proxy_state / "certificate.json"
+
+    @property
     def acme(self) -> Path:
+        """Where traefik keeps what it has from an ACME server."""
         return self.state / "acme"
+
+    @property
+    def acme_store(self) -> Path:
+        return self.acme / "acme.json"
+
+    @property
+    def acme_copy(self) -> Path:
+        """The last good copy of it, which the proxy cannot write."""
+        return self.proxy_state / "acme.json"
+
+    @property
+    def acme_bundle(self) -> Path:
+        """The proxy's copy of the certificate authorities of the ACME server itself."""
+        return self.proxy_state / "acme-ca.pem"
+
+    @property
+    def acme_environment(self) -> Path:
+        """The environment of traefik's DNS providers; root's alone."""
+        return self.config / "acme.env"
 
     # the machine
     @property

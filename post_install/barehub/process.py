@@ -28,18 +28,22 @@ def output(*argv: str | Path) -> str:
     return done.stdout
 
 
-def write_atomically(path: Path, text: str, mode: int = 0o644) -> bool:
+def write_atomically(path: Path, text: str, mode: int = 0o644, owner: tuple[int, int] = (-1, -1)) -> bool:
     """Give `path` this text and mode so that readers see the old or the new content, also after a power cut.
 
-    The file gets its mode before its first byte. Returns False if it was so already and nothing was written.
+    The file gets its mode, and its owner and group, before its first byte. Returns False if it was so already and
+    nothing was written.
     """
     if path.is_file() and path.read_text() == text and path.stat().st_mode & 0o777 == mode:
-        return False
+        found = path.stat()
+        if owner[0] in (-1, found.st_uid) and owner[1] in (-1, found.st_gid):
+            return False
     staged = path.with_name(f".{path.name}.new")
     staged.unlink(missing_ok=True)
     descriptor = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     with open(descriptor, "w") as file:
         os.fchmod(descriptor, mode)  # whatever the umask
+        os.fchown(descriptor, *owner)
         file.write(text)
         file.flush()
         os.fsync(descriptor)

@@ -8,6 +8,8 @@ What differs from jupyterhub-traefik-proxy's own file provider, and why:
 """
 
 import asyncio
+import copy
+import ipaddress
 import json
 import logging
 import re
@@ -16,25 +18,45 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 import bcrypt
 from jupyterhub.utils import exponential_backoff
 from jupyterhub_traefik_proxy.fileprovider import TraefikFileProviderProxy
-from jupyterhub_traefik_proxy.traefik_utils import generate_alias
+from jupyterhub_traefik_proxy.traefik_utils import deep_merge, generate_alias
 from tornado.httpclient import HTTPClientError
-from traitlets import Bool, Unicode, default, observe
+from traitlets import Bool, Enum, Integer, List, TraitError, Unicode, default, observe, validate
 
 from barehub.layout import Layout
 from barehub.process import sync_directory, write_atomically
+from barehub.urls import bind_url, is_address
 
 BURST = 0.01  # seconds in which changes are gathered
 PACE = 1.0  # seconds at most that a write waits until traefik has read the one before
 # Percent-encoded :/?#[]@!$&'()*+,;=% (RFC 3986, sections 2.1 and 2.2)
 RESERVED = re.compile(r"%(3A|2F|3F|23|5B|5D|40|21|24|26|27|28|29|2A|2B|2C|3B|3D|25)", re.IGNORECASE)
 MARK = "barehub-written"  # a middleware that no router uses; its header tells which write traefik has loaded
+HSTS = "barehub-hsts"  # a middleware, too
 
 Config = dict[str, Any]
+
+# https://doc.traefik.io/traefik/reference/routing-configuration/http/tls/tls-options/
+# The intermediate profile of https://ssl-config.mozilla.org, without DHE, which Go does not have. TLS 1.3 has its own.
+TLS: Config = {
+    "options": {
+        "default": {
+            "minVersion": "VersionTLS12",
+            "cipherSuites": [
+                "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256",
+                "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256",
+                "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384",
+                "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384",
+                "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256",
+                "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256",
+            ],
+        }
+    }
+}
 
 
 class RulesFile:
@@ -95,7 +117,67 @@ class BarehubProxy(TraefikFileProviderProxy):
     # The supervisor asks it whether the routes are loaded, so its name is fixed.
     traefik_api_entrypoint = Unicode("api", help="name of the entrypoint of traefik's API")
 
+    http_redirect_port = Integer(
+        help="""Where HTTPS is served, the port from which HTTP is redirected to it; 0 for none. By default 80 if HTTPS
+        is at port 443, else none.""",
+    ).tag(config=True)
+    hsts_seconds = Integer(
+        0,
+        min=0,
+        help="""Where HTTPS is served, for how long browsers shall insist on it (RFC 6797): they cannot be told
+        otherwise before that time is over. 0 does not ask for it.""",
+    ).tag(config=True)
+    trusted_networks = List(
+        Unicode(),
+        help="""The networks of proxies and load balancers in front of this one, such as 192.0.2.0/24, whose
+        X-Forwarded-* headers are believed. By default nobody's are.""",
+    ).tag(config=True)
+
+    acme_email = Unicode(
+        help="""Get the certificate from an ACME server, by default Let's Encrypt, with this address for the account.
+        It needs an https bind_url with a host name, or acme_domains, and neither ssl_cert nor ssl_key.""",
+    ).tag(config=True)
+    acme_domains = List(
+        Unicode(),
+        help="""The host names of the certificate, the main one first; by default that of bind_url. `*.example.org`
+        needs the challenge dns-01.""",
+    ).tag(config=True)
+    acme_ca_server = Unicode(
+        "https://acme-v02.api.letsencrypt.org/directory",
+        help="""The directory URL of the ACME server, such as a site's own step-ca. For Let's Encrypt's test
+        certificates, https://acme-staging-v02.api.letsencrypt.org/directory""",
+    ).tag(config=True)
+    acme_ca_bundle = Unicode(
+        help="""A PEM file with the certificate authorities by which the ACME server itself is known, if not the
+        system's.""",
+    ).tag(config=True)
+    acme_challenge = Enum(
+        ["tls-alpn-01", "http-01", "dns-01"],
+        help="""How the ACME server finds out that the names are ours: by asking port 443 (the default), port 80, or
+        the DNS (the default if acme_dns_provider is set).""",
+    ).tag(config=True)
+    acme_key_type = Enum(
+        ["EC256", "EC384", "RSA2048", "RSA4096", "RSA8192"], "EC256", help="the kind of the certificate's key"
+    ).tag(config=True)
+    acme_certificate_hours = Integer(
+        2160,
+        min=1,
+        help="""How long the ACME server's certificates are valid, which tells when to renew them. For up to a day, such
+        as step-ca's, give 24 or less.""",
+    ).tag(config=True)
+    acme_dns_provider = Unicode(
+        help="""For dns-01, the name of traefik's DNS provider, such as rfc2136. What it needs in its environment goes
+        into jupyterhub_config.d/acme.env, lines of NAME=value, which root alone may read.""",
+    ).tag(config=True)
+    acme_dns_resolvers = List(
+        Unicode(), help="For dns-01, `host:port` of the DNS servers to ask, if not the system's."
+    ).tag(config=True)
+
     def __init__(self, **traits: Any) -> None:
+        if parent := traits.get("parent"):
+            traits["public_url"] = bind_url(parent)
+        if traits.get("ssl_cert"):  # root's copy of it, which is a pair and which traefik can read
+            traits["ssl_cert"] = traits["ssl_key"] = str(Layout.from_environment().certificate)
         self._writing = asyncio.Lock()
         self._gathering: Batch | None = None
         self._latest: Batch | None = None
@@ -114,7 +196,29 @@ class BarehubProxy(TraefikFileProviderProxy):
 
     @default("traefik_entrypoint")
     def _default_traefik_entrypoint(self) -> str:
-        return "websecure" if self.is_https else "web"
+        return "web"  # with TLS or without: a hub that has not yet been restarted names it too
+
+    @default("http_redirect_port")
+    def _default_http_redirect_port(self) -> int:
+        return 80 if self.is_https and urlsplit(self.public_url).port == 443 else 0
+
+    @default("acme_challenge")
+    def _default_acme_challenge(self) -> str:
+        return "dns-01" if self.acme_dns_provider else "tls-alpn-01"
+
+    @default("acme_domains")
+    def _default_acme_domains(self) -> list[str]:
+        host = urlsplit(self.public_url).hostname or ""
+        return [host] if "." in host and not is_address(host) else []
+
+    @validate("trusted_networks")
+    def _check_networks(self, proposal: Config) -> list[str]:
+        for network in proposal["value"]:
+            try:
+                ipaddress.ip_network(network)
+            except ValueError as error:
+                raise TraitError(f"trusted_networks: {error}") from error
+        return proposal["value"]
 
     @default("traefik_api_username")
     def _warn_empty_username(self) -> str:
@@ -144,6 +248,11 @@ class BarehubProxy(TraefikFileProviderProxy):
         """Only the routes are kept: all else in the file follows from traits, which may have changed since."""
         nothing: Config = {"http": {"routers": {}, "services": {}}, "jupyterhub": {"routes": {}}}
         return self._with_changes(nothing, self.dynamic_config_handler.load())
+
+    async def _setup_traefik_dynamic_config(self) -> None:
+        if self.is_https:
+            self.extra_dynamic_config = deep_merge({"tls": copy.deepcopy(TLS)}, self.extra_dynamic_config)
+        await super()._setup_traefik_dynamic_config()
 
     # Changes
 
@@ -187,8 +296,10 @@ class BarehubProxy(TraefikFileProviderProxy):
                     self.log.warning("No route %s in the proxy, nothing to delete", alias)
             config = self._with_changes(self.dynamic_config, batch.changes)
             self._generation = max(self._generation + 1, time.time_ns())  # also above that of earlier processes
-            mark = {"headers": {"customRequestHeaders": {MARK: str(self._generation)}}}
-            config["http"]["middlewares"] = config["http"].get("middlewares", {}) | {MARK: mark}
+            added = {MARK: {"headers": {"customRequestHeaders": {MARK: str(self._generation)}}}}
+            if self.hsts_seconds:
+                added[HSTS] = {"headers": {"stsSeconds": self.hsts_seconds}}
+            config["http"]["middlewares"] = config["http"].get("middlewares", {}) | added
             await asyncio.to_thread(self.dynamic_config_handler.atomic_dump, config)
             self.dynamic_config = config  # only now: what was not written has not happened
             batch.live = asyncio.ensure_future(self._is_live(self._generation))
@@ -213,6 +324,8 @@ class BarehubProxy(TraefikFileProviderProxy):
         traefik, hub = super()._dynamic_config_for_route(routespec, target, data)
         for router in traefik["http"]["routers"].values():
             router["rule"] = rule(routespec)
+            if self.is_https and self.hsts_seconds:
+                router["middlewares"] = [HSTS]
         return traefik, hub
 
     async def _is_live(self, generation: int) -> bool:

@@ -12,7 +12,7 @@ from barehub.systemd import ensure_link, property_of
 
 # What the proxy's unit runs: packages, and modules of ours.
 PROXY_PACKAGES = re.compile(r"(traefik|python)-\d")
-PROXY_MODULES = ("traefik.py", "supervisor.py", "sockets.py")
+PROXY_MODULES = ("traefik.py", "acme.py", "supervisor.py", "sockets.py")
 
 
 def switch(layout: Layout, release: str) -> None:

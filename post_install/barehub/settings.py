@@ -53,5 +53,14 @@ class Settings:
         return f"{self.name}-proxy.service"
 
     @property
-    def units(self) -> tuple[str, str, str]:
-        return (self.target, self.hub_unit, self.proxy_unit)
+    def timer(self) -> str:
+        return f"{self.name}-certificates.timer"
+
+    @property
+    def active_units(self) -> tuple[str, ...]:
+        """Those that are active when all is well."""
+        return (self.target, self.hub_unit, self.proxy_unit, self.timer)
+
+    @property
+    def units(self) -> tuple[str, ...]:
+        return (*self.active_units, f"{self.name}-certificates.service")

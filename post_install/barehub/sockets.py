@@ -18,6 +18,7 @@ import socket
 import struct
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from barehub.errors import UserError
 
@@ -73,10 +74,14 @@ class Door:
 def read_addresses(path: Path) -> Addresses:
     """The entrypoints in traefik's static configuration. Raises UserError if that is missing or damaged."""
     try:
-        entrypoints = json.loads(path.read_text())["entryPoints"]
-        addresses = {name: entrypoint["address"] for name, entrypoint in entrypoints.items()}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return addresses_of(json.loads(path.read_text()))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} does not tell where to listen: {error}", "restart the proxy") from error
+
+
+def addresses_of(config: dict[str, Any]) -> Addresses:
+    """The entrypoints in a static configuration."""
+    addresses = {name: entrypoint["address"] for name, entrypoint in config["entryPoints"].items()}
     # Sockets for UDP are traefik's own business; the hub has none.
     return {name: text.removesuffix("/tcp") for name, text in addresses.items() if not text.endswith("/udp")}
 
@@ -125,7 +130,7 @@ def store_doors(addresses: Addresses, before: Addresses) -> None:
     """Have systemd keep a door for each entrypoint, and forget those of addresses that are no longer wanted.
 
     To be called by a process of the unit, before the one that `stored_doors` is for. Raises UserError if an address
-    cannot be had. One that is taken is left alone: as a rule systemd keeps its door already.
+    cannot be had. One that was wanted before and is taken is left alone: as a rule systemd keeps its door already.
     """
     names = descriptor_names(addresses)
     stale = set(descriptor_names(before).values()) - set(names.values())
@@ -136,7 +141,7 @@ def store_doors(addresses: Addresses, before: Addresses) -> None:
         try:
             door = Door.make(address)
         except OSError as error:
-            if error.errno == errno.EADDRINUSE:
+            if error.errno == errno.EADDRINUSE and before.get(entrypoint) == address:
                 continue
             raise cannot_listen(entrypoint, address, error) from error
         for name, one in zip(names[entrypoint], (door.waiting, door.serving), strict=True):

@@ -3,13 +3,15 @@
 import json
 import os
 from dataclasses import dataclass, field
+from datetime import timedelta
 from http import HTTPStatus
 from typing import Any
 
-from barehub import database, systemd
+from barehub import acme, database, systemd
+from barehub.certificates import Served, Source, day, examine
 from barehub.config import config_files, load_hub, masked_files
 from barehub.errors import BASE, ERROR, UserError
-from barehub.health import Endpoints, answer
+from barehub.health import Endpoints, answer, served_certificate
 from barehub.layout import Layout
 from barehub.settings import Settings
 
@@ -29,6 +31,9 @@ class Status:
     masked: list[str] = field(default_factory=list)
     database_revision: str | None = None
     backups: list[str] = field(default_factory=list)
+    certificate: str = ""  # the one that is served
+    certificate_ends: str = ""  # ISO 8601
+    warnings: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
     @property
@@ -46,15 +51,16 @@ def look(layout: Layout) -> Status:
         status.problems.append(f"{layout.hub} does not lead to a complete release: run the installer with -f")
     look_at_units(layout, settings, status)
     if hub := look_at_config(layout, status):
+        look_at_https(layout, settings, hub, status)
         look_at_database(layout, settings, hub, status)
     return status
 
 
 def look_at_units(layout: Layout, settings: Settings, status: Status) -> None:
-    known = [unit for unit in settings.units if (layout.system_units / unit).exists()]
+    known = [unit for unit in settings.active_units if (layout.system_units / unit).exists()]
     if not known:
         return  # installed without root or systemd: `barehub run` is in charge
-    for unit in settings.units:
+    for unit in known:
         status.units[unit] = state = systemd.property_of(unit, "ActiveState") or "unknown"
         if state != "active":
             status.problems.append(f"{unit} is {state}: journalctl -u {unit}")
@@ -74,11 +80,68 @@ def look_at_config(layout: Layout, status: Status) -> Any:
         return None
     endpoints = Endpoints.of(hub)
     status.url = endpoints.public
-    status.hub, status.proxy = answer(endpoints.hub), answer(endpoints.proxy)
+    status.hub, status.proxy = answer(endpoints.hub), answer(endpoints.proxy, endpoints.name)
     for name, url, code in (("hub", endpoints.hub, status.hub), ("proxy", endpoints.proxy, status.proxy)):
         if code != HTTPStatus.OK:
             status.problems.append(f"the {name} {f'answers {code}' if code else 'does not answer'} at {url}")
     return hub
+
+
+def look_at_https(layout: Layout, settings: Settings, hub: Any, status: Status) -> None:
+    """Does the proxy do what the configuration says, and how is its certificate?"""
+    from barehub.traefik import make_proxy, source_of, static_config
+
+    try:
+        wanted, proxy = static_config(layout, hub), make_proxy(layout, hub)
+    except UserError as error:
+        status.problems.append(f"{error}; the proxy goes on with its last configuration")
+        return
+    source = source_of(hub, proxy) if proxy.is_https else None
+    if os.access(layout.static_config, os.R_OK) and json.loads(layout.static_config.read_text()) != wanted:
+        status.problems.append(
+            f"the proxy runs with an older configuration: systemctl restart {settings.proxy_unit}; "
+            f"if that does not help, journalctl -u {settings.proxy_unit}"
+        )
+    elif source:
+        look_at_certificate(settings, source, proxy, served_certificate(Endpoints.of(hub)), status)
+    if source and os.geteuid() == 0:  # nobody else can read the key
+        look_at_source(layout, source, status)
+
+
+def look_at_certificate(settings: Settings, source: Source, proxy: Any, served: bytes | None, status: Status) -> None:
+    """What browsers get to see."""
+    if served is None:
+        return  # the proxy does not answer, which is said already
+    found = Served.of(served)
+    status.certificate, status.certificate_ends = str(found), found.ends.isoformat()
+    if found.is_traefiks_own:
+        if source.cert:
+            status.problems.append(f"no certificate is served yet: systemctl restart {settings.hub_unit}")
+        else:
+            names = ", ".join(source.names)
+            status.problems.append(f"there is no certificate for {names} yet: journalctl -u {settings.proxy_unit}")
+        return
+    if found.left <= timedelta(0):
+        status.problems.append(f"the certificate has expired on {day(found.ends)}: journalctl -u {settings.proxy_unit}")
+    elif found.left < found.late:
+        status.warnings.append(f"the certificate ends on {day(found.ends)} and has not been renewed")
+    if not source.cert and found.lifetime < timedelta(hours=proxy.acme_certificate_hours) / 3:
+        hours = max(1, round(found.lifetime / timedelta(hours=1)))
+        status.warnings.append(
+            f"the ACME server's certificates are valid for {hours} h: set c.BarehubProxy.acme_certificate_hours to "
+            "that, or they are renewed too late"
+        )
+
+
+def look_at_source(layout: Layout, source: Source, status: Status) -> None:
+    """What the proxy gets to see at its next start or reload."""
+    if not source.cert:
+        status.warnings += acme.look_at_environment(layout)
+        return
+    try:
+        status.warnings += examine(*source.read(), source.names)[2]
+    except UserError as error:
+        status.problems.append(f"{error}; the proxy goes on with the certificate it has")
 
 
 def look_at_database(layout: Layout, settings: Settings, hub: Any, status: Status) -> None:
@@ -107,17 +170,17 @@ def text(status: Status) -> str:
         rows.append(("also there", ", ".join(others)))
     rows += [("url", status.url or "unknown"), *((unit, state) for unit, state in status.units.items())]
     rows += [("hub", spoken(status.hub)), ("proxy", spoken(status.proxy))]
+    if status.certificate:
+        rows.append(("certificate", status.certificate))
     rows.append(("database", f"revision {status.database_revision}" if status.database_revision else "none yet"))
     rows += [("backup", path) for path in status.backups]
     rows += [("config" if index == 0 else "", path) for index, path in enumerate(status.config or ["no files"])]
     rows += [("masked", path) for path in status.masked]
     width = max(len(name) for name, _ in rows) + 2
     lines = [f"{name:{width}}{value}" for name, value in rows]
-    return "\n".join(
-        [*lines, "", *(f"problem: {problem}" for problem in status.problems)]
-        if status.problems
-        else [*lines, "", "healthy"]
-    )
+    said = [f"warning: {warning}" for warning in status.warnings]
+    said += [f"problem: {problem}" for problem in status.problems] or ["healthy"]
+    return "\n".join([*lines, "", *said])
 
 
 def spoken(code: int | None) -> str:

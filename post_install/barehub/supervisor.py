@@ -54,9 +54,7 @@ def start_traefik(program: Path, static_config: Path, doors: dict[str, Door]) ->
         return child
     try:
         # First out of each other's way, then into place; all else is closed on exec.
-        moved = [
-            fcntl.fcntl(door.serving, fcntl.F_DUPFD_CLOEXEC, FIRST_FD + len(doors)) for door in doors.values()
-        ]
+        moved = [fcntl.fcntl(door.serving, fcntl.F_DUPFD_CLOEXEC, FIRST_FD + len(doors)) for door in doors.values()]
         for number, descriptor in enumerate(moved, FIRST_FD):
             os.dup2(descriptor, number)
         ours = ("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC")
@@ -81,6 +79,7 @@ class Supervisor:
         self.api = api
         self.host = host
         self.rules = rules
+        self.serves = False  # traefik has the routes
         self.stopping = False
         self.relays: set[asyncio.Task[None]] = set()
 
@@ -98,6 +97,7 @@ class Supervisor:
         loop.add_signal_handler(signal.SIGCHLD, reap)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
+        loop.add_signal_handler(signal.SIGHUP, self.reload)
         reap()  # it may have ended before there was a handler
         serving, watching = asyncio.create_task(self.serve(left)), asyncio.create_task(self.watch())
         status = await ended
@@ -118,12 +118,19 @@ class Supervisor:
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.traefik, signal.SIGTERM)
 
+    def reload(self) -> None:
+        """Have traefik read its rules again, and the certificate that they name. It ends on SIGHUP while it starts."""
+        if self.serves:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.traefik, signal.SIGHUP)
+
     async def serve(self, left: list[socket.socket]) -> None:
         """Open the doors when traefik has the routes."""
         try:
             await asyncio.wait_for(self.loaded(), LOADING)
         except TimeoutError:
             print(f"error: traefik has not loaded {self.rules} in {LOADING:.0f} s and serves without", file=sys.stderr)
+        self.serves = True
         for door in self.doors:
             door.open()
             # Not only now: the handshakes that have begun end up here as well.

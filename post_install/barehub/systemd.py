@@ -36,7 +36,7 @@ def rendered(layout: Layout, settings: Settings) -> dict[str, str]:
         "PROXY_USER": settings.proxy_user,
         "IF_ROOT": "" if settings.hub_user == "root" else WITHOUT_ROOT,
     }
-    sources = ("barehub.target", "hub.service", "proxy.service")
+    sources = ("barehub.target", "hub.service", "proxy.service", "certificates.timer", "certificates.service")
     return {
         unit: render((TEMPLATES / source).read_text(), **values)
         for unit, source in zip(settings.units, sources, strict=True)
@@ -58,9 +58,13 @@ def write_units(layout: Layout, settings: Settings) -> list[str]:
 
 
 def link_units(layout: Layout, settings: Settings) -> None:
-    """Have BASE/systemd lead to the active release's units."""
+    """Have BASE/systemd lead to the active release's units, and to nothing that another release had."""
+    here = Path("..") / layout.hub.name / layout.release_units.name
     for name in settings.units:
-        ensure_link(layout.units / name, Path("..") / layout.hub.name / layout.release_units.name / name)
+        ensure_link(layout.units / name, here / name)
+    for place in layout.units.iterdir():
+        if place.is_symlink() and not place.exists():
+            place.unlink()
 
 
 def enable_units(layout: Layout, settings: Settings) -> bool:
@@ -69,9 +73,12 @@ def enable_units(layout: Layout, settings: Settings) -> bool:
     A link to another file system leads nowhere when systemd looks for its units at boot, so there they are copied.
     """
     copied = layout.base.stat().st_dev != layout.root.stat().st_dev
-    for name in settings.units:
+    for name in known_units(layout, settings):
         place = layout.system_units / name
-        if copied:
+        if not (layout.units / name).exists():  # a newer release's, or an older one's
+            attempt("systemctl", "stop", name)
+            place.unlink(missing_ok=True)
+        elif copied:
             if place.is_symlink():
                 place.unlink()
             write_atomically(place, (layout.units / name).read_text())
@@ -80,6 +87,19 @@ def enable_units(layout: Layout, settings: Settings) -> bool:
     output("systemctl", "daemon-reload")
     output("systemctl", "enable", settings.target)
     return copied
+
+
+def known_units(layout: Layout, settings: Settings) -> list[str]:
+    """This release's units, and those that another one has put into systemd's directory."""
+    others = (place.name for place in layout.system_units.glob(f"{settings.name}-*") if is_ours(layout, place))
+    return [*settings.units, *(name for name in others if name not in settings.units)]
+
+
+def is_ours(layout: Layout, place: Path) -> bool:
+    """True for a unit, link or copy, of this installation."""
+    if place.is_symlink():
+        return place.readlink() == layout.units / place.name
+    return place.is_file() and MARK in (text := place.read_text()) and f"RequiresMountsFor={layout.base}\n" in text
 
 
 def ensure_link(place: Path, target: Path) -> None:
@@ -95,8 +115,9 @@ def ensure_link(place: Path, target: Path) -> None:
 
 def unlink_units(layout: Layout, settings: Settings) -> None:
     """Stop the units and make systemd forget them; fine if it never knew them."""
-    attempt("systemctl", "disable", "--now", *settings.units)
-    for name in settings.units:
+    units = known_units(layout, settings)
+    attempt("systemctl", "disable", "--now", *units)
+    for name in units:
         (layout.system_units / name).unlink(missing_ok=True)
     attempt("systemctl", "daemon-reload")
     attempt("systemctl", "reset-failed", *settings.units)

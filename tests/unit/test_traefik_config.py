@@ -94,8 +94,8 @@ def test_https_with_a_certificate_is_on_the_entrypoint(layout: Layout) -> None:
     config = derived(
         layout, "c.JupyterHub.bind_url = 'https://:443'", "c.JupyterHub.ssl_cert = c.JupyterHub.ssl_key = '/x.pem'"
     )
-    assert config["entryPoints"]["websecure"]["address"] == ":443"
-    assert config["entryPoints"]["websecure"]["http"]["tls"] == {"options": "default"}
+    assert config["entryPoints"]["web"]["address"] == ":443"
+    assert config["entryPoints"]["web"]["http"]["tls"] == {"options": "default"}
 
 
 @pytest.mark.parametrize(

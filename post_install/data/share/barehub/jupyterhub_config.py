@@ -3,11 +3,10 @@
 Your own settings belong in BASE/jupyterhub_config.d/*.py, which is loaded at the end and has the last word.
 """
 
-import os
-import ssl
 import sys
 from pathlib import Path
 
+from barehub.certificates import find_authorities
 from barehub.config import CONFIG_EXIT, ConfigError, load_files
 from barehub.database import own_database
 from barehub.layout import Layout
@@ -24,16 +23,7 @@ c.JupyterHub.proxy_class = "barehub.proxy.BarehubProxy"
 # A restart of the hub ends no user's server.
 c.JupyterHub.cleanup_servers = False
 
-# The shipped OpenSSL looks for certificate authorities where its build machine had them.
-if not Path(ssl.get_default_verify_paths().openssl_cafile).exists() and "SSL_CERT_FILE" not in os.environ:
-    for bundle in (
-        "/etc/ssl/certs/ca-certificates.crt",
-        "/etc/pki/tls/certs/ca-bundle.crt",
-        "/etc/ssl/ca-bundle.pem",
-    ):
-        if Path(bundle).exists():
-            os.environ["SSL_CERT_FILE"] = bundle
-            break
+find_authorities()
 
 try:
     load_files(layout, c, load_subconfig)

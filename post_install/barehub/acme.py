@@ -1,0 +1,163 @@
+"""Certificates from an ACME server (RFC 8555): what traefik is told, and the store in which it keeps them."""
+
+import contextlib
+import json
+import os
+import re
+import stat
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from barehub.certificates import day
+from barehub.config import ConfigError
+from barehub.errors import UserError
+from barehub.layout import Layout
+from barehub.process import write_atomically
+
+REDIRECT = "redirect"  # the entrypoint of HTTP, where HTTPS is served
+SETTLED = 10  # seconds after which a store is not being written any more; traefik writes it in place
+DOMAIN = re.compile(r"(\*\.)?([a-z0-9]([a-z0-9-]*[a-z0-9])?\.)+[a-z][a-z0-9-]*", re.IGNORECASE)
+
+Config = dict[str, Any]
+
+
+def resolver(layout: Layout, proxy: Any) -> tuple[str, Config]:
+    """The certificate resolver for the traits of a BarehubProxy: its name, its configuration.
+
+    https://doc.traefik.io/traefik/reference/install-configuration/tls/certificate-resolvers/acme/
+    Raises ConfigError where they cannot work.
+    """
+    if not proxy.acme_domains:
+        raise ConfigError(
+            "ACME needs a host name",
+            'c.JupyterHub.bind_url = "https://hub.example.org", or c.BarehubProxy.acme_domains',
+        )
+    if wrong := [name for name in proxy.acme_domains if not DOMAIN.fullmatch(name)]:
+        raise ConfigError(f"acme_domains: {wrong[0]!r} is not a domain name", "use names like hub.example.org")
+    wildcard = next((name for name in proxy.acme_domains if name.startswith("*")), None)
+    if wildcard and proxy.acme_challenge != "dns-01":
+        raise ConfigError(
+            f"acme_domains: {wildcard} needs the challenge dns-01", "set c.BarehubProxy.acme_dns_provider"
+        )
+    server = urlsplit(proxy.acme_ca_server)
+    if server.scheme != "https" or not server.hostname:
+        raise ConfigError(f"acme_ca_server: {proxy.acme_ca_server!r} is not an https URL", "give its directory's URL")
+    config: Config = {
+        "email": proxy.acme_email,
+        "caServer": proxy.acme_ca_server,
+        "storage": str(layout.acme_store),
+        "keyType": proxy.acme_key_type,
+        "certificatesDuration": proxy.acme_certificate_hours,
+    }
+    if proxy.acme_ca_bundle:
+        config["caCertificates"] = [str(layout.acme_bundle)]
+    if proxy.acme_challenge == "dns-01":
+        if not proxy.acme_dns_provider:
+            raise ConfigError("the challenge dns-01 needs a provider", "set c.BarehubProxy.acme_dns_provider")
+        config["dnsChallenge"] = {"provider": proxy.acme_dns_provider, "resolvers": list(proxy.acme_dns_resolvers)}
+    elif proxy.acme_challenge == "http-01":
+        if not proxy.http_redirect_port:
+            raise ConfigError("the challenge http-01 needs HTTP", "c.BarehubProxy.http_redirect_port = 80")
+        config["httpChallenge"] = {"entryPoint": REDIRECT}
+    else:
+        config["tlsChallenge"] = {}
+    # Named after the server, by which traefik sorts its store: what the staging server has given is not the other's.
+    name = re.sub(r"[^a-z0-9]+", "-", server.netloc.lower())
+    return name, {"acme": config}
+
+
+def take_bundle(layout: Layout, path: str) -> None:
+    """Have a copy of the ACME server's authorities that the proxy can read. Raises UserError if there are none."""
+    from cryptography import x509
+
+    try:
+        text = Path(path).read_text()
+        x509.load_pem_x509_certificates(text.encode())
+    except OSError as error:
+        raise UserError(f"acme_ca_bundle: {path}: {error.strerror}", "mend it") from error
+    except ValueError as error:
+        raise UserError(f"acme_ca_bundle: {path} holds no PEM certificates, or damaged ones", "mend it") from error
+    write_atomically(layout.acme_bundle, text, 0o640, (-1, layout.proxy_state.stat().st_gid))
+
+
+def look_at_environment(layout: Layout) -> list[str]:
+    """What is wrong with the file of the DNS provider's credentials."""
+    try:
+        found = layout.acme_environment.stat()
+    except FileNotFoundError:
+        return []
+    if found.st_mode & 0o077 or found.st_uid not in (0, os.geteuid()):
+        path = layout.acme_environment
+        return [f"{path} is not root's alone: chown root {path}; chmod 600 {path}; and think about new credentials"]
+    return []
+
+
+# The store: {resolver: {"Account": {...}, "Certificates": [...] or null}} (traefik, pkg/provider/acme/local_store.go).
+# Its directory is the proxy's, so nothing there is followed or trusted; the copy is in a directory of root's.
+
+
+def keep_store(layout: Layout, *, running: bool) -> list[str]:
+    """Have a copy of a good store, and a good store where there is a copy; return what was wrong.
+
+    `running` tells that traefik may be writing it just now. traefik takes no store that others can read, and starts
+    anew with one that it cannot read, without a certificate until it gets one. A store that is gone is one that an
+    administrator wants anew.
+    """
+    directory = os.open(layout.acme, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        return _keep_store(layout, directory, running)
+    finally:
+        os.close(directory)
+
+
+def _keep_store(layout: Layout, directory: int, running: bool) -> list[str]:
+    path = layout.acme_store
+    try:
+        descriptor = os.open(path.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=directory)
+    except FileNotFoundError:
+        layout.acme_copy.unlink(missing_ok=True)
+        return []
+    except OSError as error:
+        return [f"{path}: {error.strerror}"]
+    said = []
+    with open(descriptor, "rb") as file:
+        found, owner = os.fstat(descriptor), os.fstat(directory)
+        if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:
+            return [f"{path} is not a plain file: remove it, then restart the proxy"]
+        if (found.st_mode & 0o777, found.st_uid) != (0o600, owner.st_uid):
+            os.fchmod(descriptor, 0o600)
+            os.fchown(descriptor, owner.st_uid, owner.st_gid)
+            said.append(f"{path} had mode {found.st_mode & 0o777:o}, or another owner than the proxy; put right")
+        text = file.read().decode(errors="replace")
+    if is_good(text):
+        write_atomically(layout.acme_copy, text, 0o600)
+        return said
+    if running and time.time() - found.st_mtime < SETTLED:
+        return said
+    if not layout.acme_copy.exists():
+        os.rename(path.name, f"{path.name}.damaged", src_dir_fd=directory, dst_dir_fd=directory)
+        return [*said, f"{path} was damaged and there is no copy; put aside, certificates will be asked for anew"]
+    staged = f".{path.name}.new"
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(staged, dir_fd=directory)
+    new = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600, dir_fd=directory)
+    with open(new, "w") as file:
+        os.fchown(new, owner.st_uid, owner.st_gid)
+        file.write(layout.acme_copy.read_text())
+        file.flush()
+        os.fsync(new)
+    os.rename(staged, path.name, src_dir_fd=directory, dst_dir_fd=directory)
+    os.fsync(directory)
+    copied = datetime.fromtimestamp(layout.acme_copy.stat().st_mtime, UTC)
+    return [*said, f"{path} was damaged; put back as it was on {day(copied)}"]
+
+
+def is_good(text: str) -> bool:
+    """True for a store with an account."""
+    try:
+        return any(entry["Account"] for entry in json.loads(text).values())
+    except (ValueError, AttributeError, KeyError, TypeError):
+        return False
