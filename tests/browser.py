@@ -20,11 +20,11 @@ SWITCHES = (
 
 
 @contextlib.contextmanager
-def chromium() -> Iterator[Chrome]:
-    """A new browser with a profile of its own, on the network that the calling thread is on."""
+def chromium(*more: str) -> Iterator[Chrome]:
+    """A new browser with a profile of its own and `more` switches, on the network that the calling thread is on."""
     options = ChromeOptions()
     options.binary_location = "/usr/bin/chromium"
-    for switch in SWITCHES:
+    for switch in (*SWITCHES, *more):
         options.add_argument(f"--{switch}")
     browser = Chrome(options, Service("/usr/bin/chromedriver"))
     try:

@@ -85,10 +85,13 @@ class Kernel:
         """Open the websocket, as the page does again when it was closed."""
         url = urljoin(self.session.url, f"{self.path}/channels")
         cookies = get_cookie_header(self.session.cookies, requests.Request("GET", url).prepare())
+        scheme = {"http": "ws", "https": "wss"}[urlsplit(url).scheme]
+        authorities = {"ca_certs": self.session.verify} if scheme == "wss" else {}
         with self.session.machine.network():
             self.socket = websocket.create_connection(
-                urlsplit(url)._replace(scheme="ws").geturl(), cookie=cookies, timeout=60, http_no_proxy=["*"]
-            )
+                urlsplit(url)._replace(scheme=scheme).geturl(), cookie=cookies, timeout=60, http_no_proxy=["*"],
+                sslopt=authorities,
+            )  # fmt: skip
 
     def execute(self, code: str) -> str:
         """Run `code` over the open websocket; what it printed."""

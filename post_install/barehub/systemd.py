@@ -61,7 +61,8 @@ def link_units(layout: Layout, settings: Settings) -> None:
     """Have BASE/systemd lead to the active release's units, and to nothing that another release had."""
     here = Path("..") / layout.hub.name / layout.release_units.name
     for name in settings.units:
-        ensure_link(layout.units / name, here / name)
+        if (layout.units / here / name).exists():
+            ensure_link(layout.units / name, here / name)
     for place in layout.units.iterdir():
         if place.is_symlink() and not place.exists():
             place.unlink()
@@ -78,6 +79,7 @@ def enable_units(layout: Layout, settings: Settings) -> bool:
         if not (layout.units / name).exists():  # a newer release's, or an older one's
             attempt("systemctl", "stop", name)
             place.unlink(missing_ok=True)
+            (layout.units / name).unlink(missing_ok=True)
         elif copied:
             if place.is_symlink():
                 place.unlink()

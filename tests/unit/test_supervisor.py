@@ -79,7 +79,8 @@ class Systemd:
 
     def start(self, **environment: str) -> None:
         """Start the main process; return at once."""
-        self.prepare()
+        entrypoints = json.loads((self.base / "state/proxy/traefik.yaml").read_text())["entryPoints"]
+        self.prepare(**{name: entrypoint["address"] for name, entrypoint in entrypoints.items()})
         self.messages.clear()
         words = [word for name, descriptor in self.store.items() for word in (name, str(descriptor))]
         self.main = subprocess.Popen(

@@ -1,0 +1,284 @@
+"""HTTPS, told in order on one machine: certificate files, their renewal, what is wrong with them, an ACME server."""
+
+import base64
+import hashlib
+import json
+import socket
+import ssl
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.client import HTTPConnection, HTTPSConnection
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from selenium.webdriver.common.by import By
+
+from tests.authority import Pair, authority, issue
+from tests.browser import chromium
+from tests.hub_client import BAREHUB, HUB, PROXY, TEST_CONFIG, HubSession
+from tests.machine import Machine
+from tests.rootfs import USERS
+
+NAME = "hub.example.org"
+CONFIG = "/opt/barehub/jupyterhub_config.d/60-https.py"
+COPY = "/opt/barehub/state/proxy/certificate.pem"
+STORE = "/opt/barehub/state/acme/acme.json"
+LIVE, ARCHIVE = "/etc/letsencrypt/live/hub", "/etc/letsencrypt/archive/hub"
+CERTIFICATES = "barehub-certificates.service"
+
+
+@pytest.fixture(scope="module")
+def root_authority() -> Pair:
+    return authority()
+
+
+@pytest.fixture(scope="module")
+def intermediate(root_authority: Pair) -> Pair:
+    return authority("Test Intermediate", root_authority)
+
+
+@pytest.fixture(scope="module")
+def bundle(root_authority: Pair, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The authority that the users' browsers know."""
+    path = tmp_path_factory.mktemp("authority") / "root.pem"
+    path.write_text(root_authority.cert)
+    return path
+
+
+@pytest.fixture(scope="module")
+def first(intermediate: Pair) -> Pair:
+    return issue(intermediate, NAME, "alias.example.org", "127.0.0.1")
+
+
+def give(machine: Machine, cert: str, key: str, number: int) -> None:
+    """Have these be the certificate files, as certbot does it: new files, then links to them are renamed."""
+    machine.write(f"{ARCHIVE}/fullchain{number}.pem", cert)
+    machine.write(f"{ARCHIVE}/privkey{number}.pem", key, 0o600)
+    for name in ("privkey", "fullchain"):
+        machine.succeed("ln", "-sfn", f"../../archive/hub/{name}{number}.pem", f"{LIVE}/{name}.new")
+        machine.succeed("mv", "-T", f"{LIVE}/{name}.new", f"{LIVE}/{name}.pem")
+
+
+def connect(machine: Machine, context: ssl.SSLContext, name: str = NAME) -> ssl.SSLSocket:
+    """A TLS connection to the proxy. It belongs to this thread, which must have been on the machine's network."""
+    with machine.network():
+        return context.wrap_socket(socket.create_connection(("127.0.0.1", 443), timeout=20), server_hostname=name)
+
+
+def served(machine: Machine, name: str = NAME) -> x509.Certificate:
+    """The certificate that the proxy shows."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    with connect(machine, context, name) as one:
+        return x509.load_der_x509_certificate(one.getpeercert(binary_form=True))
+
+
+@contextmanager
+def visitors(machine: Machine, context: ssl.SSLContext) -> Iterator[Counter[str]]:
+    """People who ask again and again meanwhile, over new connections and over one that lasts; what came of it."""
+    seen, gone = Counter[str](), threading.Event()
+
+    def visit(*, anew: bool) -> None:
+        with machine.network():
+            connection = HTTPSConnection(NAME, timeout=30, context=context)
+            connection._create_connection = lambda *_, **__: socket.create_connection(("127.0.0.1", 443), timeout=30)
+            while not gone.wait(0.005):
+                try:
+                    connection.request("GET", "/hub/health")
+                    response = connection.getresponse()
+                    response.read()
+                    seen[str(response.status)] += 1
+                except OSError as e:
+                    seen[repr(e)] += 1
+                if anew:
+                    connection.close()
+
+    threads = [threading.Thread(target=visit, kwargs={"anew": anew}) for anew in (True, True, False)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield seen
+    finally:
+        gone.set()
+        for thread in threads:
+            thread.join()
+
+
+def restart(machine: Machine, config: str | None = None) -> None:
+    if config is not None:
+        machine.write(CONFIG, config)
+    machine.succeed("systemctl", "restart", PROXY, HUB)
+
+
+def status(machine: Machine) -> dict:
+    return json.loads(machine.run(BAREHUB, "status", "--json").stdout)
+
+
+def journal(machine: Machine, unit: str = PROXY) -> str:
+    """What a unit has said in its latest run."""
+    run = f"_SYSTEMD_INVOCATION_ID={machine.unit(unit, 'InvocationID')}"
+    return machine.succeed("journalctl", "--no-pager", "--output=cat", run)
+
+
+def test_install_with_certificate_files(machine: Machine, installer: Path, first: Pair, intermediate: Pair) -> None:
+    machine.copy_in(installer, "/mnt/barehub.sh")
+    machine.succeed("mkdir", "-p", LIVE, ARCHIVE)
+    machine.succeed("chmod", "700", "/etc/letsencrypt/live", "/etc/letsencrypt/archive")
+    give(machine, first.cert + intermediate.cert, first.key, 1)
+    files = ("--tls-cert", f"{LIVE}/fullchain.pem", "--tls-key", f"{LIVE}/privkey.pem")
+    output = machine.succeed("sh", "/mnt/barehub.sh", "-b", "--bind-url", f"https://{NAME}", *files)
+    assert f"is running at https://{NAME}/" in output
+    assert machine.read("/opt/barehub/jupyterhub_config.d/10-install.py").splitlines()[1:] == [
+        f'c.JupyterHub.bind_url = "https://{NAME}"',
+        f'c.JupyterHub.ssl_cert = "{LIVE}/fullchain.pem"',
+        f'c.JupyterHub.ssl_key = "{LIVE}/privkey.pem"',
+    ]
+    machine.write("/opt/barehub/jupyterhub_config.d/50-test.py", TEST_CONFIG)
+    machine.succeed("systemctl", "restart", HUB)
+    print(machine.eventually(BAREHUB, "status"))
+
+
+def test_the_key_is_readable_by_root_and_the_proxy_alone(machine: Machine) -> None:
+    assert machine.succeed("stat", "-Lc", "%a %U", f"{LIVE}/privkey.pem").split() == ["600", "root"]
+    assert machine.succeed("stat", "-c", "%a %U", COPY).split() == ["400", "www-data"]
+    for key in (COPY, f"{LIVE}/privkey.pem"):
+        machine.as_user("alice", "sh", "-c", f"! cat {key} 2>/dev/null")
+    assert "PRIVATE KEY" not in machine.read("/opt/barehub/state/rules/rules.yaml")
+
+
+def test_status_tells_about_the_certificate(machine: Machine, first: Pair) -> None:
+    told = status(machine)
+    assert told["healthy"]
+    assert told["url"] == f"https://{NAME}/"
+    assert told["certificate_ends"] == first.certificate.not_valid_after_utc.isoformat()
+    assert f"{NAME}, alias.example.org, 127.0.0.1, by Test Intermediate" in told["certificate"]
+    # The root is not one that this machine knows; that it is the users' is for the site to say.
+    (warning,) = told["warnings"]
+    assert "the chain ends with Test Authority, which is neither in ssl_cert nor known to this machine" in warning
+
+
+def test_browsers_get_modern_tls_and_nothing_else(machine: Machine, bundle: Path) -> None:
+    context = ssl.create_default_context(cafile=bundle)
+    context.set_alpn_protocols(["h2", "http/1.1"])
+    for name in (NAME, "alias.example.org"):
+        with connect(machine, context, name) as one:
+            assert (one.version(), one.selected_alpn_protocol()) == ("TLSv1.3", "h2")
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers("ECDHE+AESGCM:ECDHE+CHACHA20")
+    with connect(machine, context) as one:
+        assert one.version() == "TLSv1.2"
+    context.set_ciphers("AES128-SHA:AES256-GCM-SHA384:ECDHE-ECDSA-AES128-SHA")
+    with pytest.raises(ssl.SSLError):
+        connect(machine, context)
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    context.minimum_version = ssl.TLSVersion.TLSv1
+    context.maximum_version = ssl.TLSVersion.TLSv1_1
+    with pytest.raises(ssl.SSLError):
+        connect(machine, context)
+
+
+@pytest.mark.parametrize(("method", "code"), [("GET", 301), ("POST", 308)])
+def test_http_is_redirected(machine: Machine, method: str, code: int) -> None:
+    with machine.network():
+        connection = HTTPConnection("127.0.0.1", 80, timeout=20)
+        connection.request(method, "/hub/login?next=%2Fhub%2Fhome&a=b", headers={"Host": NAME})
+        response = connection.getresponse()
+        assert response.status == code
+        assert response.getheader("Location") == f"https://{NAME}/hub/login?next=%2Fhub%2Fhome&a=b"
+        connection.close()
+
+
+def test_alice_works_over_https(machine: Machine, bundle: Path) -> None:
+    alice = HubSession(machine, "alice", "https://127.0.0.1")
+    alice.verify = str(bundle)
+    answer = alice.login()
+    assert answer.history
+    assert alice.is_logged_in()
+    cookies = {cookie.name: cookie for cookie in alice.cookies}
+    assert cookies["jupyterhub-hub-login"].secure
+    alice.start_server()
+    assert alice.start_kernel().execute("print(6 * 7)") == "42\n"
+
+
+def test_the_login_page_in_a_browser(machine: Machine, first: Pair, screenshots: Path) -> None:
+    public = first.private.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    known = base64.b64encode(hashlib.sha256(public).digest()).decode()
+    switches = (f"host-resolver-rules=MAP {NAME} 127.0.0.1", f"ignore-certificate-errors-spki-list={known}")
+    with machine.network(), chromium(*switches) as browser:
+        browser.get(f"http://{NAME}/hub/login")
+        browser.find_element(By.ID, "username_input").send_keys("alice")
+        browser.find_element(By.ID, "password_input").send_keys(USERS["alice"])
+        browser.save_screenshot(screenshots / "https-login.png")
+        assert browser.current_url == f"https://{NAME}/hub/login"
+        browser.find_element(By.ID, "login_submit").click()
+        browser.find_element(By.CSS_SELECTOR, ".jp-Launcher")
+        assert browser.current_url.startswith(f"https://{NAME}/user/alice/lab")
+
+
+def test_a_renewed_pair_is_taken_with_no_failed_request(
+    machine: Machine, bundle: Path, first: Pair, intermediate: Pair
+) -> None:
+    before = [machine.unit(unit, "InvocationID") for unit in (PROXY, HUB)]
+    assert machine.unit("barehub-certificates.timer", "ActiveState") == "active"
+    second = issue(intermediate, NAME, "alias.example.org", "127.0.0.1")
+    assert served(machine).serial_number == first.serial
+    with visitors(machine, ssl.create_default_context(cafile=bundle)) as seen:
+        give(machine, second.cert + intermediate.cert, second.key, 2)
+        machine.succeed("systemctl", "start", CERTIFICATES)  # which the timer does each minute
+        wait_until_served(machine, second)
+    assert set(seen) == {"200"}
+    assert seen["200"] > 20
+    assert [machine.unit(unit, "InvocationID") for unit in (PROXY, HUB)] == before
+    assert "error" not in journal(machine)
+
+
+def wait_until_served(machine: Machine, pair: Pair) -> None:
+    for _ in range(400):
+        if served(machine).serial_number == pair.serial:
+            return
+    pytest.fail(f"another certificate is served: {machine.run(BAREHUB, 'status').stdout}")
+
+
+def test_a_bad_renewal_leaves_the_pair_in_use(machine: Machine, intermediate: Pair) -> None:
+    serial = served(machine).serial_number
+    other = issue(intermediate, NAME)
+    bad = {
+        "the key in ssl_key is not that of the first certificate": (other.cert, intermediate.key),
+        "put the server's certificate before its issuers'": (intermediate.cert + other.cert, other.key),
+        "ssl_cert holds no PEM certificate, or a damaged one": (other.cert[:300], other.key),
+        "ssl_key holds no PEM private key, or a damaged one": (other.cert, other.key[:60]),
+        "has expired on": ((late := issue(intermediate, NAME, days=1, since=3)).cert, late.key),
+    }
+    for number, (what, (cert, key)) in enumerate(bad.items(), 10):
+        give(machine, cert, key, number)
+        machine.succeed("systemctl", "start", CERTIFICATES)
+        said = journal(machine)
+        assert what in said
+        assert "the proxy goes on with the certificate it has" in said
+        assert served(machine).serial_number == serial
+    machine.succeed("systemctl", "restart", PROXY)
+    assert served(machine).serial_number == serial
+    machine.fails("systemctl", "reload", PROXY, code=1)
+    assert machine.unit(PROXY, "ActiveState") == "active"
+    machine.succeed("rm", f"{LIVE}/privkey.pem")
+    output = machine.fails(BAREHUB, "status", code=1)
+    assert f"problem: ssl_key: {LIVE}/privkey.pem: No such file or directory; the proxy goes on" in output
+
+
+def test_warnings_that_stop_nothing(machine: Machine, intermediate: Pair) -> None:
+    elsewhere = issue(intermediate, "elsewhere.example.org", days=5)
+    give(machine, elsewhere.cert, elsewhere.key, 20)
+    machine.succeed("chmod", "644", f"{ARCHIVE}/privkey20.pem")
+    machine.succeed("systemctl", "reload", PROXY)
+    wait_until_served(machine, elsewhere)
+    said = journal(machine)
+    output = machine.succeed(BAREHUB, "status")
+    for text in (said, output):
+        assert f"the certificate is not for {NAME}, but for elsewhere.example.org" in text
+        assert "the chain ends with Test Intermediate" in text
+    assert f"everybody can read {LIVE}/privkey.pem" in said
+    print(output)
