@@ -43,16 +43,23 @@ machines: list["Machine"] = []  # those there are now, for the hooks in conftest
 
 
 @contextlib.contextmanager
-def booted(name: str, root: Path, disks: Mapping[str, int] | None = None) -> Iterator["Machine"]:
+def booted(
+    name: str,
+    root: Path,
+    disks: Mapping[str, int] | None = None,
+    network: str | None = None,
+    binds: Mapping[Path, str] | None = None,
+) -> Iterator["Machine"]:
     """A booted machine, gone without a trace afterwards.
 
     `disks` are small file systems of their own, which survive a reboot: mount point -> size in MiB. Other mounts
-    (a tmpfs of some size, noexec) a test can make inside.
+    (a tmpfs of some size, noexec) a test can make inside. `network` is the path of a network namespace for the machine
+    to live in, else it has a loopback device alone; `binds` are directories of the host: directory -> mount point.
     """
     homes = root.with_name("machines")
     homes.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f"{name}-", dir=homes) as home:
-        new = Machine(name, root, Path(home))
+        new = Machine(name, root, Path(home), namespace=network, binds=dict(binds or {}))
         for number, (where, size) in enumerate((disks or {}).items()):
             image = new.home / f"disk{number}.ext4"
             subprocess.run(["mkfs.ext4", "-q", image, f"{size}M"], check=True)
@@ -74,6 +81,8 @@ class Machine:
     root: Path  # the overlay's lower layer, shared between machines
     home: Path  # the upper layer and whatever else is this machine's own
     disks: dict[str, Path] = field(default_factory=dict)  # mount point -> image
+    namespace: str | None = None  # path of the network namespace, if it is not to be the machine's own
+    binds: dict[Path, str] = field(default_factory=dict)  # directory of the host -> mount point
     nspawn: subprocess.Popen[bytes] | None = None
     leader: int = 0  # the machine's PID 1, by the host's count; 0 when it is off
 
@@ -111,7 +120,9 @@ class Machine:
             str(tree),
             "".join(f"{image} {where}\n" for where, image in self.disks.items()),
             *("systemd-nspawn", "--quiet", "--boot", f"--directory={tree}", f"--machine={self.name}"),
-            "--private-network",  # nothing but a loopback device
+            # By itself a machine has nothing but a loopback device.
+            f"--network-namespace-path={self.namespace}" if self.namespace else "--private-network",
+            *(f"--bind={directory}:{where}" for directory, where in self.binds.items()),
             *("--register=no", "--keep-unit"),  # neither systemd nor machined need to run on the host
             *("--notify-ready=yes", "--console=pipe"),
             *("--resolv-conf=off", "--timezone=off", "--link-journal=no"),  # nothing of the host's

@@ -45,6 +45,7 @@ ROOT_PACKAGES = (
     "python3", "python3-venv", "procps", "iproute2",
     "pebble",  # an ACME server and its DNS; Debian starts neither
     "openssl",
+    "slurmctld", "slurmd", "slurm-client", "munge", "sudo",  # not started at boot: a test makes a cluster of machines
 )  # fmt: skip
 
 # Nothing of the caller's environment gets into a machine, pip's settings and TMPDIR included.
@@ -142,6 +143,7 @@ def build(root: Path) -> None:
         (root / ours).unlink()
     # These would fail some time after boot, there being no network, and tests end with "no failed units".
     run("chroot", root, *CLEAN, "systemctl", "mask", "apt-daily.timer", "apt-daily-upgrade.timer")
+    run("chroot", root, *CLEAN, "systemctl", "disable", "munge", "slurmctld", "slurmd")
     for name, password in USERS.items():
         run("chroot", root, *CLEAN, "useradd", "--create-home", "--shell=/bin/bash", name)
         run("chroot", root, *CLEAN, "chpasswd", stdin=f"{name}:{password}\n")

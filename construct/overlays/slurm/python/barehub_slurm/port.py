@@ -1,0 +1,48 @@
+"""What a job tells the hub: the port that its server listens at. One number, once, from the job whose token it is.
+
+batchspawner's own handler sets whatever attribute of the spawner it is sent, so that a user could run commands as the
+hub's account. This one takes its place at the same URL, for what batchspawner-singleuser and launch.py send:
+
+    POST /hub/api/batchspawner   Authorization: token TOKEN   {"port": 43210}
+"""
+
+import json
+from http import HTTPStatus
+
+from jupyterhub.apihandlers import APIHandler, default_handlers
+from tornado.web import HTTPError
+
+PATH = r"/api/batchspawner"
+PORTS = range(1024, 65536)
+
+
+class PortHandler(APIHandler):
+    def post(self) -> None:
+        token = self.get_token()  # of the Authorization header; a browser's cookie is no job's
+        if token is None or token.user is None:
+            raise HTTPError(HTTPStatus.FORBIDDEN, "this needs the token of a job")
+        spawners = self.users[token.user].spawners.values()
+        spawner = next((one for one in spawners if getattr(one, "token_id", None) == token.id), None)
+        if spawner is None:
+            raise HTTPError(HTTPStatus.FORBIDDEN, "this is no token of a job that the hub waits for")
+        port = reported(self.request.body)
+        if not spawner.take_port(port):
+            raise HTTPError(HTTPStatus.CONFLICT, "the port of this job is known already")
+        self.set_status(HTTPStatus.CREATED)
+        self.finish({"message": "thank you"})
+
+
+def reported(body: bytes) -> int:
+    """The port in a report. Raises HTTPError for anything else than an object with this one key."""
+    try:
+        match json.loads(body) if len(body) < 100 else None:
+            case {"port": int(port), **rest} if not rest and type(port) is int and port in PORTS:
+                return port
+    except ValueError:
+        pass
+    raise HTTPError(HTTPStatus.BAD_REQUEST, f'this takes {{"port": N}}, {PORTS[0]} to {PORTS[-1]}, and nothing else')
+
+
+def replace_handler() -> None:
+    """Have JupyterHub, once it starts, serve this handler and not batchspawner's."""
+    default_handlers[:] = [entry for entry in default_handlers if entry[0] != PATH] + [(PATH, PortHandler)]

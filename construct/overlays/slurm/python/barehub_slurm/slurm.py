@@ -1,0 +1,274 @@
+"""What Slurm says, asked with its own commands, and what that means in plain words.
+
+The formats are those of sinfo(1), squeue(1) and scontrol(1). squeue is asked for nothing that a user can choose but
+the job's name, which has to be one that the hub has made: a line of its output cannot be forged.
+"""
+
+import asyncio
+import os
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import inf
+
+PATIENCE = 30  # seconds that a command of Slurm's may take; slurmctld can be busy
+
+
+class SlurmError(Exception):
+    """A command of Slurm's failed, with its own words, or did not answer in time."""
+
+
+async def output(*argv: str, stdin: str = "", env: dict[str, str] | None = None) -> str:
+    """Run a command to its end and return what it printed. Raises SlurmError."""
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *argv,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env={"PATH": os.environ.get("PATH", os.defpath), **(env or {}), "LC_ALL": "C.UTF-8"},
+            cwd="/",  # the hub's own directory is closed to users
+        )
+    except OSError as error:
+        raise SlurmError(f"{argv[0]}: {error.strerror}") from error
+    try:
+        out, err = await asyncio.wait_for(process.communicate(stdin.encode()), PATIENCE)
+    except TimeoutError:
+        raise SlurmError(f"{argv[0]} has not answered in {PATIENCE} s") from None
+    finally:
+        if process.returncode is None:
+            process.kill()
+    if process.returncode:
+        raise SlurmError(err.decode(errors="replace").strip() or f"{argv[0]} exited with {process.returncode}")
+    return out.decode(errors="replace").strip()
+
+
+# What a user can choose
+
+# Nodes in these states run nothing new (sinfo(1), NODE STATE CODES); flags such as * or ~ may follow.
+OUT_OF_SERVICE = {"down", "drained", "draining", "fail", "failing", "error", "inval", "maint", "unknown", "future"}
+PARTITION_FORMAT = "%P|%a|%l|%c|%m|%G|%T"
+
+
+@dataclass
+class Partition:
+    """What the nodes of a partition that are in service have to offer; `cores` is 0 if none is."""
+
+    name: str
+    default: bool = False
+    up: bool = False
+    minutes: float = inf
+    nodes: int = 0
+    cores: int = 0
+    memory: int = 0  # MB
+    gpus: int = 0
+
+
+def partitions(text: str) -> dict[str, Partition]:
+    """What `sinfo --exact --Node --format=PARTITION_FORMAT` printed, by the partition's name."""
+    found: dict[str, Partition] = {}
+    for line in text.splitlines():
+        name, available, limit, cores, memory, gres, state = line.split("|")
+        partition = found.setdefault(name.rstrip("*"), Partition(name.rstrip("*"), name.endswith("*")))
+        partition.up = available == "up"
+        partition.minutes = minutes(limit)
+        if re.match(r"[a-z]+", state)[0] not in OUT_OF_SERVICE:
+            partition.nodes += 1
+            partition.cores = max(partition.cores, number(cores))
+            partition.memory = max(partition.memory, number(memory))
+            gpus = re.findall(r"\bgpu(?::[^:,()]+)?:(\d+)", gres)
+            partition.gpus = max(partition.gpus, sum(map(int, gpus)))
+    return found
+
+
+def number(text: str) -> int:
+    found = re.match(r"\d+", text)
+    return int(found[0]) if found else 0
+
+
+def minutes(text: str) -> float:
+    """A time limit of Slurm's, [days-][[hours:]minutes:]seconds, in minutes; `infinite` and `n/a` are none."""
+    days, dash, clock = text.rpartition("-")
+    if not re.fullmatch(r"[\d:]+", clock):
+        return inf
+    parts = [int(part) for part in clock.split(":")]
+    if dash:  # days-hours[:minutes[:seconds]]
+        hours, mins, secs = (*parts, 0, 0)[:3]
+    else:
+        hours, mins, secs = (0, 0, *parts)[-3:]
+    return int(days or 0) * 24 * 60 + hours * 60 + mins + secs / 60
+
+
+def spoken(mins: float) -> str:
+    """A length of time as people say it: `45 min`, `2 h`, `1 h 30 min`, `3 days`."""
+    if mins == inf:
+        return "any time"
+    hours, rest = divmod(round(mins), 60)
+    if hours >= 48 and hours % 24 == 0 and not rest:
+        return f"{hours // 24} days"
+    return " ".join([*([f"{hours} h"] if hours else []), *([f"{rest} min"] if rest or not hours else [])])
+
+
+# Jobs
+
+JOB_FORMAT = "%i|%T|%r|%u|%B|%V|%S|%l|%P|%j"
+ALIVE = {
+    "PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "RESV_DEL_HOLD", "SPECIAL_EXIT",
+    "RUNNING", "SUSPENDED", "STOPPED", "RESIZING", "SIGNALING", "STAGE_OUT",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Job:
+    id: str
+    state: str
+    reason: str
+    user: str
+    node: str  # the first one; meaningful for a job that has started
+    submitted: str  # times are local, as 2026-11-24T09:31:36
+    starts: str
+    limit: str
+    partition: str
+    name: str
+
+    @property
+    def alive(self) -> bool:
+        """Whether it may have a server, now or later. COMPLETING is dead: its processes are gone or going."""
+        return self.state in ALIVE
+
+    @property
+    def running(self) -> bool:
+        return self.state == "RUNNING"
+
+
+class Queue:
+    """The hub's jobs, of all users, asked for with one squeue for all, at most one at a time.
+
+    slurmctld is busy enough: its answer serves everybody who can do with one of that age.
+    """
+
+    def __init__(self) -> None:
+        self.squeue = "squeue"
+        self.names: dict[str, float] = {}  # of the jobs to ask for -> since when (time.monotonic)
+        self.jobs: dict[tuple[str, str], Job] = {}
+        self.asked = -inf
+        self.error = ""
+        self.asking: asyncio.Task[None] | None = None
+
+    def watch(self, name: str) -> None:
+        self.names.setdefault(name, time.monotonic())
+
+    def forget(self, name: str) -> None:
+        self.names.pop(name, None)
+
+    async def job(self, user: str, name: str, age: float = 0) -> Job | None:
+        """The job of this user and name, from an answer that is at most `age` seconds old; None if there is none.
+
+        Raises SlurmError if Slurm does not tell, which says nothing about the job.
+        """
+        since = max(time.monotonic() - age, self.names.get(name, -inf))
+        while self.asked < since:
+            if self.asking is None:
+                self.asking = asyncio.ensure_future(self.ask())
+            await asyncio.shield(self.asking)
+        if self.error:
+            raise SlurmError(self.error)
+        return self.jobs.get((user, name))
+
+    async def ask(self) -> None:
+        now = time.monotonic()
+        names = f"--name={','.join(self.names)}"
+        try:
+            text = await output(self.squeue, "--noheader", "--states=all", names, f"--format={JOB_FORMAT}")
+            jobs = [Job(*line.split("|")) for line in text.splitlines()]
+            self.jobs, self.error = {(job.user, job.name): job for job in reversed(jobs)}, ""
+        except (SlurmError, TypeError) as error:
+            self.error = str(error)
+        finally:
+            self.asked, self.asking = now, None
+
+
+# Words
+
+WAITS = {
+    "None": "Slurm has not looked at it yet",
+    "Priority": "other jobs are before it",
+    "Resources": "all nodes that suit it are busy",
+    "PartitionDown": "the partition is down",
+    "PartitionInactive": "the partition is closed at present",
+    "PartitionTimeLimit": "it asks for more time than the partition allows",
+    "PartitionNodeLimit": "it asks for more than the partition allows",
+    "ReqNodeNotAvail": "the nodes it needs are not available, perhaps reserved for maintenance",
+    "NodeDown": "the nodes it needs are down",
+    "BeginTime": "it is to begin later",
+    "JobHeldAdmin": "an administrator holds it back",
+    "JobHeldUser": "you hold it back",
+    "Reservation": "its reservation has not begun",
+    "Licenses": "a licence it needs is in use",
+}
+
+
+def why_it_waits(job: Job) -> str:
+    """Why a job is not running yet, with Slurm's own word for those who want to look it up."""
+    reason = job.reason.partition(",")[0].strip("()") or "None"
+    if reason in WAITS:
+        words = WAITS[reason]
+    elif re.match(r"(QOS|Assoc|Max)", reason):
+        words = "a limit of your account or of the cluster is reached"
+    else:
+        words = "Slurm gives a reason of its own"
+    return words if reason == "None" else f"{words} ({reason})"
+
+
+def clock(text: str) -> str:
+    """The hour of a time that Slurm printed, with the date if that is not today; empty if it printed none."""
+    if not re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d", text):
+        return ""
+    day, _, hour = text.partition("T")
+    return hour[:5] if day == time.strftime("%Y-%m-%d") else f"{day} {hour[:5]}"
+
+
+def why_it_ended(state: str, limit: str, node: str, memory: str, exit_code: str, comment: str) -> str:
+    """What became of a job, from what scontrol and squeue say of it. `exit_code` is CODE:SIGNAL."""
+    code, _, signal = exit_code.partition(":")
+    if comment:
+        return comment
+    match state:
+        case "TIMEOUT" | "DEADLINE":
+            return f"it reached its time limit of {spoken(minutes(limit))}"
+        case "OUT_OF_MEMORY":
+            return f"it used more than its {memory} of memory"
+        case "NODE_FAIL" | "BOOT_FAIL":
+            return f"the node {node} failed" if node else "its node failed"
+        case "PREEMPTED":
+            return "a job of higher priority took its place"
+        case "CANCELLED":
+            return "it was cancelled, by you or by an administrator"
+        case "COMPLETED":
+            return "it ended by itself"
+        case _ if signal == "9":
+            return f"it was killed, most likely because it used more than its {memory} of memory"
+        case "FAILED":
+            return f"it failed with exit status {code or 'unknown'}"
+    return "Slurm does not know it any more"
+
+
+def details(text: str) -> dict[str, str]:
+    """The fields that matter here of what `scontrol show job ID --oneliner` printed."""
+    found = {}
+    for name in ("JobState", "TimeLimit", "BatchHost", "ExitCode"):
+        if match := re.search(rf" {name}=(\S+)", text):
+            found[name] = match[1]
+    if match := re.search(r"[=,]mem=(\d+\.?\d*[KMGT]?)", text):
+        found["memory"] = match[1]
+    # The only words here that are a user's own; they are shown to nobody else.
+    if match := re.search(r" Comment=(.*?)\s+(?:StdErr|SystemComment)=", text, re.DOTALL):
+        found["Comment"] = " ".join(match[1].split())[:500]
+    return found
+
+
+def refusal(error: str) -> str:
+    """Why sbatch refused a job: its last line, without what stands before each."""
+    lines: Sequence[str] = error.strip().splitlines() or ["sbatch gave no reason"]
+    return re.sub(r"^sbatch: (error: )?|Batch job submission failed: ", "", lines[-1])
