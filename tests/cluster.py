@@ -71,6 +71,13 @@ class Cluster:
         return self.head.succeed("squeue", "--noheader", "--format=%i %u %T").splitlines()
 
 
+    def add_user(self, name: str, uid: int, home: bool = True) -> None:
+        """An account on all machines, whose password is its name."""
+        for machine in self.machines:
+            machine.succeed("useradd", "--create-home" if home else "--no-create-home", f"--uid={uid}", name)
+        self.head.succeed("sh", "-c", f"echo {name}:{name} | chpasswd")
+
+
 @contextlib.contextmanager
 def cluster(root: Path, cpus: int = 2, memory: int = 4000) -> Iterator[Cluster]:
     """A head with slurmctld, and two nodes with slurmd, each with `cpus` and `memory` (in MB) as far as Slurm knows."""

@@ -70,6 +70,19 @@ def older(installer: Path) -> Path:
     return build_release(root, "2026.10.24", installer.parent, overlays=[root / "tests/overlays/jupyterhub-5"])
 
 
+@pytest.fixture(scope="session")
+def slurm_installer() -> Path:
+    """An installer with the overlay `slurm`, named so."""
+    return build_with_overlay("slurm")
+
+
+def build_with_overlay(name: str) -> Path:
+    """Build an installer with one of the overlays, in .cache/."""
+    root = Path(__file__).parents[1]
+    overlay = root / "construct/overlays" / name
+    return build_release(root, date=None, output=root / ".cache/test-dist", overlays=[overlay], name=name)
+
+
 @pytest.fixture(scope="module")
 def hub(machine: Machine, installer: Path) -> Machine:
     """The module's machine with barehub on it, where alice and bob can log in."""

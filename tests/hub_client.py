@@ -7,6 +7,7 @@ jupyter-client's documentation describes in "Messaging in Jupyter".
 
 import json
 import uuid
+from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
@@ -56,16 +57,33 @@ class HubSession(requests.Session):
         """Whether the hub knows the session's cookie; else it leads to the login page."""
         return urlsplit(self.get("/hub/home").url).path == "/hub/home"
 
-    def start_server(self) -> None:
+    def start_server(self, **options: Any) -> None:
         """Start the user's server, wait until it is ready, and get its cookies."""
-        api, xsrf = f"/hub/api/users/{self.user}/server", {"X-XSRFToken": self.xsrf("/hub/")}
-        self.post(api, headers=xsrf).raise_for_status()
-        with self.get(f"{api}/progress", headers=xsrf, stream=True) as events:
-            events.raise_for_status()
-            lines = (line for line in events.iter_lines() if line.startswith(b"data:"))
-            last = [json.loads(line.removeprefix(b"data:")) for line in lines][-1]
+        self.ask_for_server(**options)
+        *_, last = self.progress()
         assert last.get("ready"), last
         self.get(f"/user/{self.user}/lab").raise_for_status()
+
+    def ask_for_server(self, **options: Any) -> requests.Response:
+        """Ask for the user's server; the answer, which does not wait for it to be ready."""
+        api = f"/hub/api/users/{self.user}/server"
+        answer = self.post(api, headers={"X-XSRFToken": self.xsrf("/hub/")}, json=options or None)
+        answer.raise_for_status()
+        return answer
+
+    def progress(self) -> Iterator[dict[str, Any]]:
+        """What the hub says meanwhile, until the server is ready or has failed."""
+        api, xsrf = f"/hub/api/users/{self.user}/server/progress", {"X-XSRFToken": self.xsrf("/hub/")}
+        with self.get(api, headers=xsrf, stream=True) as events:
+            events.raise_for_status()
+            for line in events.iter_lines():
+                if line.startswith(b"data:"):
+                    yield json.loads(line.removeprefix(b"data:"))
+
+    def stop_server(self) -> requests.Response:
+        """Ask for the user's server to be stopped; the answer, 204 if it was at once."""
+        api = f"/hub/api/users/{self.user}/server"
+        return self.delete(api, headers={"X-XSRFToken": self.xsrf("/hub/")})
 
     def start_kernel(self) -> "Kernel":
         server = f"/user/{self.user}/"

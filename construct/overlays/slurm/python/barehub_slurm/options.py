@@ -70,9 +70,9 @@ class Offer:
         name = options.get("partition") or self.default_partition
         partition = self.partitions.get(name) if isinstance(name, str) else None
         if partition is None:
-            raise RefusedError(f"there is no partition {name}; there is {', '.join(self.partitions)}")
+            raise RefusedError(f"There is no partition {name}; there is {', '.join(self.partitions)}")
         if not self.usable(partition):
-            raise RefusedError(f"the partition {name} is down at present: {self.state(partition)}")
+            raise RefusedError(f"The partition {name} is down at present: {self.state(partition)}")
         most = self.most(partition)
         asked = {field: self.number(field, options, most) for field in FIELDS}
         for field, value in asked.items():
@@ -135,7 +135,7 @@ class Offer:
             return f"{partition.name}: down at present, {self.state(partition)}"
         most = self.most(partition)
         parts = [f"up to {most['cores']:g} cores", f"{most['memory']:g} GB"]
-        parts += [f"{most['gpus']:g} GPUs"] if most["gpus"] else []
+        parts += [f"GPUs: {most['gpus']:g}"] if most["gpus"] else []
         return f"{partition.name}: {', '.join([*parts, spoken(most['hours'] * 60)])}"
 
 

@@ -48,7 +48,7 @@ async def output(*argv: str, stdin: str = "", env: dict[str, str] | None = None)
 
 # Nodes in these states run nothing new (sinfo(1), NODE STATE CODES); flags such as * or ~ may follow.
 OUT_OF_SERVICE = {"down", "drained", "draining", "fail", "failing", "error", "inval", "maint", "unknown", "future"}
-PARTITION_FORMAT = "%P|%a|%l|%c|%m|%G|%T"
+PARTITION_FORMAT = "%P|%a|%l|%c|%m|%G|%T|%D"
 
 
 @dataclass
@@ -66,15 +66,15 @@ class Partition:
 
 
 def partitions(text: str) -> dict[str, Partition]:
-    """What `sinfo --exact --Node --format=PARTITION_FORMAT` printed, by the partition's name."""
+    """What `sinfo --exact --format=PARTITION_FORMAT` printed, by the partition's name: a line for nodes that are alike."""
     found: dict[str, Partition] = {}
     for line in text.splitlines():
-        name, available, limit, cores, memory, gres, state = line.split("|")
+        name, available, limit, cores, memory, gres, state, nodes = line.split("|")
         partition = found.setdefault(name.rstrip("*"), Partition(name.rstrip("*"), name.endswith("*")))
         partition.up = available == "up"
         partition.minutes = minutes(limit)
         if re.match(r"[a-z]+", state)[0] not in OUT_OF_SERVICE:
-            partition.nodes += 1
+            partition.nodes += int(nodes)
             partition.cores = max(partition.cores, number(cores))
             partition.memory = max(partition.memory, number(memory))
             gpus = re.findall(r"\bgpu(?::[^:,()]+)?:(\d+)", gres)

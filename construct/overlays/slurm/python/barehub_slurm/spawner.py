@@ -27,12 +27,11 @@ from batchspawner import SlurmSpawner
 from batchspawner.batchspawner import format_template
 from jupyterhub import orm
 from jupyterhub.spawner import SpawnException
-from traitlets import Dict, Float, Integer, List, Unicode, default, validate
+from traitlets import Dict, Float, Integer, List, Unicode, default
 
 from barehub_slurm import options, slurm
 from barehub_slurm.slurm import Job, Queue, SlurmError
 
-SINFO_AGE = 60  # seconds for which the form shows the same partitions
 MARGIN = 5  # seconds before JupyterHub's own time limit, which gives no reason
 
 LOOPBACK = ("", "127.0.0.1", "localhost", "::1", "0.0.0.0", "::")  # noqa: S104 - compared with
@@ -60,7 +59,7 @@ class SlurmJobSpawner(SlurmSpawner):
         help="What the form suggests; the names are those of limits.",
     ).tag(config=True)
     commands = Unicode(help="Directory of sbatch, squeue, scancel, sinfo and scontrol.").tag(config=True)
-    queue_interval = Float(5, help="Seconds for which one squeue serves all users.").tag(config=True)
+    queue_interval = Float(5, help="Seconds for which one squeue, or sinfo, serves all users.").tag(config=True)
     launch_timeout = Integer(180, help="Seconds that a server may take to appear once its job runs.").tag(config=True)
     report_timeout = Integer(60, help="Seconds for which a job tries to reach the hub.").tag(config=True)
     oldest_jupyterhub = Unicode(help="The oldest jupyterhub in the users' environment that is accepted.").tag(
@@ -109,9 +108,9 @@ class SlurmJobSpawner(SlurmSpawner):
     def _default_options_form(self) -> Any:
         return lambda spawner: spawner.form()
 
-    @validate("cmd")
-    def _cmd_is_a_list(self, proposal: Any) -> list[str]:
-        return [proposal.value] if isinstance(proposal.value, str) else proposal.value
+    @default("apply_user_options")
+    def _default_apply_user_options(self) -> Any:
+        return lambda spawner, user_options: None  # start() does it, where Slurm can be asked what there is
 
     def command(self, name: str) -> str:
         return f"{self.commands}/{name}"
@@ -121,11 +120,9 @@ class SlurmJobSpawner(SlurmSpawner):
     async def offer(self) -> options.Offer:
         """What can be asked for now, or could a moment ago. Raises SlurmError if that is not known."""
         cls = type(self)
-        if cls.offered is None or time.monotonic() - cls.offered[0] > SINFO_AGE:
-            text = await slurm.output(
-                self.command("sinfo"), "--noheader", "--exact", "--Node", f"--format={slurm.PARTITION_FORMAT}"
-            )
-            found = slurm.partitions(text)
+        if cls.offered is None or time.monotonic() - cls.offered[0] > self.queue_interval:
+            words = ("--noheader", "--exact", f"--format={slurm.PARTITION_FORMAT}")
+            found = slurm.partitions(await slurm.output(self.command("sinfo"), *words))
             names = self.partitions or list(found)
             kept = {name: found[name] for name in names if name in found}
             cls.offered = (time.monotonic(), options.Offer(kept, self.limits, self.defaults))

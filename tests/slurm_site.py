@@ -1,0 +1,117 @@
+"""barehub with the overlay `slurm` on the head of a test cluster, set up as its README says; and how to look at it."""
+
+import contextlib
+import html
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from tests.cluster import HEAD, Cluster
+from tests.hub_client import URL, HubSession
+from tests.rootfs import USERS
+
+BASE = "/opt/slurm"  # of an installer built with --name slurm
+BAREHUB, HUB = f"{BASE}/hub/bin/barehub", "slurm-hub.service"
+EXAMPLES = f"{BASE}/hub/share/barehub/examples"
+CONFIG = f"{BASE}/jupyterhub_config.d"
+TOKEN = "for-tests-alone"
+
+# Shorter times than a site would have, a key to the API, and servers that are to fail.
+TEST_CONFIG = f"""
+c.SlurmJobSpawner.queue_interval = 1
+c.SlurmJobSpawner.report_timeout = 3
+c.Spawner.poll_interval = 2
+c.JupyterHub.tornado_settings = {{"slow_spawn_timeout": 0}}
+c.JupyterHub.services = [{{"name": "test", "api_token": "{TOKEN}"}}]
+c.JupyterHub.load_roles = [
+    {{"name": "test", "scopes": ["admin:users", "admin:servers", "proxy"], "services": ["test"]}}
+]
+
+def misconfigure(spawner):
+    for name in ("users_environment", "hub_connect_url", "start_timeout"):
+        if name in spawner.user_options:
+            setattr(spawner, name, spawner.user_options[name])
+
+c.Spawner.pre_spawn_hook = misconfigure
+"""
+
+
+def install(cluster: Cluster, installer: Path, *options: str) -> None:
+    """Install on the head, with the site's file made from the example; a root hub gets its tighter sandbox."""
+    head = cluster.head
+    head.copy_in(installer, "/mnt/slurm.sh")
+    head.succeed("sh", "/mnt/slurm.sh", "-b", *options)
+    site = head.read(f"{EXAMPLES}/50-site.py").replace("10.0.0.1", HEAD).replace("/shared/jupyter", "/opt/users")
+    head.write(f"{CONFIG}/50-site.py", site)
+    head.write(f"{CONFIG}/60-test.py", TEST_CONFIG)
+    if "--hub-user" not in options:
+        sandbox = head.read(f"{EXAMPLES}/hardened-hub.conf").replace("/opt/barehub", BASE)
+        head.write(f"/etc/systemd/system/{HUB}.d/hardened-hub.conf", sandbox)
+        head.succeed("systemctl", "daemon-reload")
+    head.succeed("systemctl", "restart", HUB)
+    head.eventually(BAREHUB, "status")
+
+
+def user(cluster: Cluster, name: str) -> HubSession:
+    session = HubSession(cluster.head, name)
+    session.login(USERS.get(name, name))
+    return session
+
+
+def api(cluster: Cluster, path: str) -> Any:
+    """What the hub's API tells an administrator."""
+    with cluster.head.network():
+        answer = requests.get(f"{URL}/hub/api/{path}", headers={"Authorization": f"token {TOKEN}"}, timeout=30)
+    answer.raise_for_status()
+    return answer.json()
+
+
+def page(session: HubSession, path: str) -> str:
+    """A page of the hub's, with characters as they are shown."""
+    return html.unescape(session.get(path).text)
+
+
+def failure(session: HubSession) -> str:
+    """Wait until a start has failed; what its user is told."""
+    *_, last = session.progress()
+    assert last.get("failed"), last
+    return last["message"]
+
+
+def until(condition: Callable[[], Any], what: str, timeout: float = 60) -> Any:
+    """Wait until `condition` gives something true; that."""
+    deadline = time.monotonic() + timeout
+    while not (result := condition()):
+        if time.monotonic() > deadline:
+            pytest.fail(f"in {timeout} s not seen: {what}")
+        time.sleep(0.2)
+    return result
+
+
+def require_clean(cluster: Cluster) -> None:
+    """Nothing is left: no job, no route but the hub's, no server and none that is pending."""
+    until(lambda: not cluster.jobs(), f"an empty queue; there is {cluster.jobs()}")
+    servers = {one["name"]: (one["server"], one["pending"]) for one in api(cluster, "users")}
+    assert {name: server for name, server in servers.items() if server != (None, None)} == {}
+    assert list(api(cluster, "proxy")) == ["/"]
+
+
+@contextlib.contextmanager
+def full(cluster: Cluster, nodes: int = 2) -> Iterator[Callable[[], None]]:
+    """Somebody else's jobs have so many nodes; call it to have them end."""
+    submit = ("sbatch", "--parsable", "--chdir=/", "--output=/dev/null", "--exclusive", "--wrap=sleep 1000")
+    jobs = [cluster.head.succeed(*submit).strip() for _ in range(nodes)]
+    until(lambda: sum("root RUNNING" in job for job in cluster.jobs()) == nodes, "full nodes")
+
+    def end() -> None:
+        cluster.head.succeed("scancel", *jobs)
+
+    try:
+        yield end
+    finally:
+        end()
+
