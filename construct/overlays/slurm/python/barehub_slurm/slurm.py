@@ -66,7 +66,7 @@ class Partition:
 
 
 def partitions(text: str) -> dict[str, Partition]:
-    """What `sinfo --exact --format=PARTITION_FORMAT` printed, by the partition's name: a line for nodes that are alike."""
+    """What `sinfo --exact --format=PARTITION_FORMAT` printed, by the partition: a line for nodes that are alike."""
     found: dict[str, Partition] = {}
     for line in text.splitlines():
         name, available, limit, cores, memory, gres, state, nodes = line.split("|")
