@@ -3,12 +3,13 @@
 
     python3 release.py [build]      dist/barehub-YYYY.MM.DD-Linux-x86_64.sh and what goes with it
     python3 release.py lock         choose versions anew: environment.lock.yml and the pinned wheels
-
-Both take `--overlay DIR`: a folder that makes a distribution of its own of it.
-
+    python3 release.py mirror DIR   the locked packages as a conda channel, and the wheels that a build needs
     python3 release.py verify FILE  check an installer offline, and list what is in it
     python3 release.py diff OLD NEW what changed between two installers or two locks
     python3 release.py test [...]   unit tests, then end-to-end tests; more arguments go to pytest
+
+The first three take `--overlay DIR`, a folder that makes a distribution of its own of it, and `--channel CHANNEL`, a
+conda channel to take packages from instead of wheels.
 
 It needs CPython >= 3.11 with pip, nothing else: on first use it makes .venv from recipe/tools.txt, where every wheel
 is pinned by sha256, and runs itself there. That is why only the standard library is imported at the top. `verify` and
@@ -61,12 +62,25 @@ def parse(words):
     command = commands.add_parser("build", help="build the installer (the default)")
     command.add_argument("--date", metavar="YYYY.MM.DD[.N]", help="the release's label; default: today in UTC")
     command.add_argument("--output", type=Path, default=ROOT / "dist", metavar="DIR", help="default: dist")
-    add_overlay_option(command)
+    add_source_options(command)
     command.add_argument("--name", default="barehub", help="the distribution's name; default: barehub")
+    command.add_argument(
+        "--lock", type=Path, metavar="FILE", help="with --channel: another lock, for instance an installer's"
+    )
     command.set_defaults(command=build)
 
     command = commands.add_parser("lock", help="pin the newest versions that work together")
-    add_overlay_option(command)
+    add_source_options(command)
+    command.add_argument(
+        "--platform", choices=("linux-64", "linux-aarch64"), default="linux-64", help="default: linux-64"
+    )
+    command.add_argument(
+        "--virtual-package",
+        action="append",
+        default=[],
+        metavar="NAME=VERSION",
+        help="with --channel: what the target has; default: __glibc=2.28 and so on, as is written into the lock",
+    )
     command.add_argument(
         "--update",
         nargs="*",
@@ -74,6 +88,12 @@ def parse(words):
         help="let these move and nothing else (names as in the lock; all of them if none is named)",
     )
     command.set_defaults(command=lock)
+
+    command = commands.add_parser("mirror", help="write the locked packages, and the wheels, to a directory")
+    add_source_options(command)
+    command.add_argument("--lock", type=Path, metavar="FILE", help="with --channel: another lock")
+    command.add_argument("directory", type=Path, metavar="DIR", help="a conda channel, new or made by this before")
+    command.set_defaults(command=mirror)
 
     command = commands.add_parser("verify", help="check an installer offline, and list what is in it")
     command.add_argument("installer", type=Path, metavar="FILE", help="an installer, or what its --extract has made")
@@ -96,7 +116,14 @@ def parse(words):
     return parser.parse_args(words if words and words[0] in known else ["build", *words])
 
 
-def add_overlay_option(command):
+def add_source_options(command):
+    command.add_argument(
+        "--channel",
+        action="append",
+        default=[],
+        metavar="NAME|URL|PATH",
+        help="a conda channel, in place of the wheels; may be given several times, the first one counts most",
+    )
     command.add_argument(
         "--overlay",
         type=Path,
@@ -156,19 +183,42 @@ def build(arguments):
     from construct.build import build_release
 
     build_release(
-        ROOT, date=arguments.date, output=arguments.output, overlays=arguments.overlay, name=arguments.name
+        ROOT,
+        date=arguments.date,
+        output=arguments.output,
+        overlays=arguments.overlay,
+        name=arguments.name,
+        channels=arguments.channel,
+        lock=arguments.lock,
     )
     return 0
 
 
 def lock(arguments):
+    from construct.channels import lock_from_channels
+    from recipe.errors import UserError
     from recipe.lock import lock_tools, lock_wheels
     from recipe.overlay import Stack
 
     stack = Stack.of(ROOT, arguments.overlay)
+    if stack.overlays and not stack.locked_in:
+        raise UserError("these overlays bring no packages, so there is nothing to lock", "build with them")
+    if arguments.channel:
+        lock_from_channels(stack, arguments.channel, arguments.platform, arguments.virtual_package, arguments.update)
+        return 0
+    if arguments.platform != "linux-64" or arguments.virtual_package:
+        raise UserError("wheels are for the machine that runs this", "solve for another one with --channel")
     if not stack.overlays and not arguments.update:
         lock_tools(ROOT)
     lock_wheels(stack, arguments.update)
+    return 0
+
+
+def mirror(arguments):
+    from construct.mirror import mirror
+    from recipe.overlay import Stack
+
+    mirror(Stack.of(ROOT, arguments.overlay), arguments.lock, arguments.channel, arguments.directory)
     return 0
 
 

@@ -14,34 +14,44 @@ from pathlib import Path
 from rattler import RepoDataRecord
 
 from construct import conda_ship
+from construct.channels import MACHINES, channel_name
 from construct.installer import MARGIN_KB, write_installer, write_sums
-from construct.locked import render_lock, render_packages, require_locked, solve_environment
+from construct.locked import render_lock, render_packages
+from construct.mirror import ADD_TO_CHANNEL
+from construct.packages import fill_channel
 from construct.sbom import render_sbom
 from construct.trial import Measured, try_out
 from recipe import pins
-from recipe.channel import PLATFORM, build_channel, file_sha256
+from recipe.channel import PLATFORM, file_sha256
 from recipe.errors import UserError
 from recipe.overlay import Stack
-from recipe.report import progress, say
+from recipe.report import say
 
 NAME = "barehub"
 SCHEMA = 1  # of release.json
 
 
 def build_release(
-    root: Path, date: str | None, output: Path, *, overlays: Sequence[Path] = (), name: str = NAME
+    root: Path,
+    date: str | None,
+    output: Path,
+    *,
+    overlays: Sequence[Path] = (),
+    name: str = NAME,
+    channels: Sequence[str] = (),
+    lock: Path | None = None,
 ) -> Path:
     """Build the installer and what goes with it into `output`; return its path.
 
-    `overlays` are folders, the first one lowest; `name` is the distribution's. Nothing appears in `output` before all
-    of it is done. Raises UserError for what the person can mend.
+    `overlays` are folders, the first one lowest; `name` is the distribution's. The packages come from `channels`, or
+    from the recipe channel if there are none. `lock` is another lock than the repository's or the overlay's. Nothing
+    appears in `output` before all of it is done. Raises UserError for what the person can mend.
     """
     began = time.monotonic()
     if not re.fullmatch(r"[a-z][a-z0-9-]*", name):
         raise UserError(f"a distribution cannot be named {name}", "use a-z 0-9 - and start with a letter")
     stack = Stack.of(root, overlays)
-    if not stack.lock.exists():
-        raise UserError(f"there is no {stack.lock}", f"python3 release.py lock {overlay_options(stack)}")
+    lock = lock or stack.lock_for(PLATFORM)
     release = release_label(date)
     moment = datetime(*map(int, release.split(".")[:3]), tzinfo=UTC)
     cache = root / ".cache"
@@ -52,24 +62,22 @@ def build_release(
         work = Path(directory)
         payload = work / "payload"
         channel = payload / "channel"
-        with progress("making conda packages of the wheels", package_count(stack)) as report:
-            build_channel(stack, cache, channel, report)
-        records = solve_environment(channel, specs, PLATFORM)
-        relock = f"if that is what you want: python3 release.py lock {overlay_options(stack)}".rstrip()
-        require_locked(records, stack.lock, file_sha256(stack.wheels), stack.own, f"{relock}, and review the diff")
+        records = fill_channel(stack, lock, channels, cache, channel)
 
         say("making the engine and trying it")
         conda_ship.build_engine(records, specs, PLATFORM, release, work / "engine", payload / "engine")
         measured = try_out(payload / "engine", channel, records, work / "trial")
 
         say("writing the installer")
-        pinned = pins.read(stack.wheels)
-        (payload / "environment.lock.yml").write_text(render_lock(records, name))
+        shutil.copyfile(ADD_TO_CHANNEL, payload / ADD_TO_CHANNEL.name)
+        pinned = {} if channels else pins.read(stack.wheels)
+        beside = "The packages of this release. Beside ./channel: conda env create -f environment.lock.yml"
+        (payload / "environment.lock.yml").write_text(render_lock(records, name, ["./channel"], beside))
         (payload / "packages.txt").write_text(render_packages(records))
         (payload / "sbom.cdx.json").write_text(render_sbom(name, release, moment, records, pinned))
-        (payload / "release.json").write_text(render_release(stack, name, payload, release, moment, measured))
+        (payload / "release.json").write_text(render_release(stack, name, channels, payload, release, moment, measured))
         write_sums(payload)
-        path = output / f"{name}-{release}-Linux-x86_64.sh"
+        path = output / f"{name}-{release}-Linux-{MACHINES[PLATFORM]}.sh"
         payload_kb = sum(one.stat().st_size for one in payload.rglob("*") if one.is_file()) // 1024
         write_installer(
             path,
@@ -77,6 +85,7 @@ def build_release(
             {
                 "NAME": name,
                 "RELEASE": release,
+                "MACHINE": MACHINES[PLATFORM],
                 "BASE": f"/opt/{name}",
                 "GLIBC": "{}.{}".format(*measured.glibc),
                 "GLIBC_MINOR": measured.glibc[1],
@@ -110,18 +119,14 @@ def release_label(date: str | None) -> str:
     raise UserError(f"{date} is not a release date", "write it like 2026.11.24, a second one that day 2026.11.24.1")
 
 
-def overlay_options(stack: Stack) -> str:
-    """The options that name the overlays again, for a command to copy."""
-    return " ".join(f"--overlay {os.path.relpath(overlay.path)}" for overlay in stack.overlays)
-
-
-def package_count(stack: Stack) -> int:
-    """How many packages the channel will hold: the wheels, the interpreter, our own."""
-    return len(pins.read(stack.wheels)) + 1 + len(stack.own)
-
-
 def render_release(
-    stack: Stack, name: str, payload: Path, release: str, moment: datetime, measured: Measured
+    stack: Stack,
+    name: str,
+    channels: Sequence[str],
+    payload: Path,
+    release: str,
+    moment: datetime,
+    measured: Measured,
 ) -> str:
     """release.json: what this release is, for programs. It becomes the receipt of an installed release."""
     files = sorted(path for path in payload.rglob("*") if path.is_file())
@@ -133,6 +138,7 @@ def render_release(
                 "version": release,
                 "date": moment.date().isoformat(),
                 "commit": commit(stack.root),
+                "channels": [channel_name(one) for one in channels],
                 "overlays": [overlay.name for overlay in stack.overlays],
                 "engine": {"name": conda_ship.NAME, "version": conda_ship.engine_version()},
                 "platform": PLATFORM,
@@ -178,5 +184,5 @@ def summarise(path: Path, measured: Measured, records: Sequence[RepoDataRecord],
     say(f"\nbuilt {len(records)} packages in {seconds:.0f} s")
     say(f"  installer  {shown}")
     say(f"  size       {path.stat().st_size / 1e6:.0f} MB, {measured.kilobytes / 1024:.0f} MiB installed")
-    say("  needs      Linux x86_64 with glibc >= {}.{}".format(*measured.glibc))
+    say(f"  needs      Linux {MACHINES[PLATFORM]} with glibc >= " + "{}.{}".format(*measured.glibc))
     say(f"  install    sudo sh {path.name}")

@@ -1,5 +1,5 @@
 #!/bin/sh
-# @NAME@ @RELEASE@ for Linux x86_64: a JupyterHub with its proxy and idle culler, run by systemd. No network is used.
+# @NAME@ @RELEASE@ for Linux @MACHINE@: a JupyterHub with its proxy and idle culler, run by systemd. No network is used.
 #
 # usage: sh @FILE@ [options]
 #
@@ -29,7 +29,7 @@
 #
 #   --verify            check this file's integrity, install nothing
 #   --list              print the packages in it, install nothing
-#   --extract DIR       unpack it to DIR; DIR/channel is a conda channel; install nothing
+#   --extract DIR       add its packages to DIR, a conda channel, which may be new; install nothing
 #
 # exit status: 0 done, 1 error, 2 usage or refused, 3 platform, 4 space, 5 integrity, 6 BASE in use or not ours,
 #   7 a hook failed, 8 port taken, 129, 130 and 143 interrupted
@@ -165,8 +165,8 @@ check_integrity() {
 
 check_platform() {
     system=$(uname -s) machine=$(uname -m)
-    [ "$system $machine" = "Linux x86_64" ] ||
-        die 3 "this installer is for Linux x86_64, not $system $machine" "get the one for this machine"
+    [ "$system $machine" = "Linux @MACHINE@" ] ||
+        die 3 "this installer is for Linux @MACHINE@, not $system $machine" "get the one for this machine"
     glibc=$(getconf GNU_LIBC_VERSION 2>/dev/null) || glibc=
     glibc=${glibc#glibc }
     case $glibc in
@@ -529,11 +529,25 @@ clean_up() {
 }
 
 extract_to() {
-    [ -z "$(find "$1" -mindepth 1 -print -quit 2>/dev/null)" ] || die 2 "$1 is not empty" "name a new directory"
     mkdir -p "$1"
-    payload | tar -xf - -C "$1" || die 4 "unpacking to $1 failed" "see the message above; is the disk full?"
-    (cd "$1" && sha256sum --quiet -c SHA256SUMS) || die 5 "what was unpacked to $1 is damaged" "try another disk"
-    say "unpacked to $1; the conda channel is $1/channel"
+    if [ ! -e "$1/noarch/repodata.json" ] && [ -n "$(find "$1" -mindepth 1 ! -path "$1/.new*" -print -quit)" ]; then
+        die 2 "$1 is not empty and no channel" "name a new directory, or one that --extract has made"
+    fi
+    exec 9<"$1"
+    flock -n 9 || die 6 "somebody else is adding to $1" "wait until that has finished"
+    new=$1/.new
+    trap 'rm -rf "$new"' EXIT
+    trap 'exit 129' HUP; trap 'exit 130' INT; trap 'exit 143' TERM
+    rm -rf "$new"
+    mkdir "$new"
+    payload | tar -xf - -C "$new" || die 4 "unpacking to $1 failed" "see the message above; is the disk full?"
+    (cd "$new" && sha256sum --quiet -c SHA256SUMS) || die 5 "what was unpacked to $1 is damaged" "try another disk"
+    sed -n '/repodata/d; s|  channel/|  |p' "$new/SHA256SUMS" >"$new/channel/SHA256SUMS"
+    sh "$new/add_to_channel.sh" "$new/channel" "$1" || exit
+    papers=$1/releases/@NAME@-@RELEASE@
+    mkdir -p "$papers"
+    sed 's|^  - \./channel$|  - ../..|' "$new/environment.lock.yml" >"$papers/environment.lock.yml"
+    mv "$new/packages.txt" "$new/release.json" "$new/sbom.cdx.json" "$papers/"
 }
 
 payload() { tail -c +@PAYLOAD_START@ "$this"; }

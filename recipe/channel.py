@@ -18,8 +18,10 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 
 from packaging.utils import canonicalize_name, parse_wheel_filename
+from rattler import RepoDataRecord
 from rattler.index import index_fs
 
 from recipe import pins
@@ -149,17 +151,7 @@ def fetch_wheels(requirements: Path, cache: Path, target: Target) -> dict[str, W
     wanted = pins.read(requirements)
     cache.mkdir(parents=True, exist_ok=True)
     if not all(find_wheel(cache, name, pin, target) for name, pin in wanted.items()):
-        pins.pip(
-            *(
-                "download",
-                "--quiet",
-                "--no-deps",
-                "--require-hashes",
-                f"--dest={cache}",
-                f"--requirement={requirements}",
-            ),
-            *pins.wheel_platform_options(target.minor),
-        )
+        pins.download(requirements, cache, target.minor)
     wheels = {}
     for name, pin in wanted.items():
         path = find_wheel(cache, name, pin, target)
@@ -197,15 +189,26 @@ def build_barehub(root: Path, cache: Path) -> Wheel:
     return Wheel.open(path, file_sha256(path))
 
 
-def write_index(channel: Path) -> None:
-    """Write repodata.json of each subdir, without the time of indexing: two builds give the same bytes."""
+def write_index(channel: Path, fetched: Mapping[str, RepoDataRecord] = MappingProxyType({})) -> None:
+    """Write repodata.json of each subdir, one line a package, without the time of indexing.
+
+    Two builds give the same bytes, and construct/add_to_channel.sh can merge two such files. `fetched` are records by
+    file name as their own channel has them, where what a package depends on may have been corrected since it was made.
+    """
     asyncio.run(index_fs(channel, write_zst=False, write_shards=False))
     shutil.rmtree(channel / ".tmp", ignore_errors=True)
     for path in channel.glob("*/repodata.json"):
         repodata = json.loads(path.read_text())
-        for record in repodata["packages.conda"].values():
-            record.pop("indexed_timestamp", None)
-        path.write_text(json.dumps(repodata, indent=1, sort_keys=True) + "\n")
+        sections = []
+        for section in ("packages", "packages.conda"):
+            for name, record in repodata[section].items():
+                record.pop("indexed_timestamp", None)
+                if name in fetched:
+                    record |= {"depends": fetched[name].depends, "constrains": fetched[name].constrains}
+            rows = [f'  "{name}": {json.dumps(r, sort_keys=True)}' for name, r in sorted(repodata[section].items())]
+            sections.append("\n".join([f' "{section}": {{', *([",\n".join(rows)] if rows else []), " },"]))
+        info = f' "info": {{"subdir": "{path.parent.name}"}},'
+        path.write_text("\n".join(["{", info, *sections, ' "removed": [],', ' "repodata_version": 1', "}"]) + "\n")
 
 
 @functools.cache

@@ -5,6 +5,7 @@ that they make. Without overlays the requirements of the tools that build and te
 """
 
 import hashlib
+import os
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 from packaging.version import Version
 
 from recipe import pins
+from recipe.channel import PLATFORM
 from recipe.errors import UserError
 from recipe.metadata import conda_name, conda_version
 from recipe.overlay import Stack
@@ -54,9 +56,10 @@ def lock_wheels(stack: Stack, update: Sequence[str] | None) -> None:
         if not held:
             raise
         raise UserError(str(error), what_else_can_move(stack)) from error
+    lock = stack.lock_for(PLATFORM)
     stack.wheels.write_text(pins.render(pinned, "The wheels that the hub environment is made of."))
-    stack.lock.write_text(render(stack, pinned))
-    say(f"wrote {stack.lock.name} and {stack.wheels.name} with {len(pinned)} wheels; look at: git diff")
+    lock.write_text(render(stack, pinned))
+    say(f"wrote {os.path.relpath(lock)} and {stack.wheels.name} with {len(pinned)} wheels; look at: git diff")
 
 
 def held_pins(stack: Stack, update: Sequence[str] | None) -> dict[str, pins.Pin]:
@@ -72,7 +75,7 @@ def held_pins(stack: Stack, update: Sequence[str] | None) -> dict[str, pins.Pin]
         raise UserError(f"there is no {stack.wheels} to update", "leave out --update")
     now = pins.read(stack.wheels)
     if unknown := sorted(set(update) - named - {conda_name(name) for name in now}):
-        raise UserError(f"{', '.join(unknown)}: not in {stack.lock.name}", "use the names in it")
+        raise UserError(f"{', '.join(unknown)}: not in {stack.wheels}", "use the names in it")
     return {name: pin for name, pin in now.items() if conda_name(name) not in update}
 
 
@@ -90,8 +93,8 @@ def versions_of(pinned: Mapping[str, pins.Pin]) -> dict[str, str]:
 def render(stack: Stack, pinned: Mapping[str, pins.Pin]) -> str:
     """The text of environment.lock.yml: a plain conda environment file."""
     header = HEADER.format(
-        overlays="".join(f" with {overlay.name}" for overlay in stack.overlays),
-        wheels=stack.wheels.relative_to(stack.lock.parent),
+        overlays=stack.title,
+        wheels=stack.wheels.relative_to(stack.lock_for(PLATFORM).parent),
         wheels_sha256=hashlib.sha256(stack.wheels.read_bytes()).hexdigest(),
         pythons=", ".join(pins.PYTHONS),
     )

@@ -12,6 +12,7 @@ same file, the later one's counts. A stack is solved as a whole, so that its loc
 that brings specs.
 """
 
+import os
 import re
 import shutil
 import tempfile
@@ -120,8 +121,20 @@ class Stack:
         return next((overlay for overlay in reversed(self.overlays) if overlay.brings_specs), None)
 
     @property
-    def lock(self) -> Path:
-        return (self.locked_in.path if self.locked_in else self.root) / "environment.lock.yml"
+    def title(self) -> str:
+        """The overlays in words: "" or " with slurm"."""
+        return "".join(f" with {overlay.name}" for overlay in self.overlays)
+
+    @property
+    def options(self) -> str:
+        """The options that name the overlays again, for a command to copy."""
+        return "".join(f" --overlay {os.path.relpath(overlay.path)}" for overlay in self.overlays)
+
+    def lock_for(self, platform: str) -> Path:
+        """The lock of one platform; x86_64's has the plain name that others look for."""
+        if platform == "linux-64":
+            return (self.locked_in.path if self.locked_in else self.root) / "environment.lock.yml"
+        return (self.locked_in.path if self.locked_in else self.root / "construct") / f"environment.{platform}.lock.yml"
 
     @property
     def wheels(self) -> Path:

@@ -75,6 +75,15 @@ def pip(*arguments: str | os.PathLike[str]) -> str:
     return done.stdout
 
 
+def download(requirements: Path, directory: Path, python: str) -> None:
+    """Have the wheels that a hash-pinned requirements file lists, for CPython `python`, in `directory`."""
+    pip(
+        *("download", "--quiet", "--no-deps", "--require-hashes"),
+        *(f"--dest={directory}", f"--requirement={requirements}"),
+        *wheel_platform_options(python),
+    )
+
+
 def resolve(
     requirements: Iterable[str], python: str, *, dependencies: bool = True, held: Mapping[str, Pin] | None = None
 ) -> dict[str, Pin]:

@@ -19,7 +19,7 @@ trap 'exit 143' TERM
 
 # It looks for package files in one directory.
 mkdir "$stage/bundle"
-ln "$channel"/*/*.conda "$stage/bundle"
+find "$channel" \( -name '*.conda' -o -name '*.tar.bz2' \) -exec ln {} "$stage/bundle" \;
 # Its first start fills the prefix, then runs the environment's python with these arguments.
 BAREHUB_BUNDLE=$stage/bundle BAREHUB_OFFLINE=1 RATTLER_CACHE_DIR=$stage/cache CONDA_SHIP_PREFIX=$prefix \
     "$(dirname -- "$0")/runtime" -I -c '' &

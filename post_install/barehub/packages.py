@@ -25,7 +25,7 @@ def added(prefix: Path) -> list[Package]:
     of the recording-installed-packages specification.
     """
     receipt = json.loads((prefix / "share/barehub/release.json").read_text())
-    ours = {Path(file["path"]).name.removesuffix(".conda") for file in receipt["files"]}
+    ours = {Path(file["path"]).name.removesuffix(".conda").removesuffix(".tar.bz2") for file in receipt["files"]}
     found = set()
     for record in (prefix / "conda-meta").glob("*.json"):
         if record.stem not in ours:

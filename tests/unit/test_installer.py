@@ -21,6 +21,7 @@ SHELLS = [shell for shell in ("sh", "dash", "bash", "zsh") if shutil.which(shell
 NUMBERS = {
     "NAME": "barehub",
     "RELEASE": "2026.11.24",
+    "MACHINE": "x86_64",
     "BASE": "/opt/barehub",
     "GLIBC": "2.17",
     "GLIBC_MINOR": 17,
