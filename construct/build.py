@@ -14,7 +14,7 @@ from pathlib import Path
 from rattler import RepoDataRecord
 
 from construct import conda_ship
-from construct.channels import MACHINES, channel_name
+from construct.channels import channel_name
 from construct.installer import MARGIN_KB, write_installer, write_sums
 from construct.locked import render_lock, render_packages
 from construct.mirror import ADD_TO_CHANNEL
@@ -24,6 +24,7 @@ from construct.trial import Measured, try_out
 from recipe import pins
 from recipe.channel import PLATFORM, file_sha256
 from recipe.errors import UserError
+from recipe.metadata import MACHINES
 from recipe.overlay import Stack
 from recipe.report import say
 

@@ -9,23 +9,24 @@ import asyncio
 import os
 import re
 import shutil
-import tempfile
+import tomllib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from rattler import Channel, ChannelPriority, Client, IndexJson, RepoDataRecord
+from packaging.requirements import Requirement
+from rattler import Channel, ChannelPriority, Client, RepoDataRecord
 from rattler.package_streaming import download_to_path
 
 from construct.locked import read_lock, render_lock, solve_environment, virtual_package
-from recipe.channel import build_own_packages, file_sha256
+from recipe.channel import file_sha256
 from recipe.errors import UserError
+from recipe.metadata import MACHINES, conda_constraint, conda_name
 from recipe.overlay import Stack
 from recipe.report import say
 
 # What a target is taken to have, unless told otherwise: Enterprise Linux 8's glibc and kernel.
 VIRTUAL = ("__unix=0", "__linux=4.18", "__glibc=2.28")
-MACHINES = {"linux-64": "x86_64", "linux-aarch64": "aarch64"}
 AT_ONCE = 8  # downloads
 
 
@@ -89,11 +90,12 @@ def third_party_specs(stack: Stack) -> list[str]:
 
 
 def own_dependencies(stack: Stack) -> list[str]:
-    """What the packages that are made here need from the channel."""
-    with tempfile.TemporaryDirectory() as directory:
-        packages = list(build_own_packages(stack, stack.root / ".cache", Path(directory)))
-        needed = {spec for package in packages for spec in IndexJson.from_package_archive(package).depends}
-    return sorted(spec for spec in needed if spec.split()[0] not in stack.own)
+    """What barehub's own package needs from the channel; what the overlays' need is among the stack's specs."""
+    project = tomllib.loads((stack.root / "post_install/pyproject.toml").read_text())["project"]
+    return [
+        f"{conda_name(one.name)} {','.join(map(conda_constraint, one.specifier))}".rstrip()
+        for one in map(Requirement, project["dependencies"])
+    ]
 
 
 def held_lines(stack: Stack, platform: str, update: Sequence[str] | None) -> list[str]:

@@ -16,6 +16,7 @@ from construct.build import release_label
 from construct.installer import HEADER_BYTES, render_header, write_installer, write_sums
 from recipe.errors import UserError
 
+ROOT = Path(__file__).parents[2]
 MOMENT = datetime(2026, 11, 24, tzinfo=UTC)
 SHELLS = [shell for shell in ("sh", "dash", "bash", "zsh") if shutil.which(shell)]
 NUMBERS = {
@@ -38,9 +39,30 @@ chmod 755 "$2/bin/python"
 """
 
 
-def write(directory: Path, fill: str = FILL, **numbers: object) -> Path:
+EMPTY_INDEX = """{
+ "info": {"subdir": "noarch"},
+ "packages": {
+ },
+ "packages.conda": {
+ },
+ "removed": [],
+ "repodata_version": 1
+}
+"""
+
+
+def write(directory: Path, fill: str = FILL, release: str = "{}\n", **numbers: object) -> Path:
     payload = directory / "payload"
-    for name, text in (("packages.txt", "one 1.0\n"), ("release.json", "{}\n"), ("engine/fill", fill)):
+    for name, text in (
+        ("packages.txt", "one 1.0\n"),
+        ("release.json", release),
+        ("engine/fill", fill),
+        ("environment.lock.yml", "channels:\n  - ./channel\n"),
+        ("sbom.cdx.json", "{}\n"),
+        ("add_to_channel.sh", (ROOT / "construct/add_to_channel.sh").read_text()),
+        ("channel/noarch/repodata.json", EMPTY_INDEX),
+        ("channel/linux-64/repodata.json", EMPTY_INDEX.replace("noarch", "linux-64")),
+    ):
         (payload / name).parent.mkdir(parents=True, exist_ok=True)
         (payload / name).write_text(text)
     (payload / "channel/linux-64").mkdir(parents=True, exist_ok=True)
@@ -81,7 +103,8 @@ def test_it_installs_under_every_shell(installer: Path, tmp_path: Path, shell: s
     base = tmp_path / "base"
     done = run(installer, "-b", "-p", str(base), "--bind-url", "http://:1234", "--no-start", shell=shell)
     assert done.returncode == 0, done
-    hooks = f"hooks: -I -m barehub install --base={base} --release=2026.11.24 --bind-url=http://:1234 --no-start"
+    asked = "--name=barehub --bind-url=http://:1234 --no-start"
+    hooks = f"hooks: -I -m barehub install --base={base} --release=2026.11.24 {asked}"
     assert done.stdout.splitlines()[-1] == hooks
     assert (base / "releases/2026.11.24/share/barehub/release.json").read_text() == "{}\n"
     assert [path.name for path in base.iterdir()] == ["releases"]
@@ -109,10 +132,18 @@ def test_the_caller_s_environment_stays_outside(installer: Path, tmp_path: Path)
 def test_it_tells_what_it_holds_and_installs_nothing(installer: Path, tmp_path: Path) -> None:
     assert "is intact" in run(installer, "--verify").stdout
     assert run(installer, "--list").stdout == "one 1.0\n"
-    target = tmp_path / "unpacked"
-    assert run(installer, "--extract", str(target)).returncode == 0
-    assert subprocess.run(["sha256sum", "--quiet", "-c", "SHA256SUMS"], cwd=target, check=False).returncode == 0
-    refused(run(installer, "--extract", str(target)), 2, "is not empty")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/file").touch()
+    refused(run(installer, "--extract", str(tmp_path / "other")), 2, "is not empty and no channel")
+    assert [path.name for path in (tmp_path / "other").iterdir()] == ["file"]
+    target = tmp_path / "mirror"
+    for _ in range(2):
+        assert run(installer, "--extract", str(target)).returncode == 0
+        assert subprocess.run(["sha256sum", "--quiet", "-c", "SHA256SUMS"], cwd=target, check=False).returncode == 0
+        assert sorted(path.name for path in target.iterdir()) == ["SHA256SUMS", "linux-64", "noarch", "releases"]
+        assert (target / "noarch/repodata.json").read_text() == EMPTY_INDEX
+    lock = target / "releases/barehub-2026.11.24/environment.lock.yml"
+    assert lock.read_text() == "channels:\n  - ../..\n"
     with installer.open("rb") as file:
         file.seek(HEADER_BYTES)
         with tarfile.open(fileobj=file) as tar:
@@ -326,3 +357,27 @@ def test_release_labels(label: str) -> None:
 def test_other_labels_are_refused(label: str) -> None:
     with pytest.raises(UserError, match="is not a release date"):
         release_label(label)
+
+
+def test_another_distribution_gives_way_only_when_it_is_named(tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    there = base / "releases/2026.10.24/share/barehub/release.json"
+    there.parent.mkdir(parents=True)
+    there.write_text('{\n "schema": 1,\n "name": "theirs",\n "engine": {"name": "x"}\n}\n')
+    (base / "hub").symlink_to("releases/2026.10.24")
+    ours = write(tmp_path, NAME="ours", release='{\n "name": "ours",\n "version": 1\n}\n')
+    options = ("-b", "-p", str(base), "--no-start")
+    refused(run(ours, *options), 6, "holds theirs 2026.10.24, which is not ours")
+    refused(run(ours, *options, "-u"), 6, "holds theirs 2026.10.24, which is not ours")
+    refused(run(ours, *options, "-u", "--from", "others"), 6, "which is not ours")
+    done = run(ours, *options, "-u", "--from", "theirs")
+    assert done.returncode == 0, done
+    assert "--name=ours" in done.stdout
+
+
+def test_a_release_of_another_distribution_is_not_taken_for_ours(tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    there = base / "releases/2026.11.24/share/barehub/release.json"
+    there.parent.mkdir(parents=True)
+    there.write_text('{\n "name": "theirs",\n "version": 1\n}\n')
+    refused(run(write(tmp_path), "-b", "-p", str(base)), 6, "is a release of theirs, not of barehub")

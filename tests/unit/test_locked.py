@@ -6,18 +6,17 @@ from pathlib import Path
 
 import pytest
 import yaml
-from rattler import RepoDataRecord
+from rattler import Channel, RepoDataRecord
 
 from construct.locked import read_lock, render_lock, render_packages, require_locked, solve_environment
 from construct.sbom import render_sbom
 from recipe.channel import TIMESTAMP, write_index
 from recipe.convert import assemble
 from recipe.errors import UserError
-from recipe.lock import render
 from recipe.metadata import CondaMetadata, Target
 from recipe.pins import Pin
 
-WHEELS = "one==1.0\n"
+OWN = {"ours"}
 
 
 @pytest.fixture
@@ -31,7 +30,7 @@ def channel(tmp_path: Path) -> Path:
         stage = tmp_path / name
         stage.mkdir()
         (stage / name).write_text(name)
-        metadata = CondaMetadata(name, "1.0", "h0_0", depends, license="MIT")
+        metadata = CondaMetadata(name, "1.0", "", depends, license="MIT")
         assemble(metadata, Target("3.11"), stage, tmp_path / "empty", channel / "linux-64", TIMESTAMP)
     write_index(channel)
     return channel
@@ -39,13 +38,17 @@ def channel(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def records(channel: Path) -> list[RepoDataRecord]:
-    return solve_environment(channel, ["one"], "linux-64")
+    return solve(channel, "one")
+
+
+def solve(channel: Path, *specs: str) -> list[RepoDataRecord]:
+    return solve_environment([Channel(channel.as_uri())], specs, "linux-64")
 
 
 def locked(tmp_path: Path, versions: dict[str, str]) -> Path:
-    (tmp_path / "wheels.txt").write_text(WHEELS)
+    """A lock like the repository's, of versions alone."""
     lock = tmp_path / "environment.lock.yml"
-    lock.write_text(render(versions, tmp_path / "wheels.txt").replace("  - python>=3.11\n", ""))
+    lock.write_text("dependencies:\n" + "".join(f"  - {name}=={version}\n" for name, version in versions.items()))
     return lock
 
 
@@ -62,59 +65,66 @@ def test_the_index_is_the_same_whenever_it_is_made(channel: Path) -> None:
 
 def test_specs_without_a_solution_are_an_error_for_people(channel: Path) -> None:
     with pytest.raises(UserError, match="four"):
-        solve_environment(channel, ["four"], "linux-64")
+        solve(channel, "four")
 
 
 def test_an_environment_like_its_lock_passes(tmp_path: Path, records: list[RepoDataRecord]) -> None:
-    sha256 = hashlib.sha256(WHEELS.encode()).hexdigest()
-    require_locked(records, locked(tmp_path, {"one": "1.0", "two": "1.0"}), sha256)
+    require_locked(records, locked(tmp_path, {"one": "1.0", "two": "1.0"}), OWN)
+
+
+def test_what_is_made_here_need_not_be_locked(tmp_path: Path, records: list[RepoDataRecord]) -> None:
+    require_locked(records, locked(tmp_path, {"two": "1.0", "ours": "7"}), OWN | {"one"})
+
+
+def test_another_build_than_the_locked_one_is_a_difference(tmp_path: Path, records: list[RepoDataRecord]) -> None:
+    lock = tmp_path / "environment.lock.yml"
+    lock.write_text(text := render_lock(records, "barehub", ["somewhere"]))
+    require_locked(records, lock, OWN)
+    lock.write_text(text.replace(records[1].sha256.hex(), "0" * 64))
+    with pytest.raises(UserError, match=r"two ==1\.0 is locked, but 1\.0 h"):
+        require_locked(records, lock, OWN)
 
 
 @pytest.mark.parametrize(
     ("versions", "complaint"),
     [
         ({"one": "1.0"}, "two 1.0 is not locked"),
-        ({"one": "1.0", "two": "1.1"}, "two ==1.1 is locked, but 1.0 would be built"),
+        ({"one": "1.0", "two": "1.1"}, r"two ==1\.1 is locked, but 1\.0 h\w+ would be built"),
         ({"one": "1.0", "two": "1.0", "three": "1.0"}, "three ==1.0 is locked, but nothing needs it"),
     ],
 )
 def test_each_difference_is_named_with_the_way_to_lock_again(
     tmp_path: Path, records: list[RepoDataRecord], versions: dict[str, str], complaint: str
 ) -> None:
-    sha256 = hashlib.sha256(WHEELS.encode()).hexdigest()
     with pytest.raises(UserError, match=complaint) as caught:
-        require_locked(records, locked(tmp_path, versions), sha256)
+        require_locked(records, locked(tmp_path, versions), OWN)
     assert "release.py lock" in caught.value.fix
 
 
-def test_a_lock_of_other_wheels_is_refused(tmp_path: Path, records: list[RepoDataRecord]) -> None:
-    with pytest.raises(UserError, match="was made with another"):
-        require_locked(records, locked(tmp_path, {"one": "1.0", "two": "1.0"}), "0" * 64)
-
-
 def test_the_installers_lock_is_a_plain_environment_with_hashes(channel: Path, records: list[RepoDataRecord]) -> None:
-    document = yaml.safe_load(render_lock(records, "barehub"))
+    document = yaml.safe_load(render_lock(records, "barehub", ["./channel"], "of this release"))
     assert sorted(document) == ["channels", "dependencies", "name"]
-    archive = channel / "linux-64/one-1.0-h0_0.conda"
+    [archive] = channel.glob("linux-64/one-*.conda")
     sha256 = hashlib.sha256(archive.read_bytes()).hexdigest()
-    assert document["dependencies"][0] == f"one==1.0[build=h0_0,sha256={sha256}]"
+    assert document["dependencies"][0] == f"one==1.0[build={records[0].build},sha256={sha256}]"
     # The spelling is py-rattler's too, and enforced.
-    again = solve_environment(channel, document["dependencies"], "linux-64")
+    again = solve(channel, *document["dependencies"])
     assert [record.name.normalized for record in again] == ["one", "two"]
     with pytest.raises(UserError):
-        solve_environment(channel, [document["dependencies"][0].replace(sha256, "0" * 64)], "linux-64")
+        solve(channel, document["dependencies"][0].replace(sha256, "0" * 64))
 
 
 def test_the_repositorys_lock_is_read_back() -> None:
-    specs = read_lock(Path(__file__).parents[2] / "environment.lock.yml")
-    assert specs["python"] == ">=3.11"
-    assert specs["jupyterhub-base"].startswith("==")
-    assert "nodejs" not in specs
+    lines = read_lock(Path(__file__).parents[2] / "environment.lock.yml")
+    assert lines["python"].version == ">=3.11"
+    assert lines["jupyterhub-base"].version.startswith("==")
+    assert not lines.keys() & {"nodejs", "barehub"}
 
 
 def test_the_package_list_is_for_grep(records: list[RepoDataRecord]) -> None:
     rows = [line.split() for line in render_packages(records).splitlines()]
-    assert [row[:4] for row in rows] == [["one", "1.0", "h0_0", "linux-64"], ["two", "1.0", "h0_0", "linux-64"]]
+    builds = [str(record.build) for record in records]
+    assert [row[:4] for row in rows] == [["one", "1.0", builds[0], "linux-64"], ["two", "1.0", builds[1], "linux-64"]]
 
 
 def test_the_sbom_names_packages_their_wheels_and_what_needs_what(records: list[RepoDataRecord]) -> None:
