@@ -1,0 +1,113 @@
+"""A distribution of somebody's own: built on the air-gapped side from a mirror, with a name and an overlay."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from construct.build import build_release
+from tests.hub_client import HubSession
+from tests.machine import Machine
+from tests.unit.wheels import make
+
+ROOT = Path(__file__).parents[2]
+BASE = "/opt/myhpc"
+HUB = "myhpc-hub.service"
+CONFIG = """\
+from myhpc.people import allowed
+c.Authenticator.allowed_users = allowed
+c.JupyterHub.template_vars = {"announcement": "Welcome to myhpc"}
+"""
+
+
+@pytest.fixture(scope="module")
+def mirror(installer: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The channel that --extract makes of the installer."""
+    directory = tmp_path_factory.mktemp("mirror") / "channel"
+    subprocess.run(["sh", installer, "--extract", directory], check=True)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def overlay(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("overlay") / "people"
+    for name, text in (
+        ("jupyterhub_config.d/50-people.py", CONFIG),
+        ("python/myhpc/people.py", 'allowed = {"alice"}\n'),
+        ("examples/70-more.py", "c.Spawner.mem_limit = '1G'\n"),
+    ):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def build(installer: Path, mirror: Path, overlay: Path, tmp_path_factory: pytest.TempPathFactory):
+    """Call it with what follows the date in a label, to build a release of myhpc from the mirror alone."""
+    label = installer.name.split("-")[1]
+    [lock] = mirror.glob("releases/*/environment.lock.yml")
+
+    def build_one(suffix: str) -> Path:
+        output = tmp_path_factory.mktemp("dist")
+        more = {"overlays": [overlay], "name": "myhpc", "channels": [mirror.as_uri()], "lock": lock}
+        return build_release(ROOT, date=label + suffix, output=output, **more)
+
+    return build_one
+
+
+@pytest.fixture(scope="module")
+def hpc(machine: Machine, installer: Path, build) -> Machine:
+    """The machine with myhpc on it."""
+    machine.copy_in(installer, "/mnt/barehub.sh")
+    machine.copy_in(build(""), "/mnt/myhpc.sh")
+    output = machine.succeed("sh", "/mnt/myhpc.sh", "-b")
+    assert f"myhpc {installer.name.split('-')[1]} is running at http://" in output
+    return machine
+
+
+def test_a_mirror_gives_the_packages_that_it_was_made_of(installer: Path, mirror: Path, tmp_path: Path) -> None:
+    again = build_release(ROOT, date=None, output=tmp_path, channels=[str(mirror)])
+    lists = [subprocess.run(["sh", one, "--list"], capture_output=True, check=True) for one in (installer, again)]
+    assert lists[0].stdout == lists[1].stdout
+
+
+def test_its_name_is_everywhere_and_its_configuration_in_force(hpc: Machine) -> None:
+    assert hpc.succeed("systemctl", "is-active", HUB, "myhpc-proxy.service", "myhpc.target").split() == ["active"] * 3
+    hpc.succeed(f"{BASE}/hub/bin/barehub", "status")
+    hpc.succeed("test", "-e", f"{BASE}/hub/share/barehub/examples/70-more.py")
+    alice, bob = HubSession(hpc, "alice"), HubSession(hpc, "bob")
+    assert "Welcome to myhpc" in alice.get("/hub/login").text
+    alice.login()
+    assert alice.is_logged_in()
+    bob.login()
+    assert not bob.is_logged_in()
+
+
+def test_the_administrators_file_of_the_same_name_masks_it(hpc: Machine) -> None:
+    hpc.write(f"{BASE}/jupyterhub_config.d/50-people.py", 'c.Authenticator.allowed_users = {"bob"}\n')
+    hpc.succeed("systemctl", "restart", HUB)
+    hpc.eventually(f"{BASE}/hub/bin/barehub", "status")
+    bob = HubSession(hpc, "bob")
+    bob.login()
+    assert bob.is_logged_in()
+
+
+def test_another_distribution_does_not_take_its_place_unasked(hpc: Machine) -> None:
+    output = hpc.fails("sh", "/mnt/barehub.sh", "-b", "-u", "-p", BASE, code=6)
+    assert "is a release of myhpc, not of barehub" in output
+
+
+def test_a_package_added_from_a_folder_of_wheels_is_found_by_an_update(
+    hpc: Machine, overlay: Path, build, tmp_path: Path
+) -> None:
+    wheel = make(tmp_path, name="sitetools", files={"sitetools.py": "x = 1\n"})
+    hpc.succeed("mkdir", "/mnt/wheels")
+    hpc.copy_in(wheel.path, f"/mnt/wheels/{wheel.path.name}")
+    hpc.succeed(f"{BASE}/hub/bin/python", "-m", "pip", "install", "--no-index", "--find-links=/mnt/wheels", "sitetools")
+    (overlay / "jupyterhub_config.d/50-people.py").rename(overlay / "jupyterhub_config.d/55-people.py")
+    hpc.copy_in(build(".1"), "/mnt/newer.sh")
+    output = hpc.succeed("sh", "/mnt/newer.sh", "-b", "-u")
+    assert "sitetools 1.0 (pip)" in output
+    # The overlay's configuration was replaced as a whole; the administrator's is as it was.
+    assert hpc.succeed("ls", f"{BASE}/hub/share/barehub/jupyterhub_config.d").split() == ["55-people.py", "README"]
+    assert "bob" in hpc.succeed("cat", f"{BASE}/jupyterhub_config.d/50-people.py")
