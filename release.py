@@ -96,7 +96,7 @@ def parse(words):
     command.set_defaults(command=mirror)
 
     command = commands.add_parser("verify", help="check an installer offline, and list what is in it")
-    command.add_argument("installer", type=Path, metavar="FILE", help="an installer, or what its --extract has made")
+    command.add_argument("installer", type=Path, metavar="FILE", help="an installer, or what its tar was unpacked to")
     command.add_argument("channel", type=Path, nargs="?", metavar="DIR", help="a mirror that is to hold its packages")
     command.set_defaults(command=verify)
 

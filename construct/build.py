@@ -22,8 +22,9 @@ from construct.packages import fill_channel
 from construct.sbom import render_sbom
 from construct.trial import Measured, try_out
 from recipe import pins
-from recipe.channel import PLATFORM, file_sha256
+from recipe.channel import PLATFORM
 from recipe.errors import UserError
+from recipe.files import file_sha256
 from recipe.metadata import MACHINES
 from recipe.overlay import Stack
 from recipe.report import say

@@ -19,8 +19,8 @@ from rattler import Channel, ChannelPriority, Client, RepoDataRecord
 from rattler.package_streaming import download_to_path
 
 from construct.locked import read_lock, render_lock, solve_environment, virtual_package
-from recipe.channel import file_sha256
 from recipe.errors import UserError
+from recipe.files import file_sha256
 from recipe.metadata import MACHINES, conda_constraint, conda_name
 from recipe.overlay import Stack
 from recipe.report import say

@@ -169,9 +169,9 @@ def tar_members(path: Path, file: IO[bytes]) -> Iterator[tuple[str, IO[bytes]]]:
 
 
 def read_directory(path: Path) -> Contents:
-    """What an unpacked installer holds (`sh X.sh --extract DIR`). Raises UserError if it is none."""
+    """What an unpacked installer holds (`tail -c +32769 X.sh | tar -x`). Raises UserError if it is none."""
     if not (path / "release.json").is_file():
-        raise UserError(f"{path} is not an unpacked release", "name an installer, or what --extract has made of one")
+        raise UserError(f"{path} is not an unpacked release", "name an installer, or what its tar was unpacked to")
     members: dict[str, Member] = {}
     texts: dict[str, str] = {}
     for one in sorted(path.rglob("*")):

@@ -15,8 +15,9 @@ from pathlib import Path
 
 from construct.packages import fill_channel
 from recipe import pins
-from recipe.channel import PLATFORM, fetch_wheels, file_sha256, running_target
+from recipe.channel import PLATFORM, fetch_wheels, running_target
 from recipe.errors import UserError
+from recipe.files import file_sha256
 from recipe.overlay import Stack
 from recipe.report import say
 

@@ -8,8 +8,9 @@ from rattler import Channel, RepoDataRecord
 from construct.channels import fetch_packages, find_locked, pins_versions_only
 from construct.locked import lock_channels, require_locked, solve_environment
 from recipe import pins
-from recipe.channel import PLATFORM, build_channel, build_own_packages, file_sha256, write_index
+from recipe.channel import PLATFORM, build_channel, build_own_packages, write_index
 from recipe.errors import UserError
+from recipe.files import file_sha256
 from recipe.overlay import Stack
 from recipe.report import progress
 

@@ -16,7 +16,7 @@ SUMS = "SHA256SUMS"
 
 
 def verify(target: Path, channel: Path | None) -> None:
-    """Check an installer, or what --extract has made of one, and print what is in it.
+    """Check an installer, or what its tar was unpacked to, and print what is in it.
 
     `channel` is a mirror or a channel that is to hold each of its packages, too. Raises UserError naming all that is
     wrong.

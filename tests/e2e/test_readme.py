@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.machine import Machine
+from tests.unit.wheels import make
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -20,7 +21,7 @@ def commands(part: str) -> list[str]:
 
 
 def test_an_administrators_commands_work_in_the_order_of_the_readme(
-    machine: Machine, older: Path, installer: Path
+    machine: Machine, older: Path, installer: Path, tmp_path: Path
 ) -> None:
     """The first release that the README names is the older one here, the second one this one."""
     written = dict.fromkeys(re.findall(r"barehub-(\d{4}\.\d\d\.\d\d)-Linux", README))
@@ -32,16 +33,23 @@ def test_an_administrators_commands_work_in_the_order_of_the_readme(
         line = re.sub("|".join(real), lambda match: real[match[0]], line).replace(
             "--extract DIR", "--extract /mnt/unpacked"
         )
+        if "--find-links=/srv/wheels" in line:
+            wheel = make(tmp_path, name=line.split()[-1].replace("-", "_"))
+            machine.succeed("mkdir", "/srv/wheels")
+            machine.copy_in(wheel.path, f"/srv/wheels/{wheel.path.name}")
         answered = f"cd /mnt && yes | {{ {line}\n}}"
         if "status" in line:  # what was restarted just before needs a moment
             machine.eventually("sh", "-euc", answered)
         else:
             machine.succeed("sh", "-euc", answered)
-    machine.succeed("test", "-d", "/mnt/unpacked/channel/linux-64")
+    machine.succeed("test", "-e", "/mnt/unpacked/linux-64/repodata.json.zst")
     machine.fails("ls", "/opt/barehub")
 
 
-@pytest.mark.parametrize("command", commands("For release builders") + commands("For maintainers"))
+@pytest.mark.parametrize(
+    "command",
+    commands("For release builders") + commands("For authors of distributions") + commands("For maintainers"),
+)
 def test_a_builders_commands_exist(command: str) -> None:
     words = shlex.split(command, comments=True)
     if "-m" in words:
