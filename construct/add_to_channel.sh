@@ -27,7 +27,7 @@ check_subdir() {
     fi
     for archive in "$from/$1"/*.conda "$from/$1"/*.tar.bz2; do
         there=$to/$1/${archive##*/}
-        if [ -e "$archive" ] && [ -e "$there" ] && ! cmp -s "$archive" "$there"; then
+        if [ -e "$archive" ] && [ -e "$there" ] && ! same "$archive" "$there"; then
             die "$there differs from the package of the same name" "it is damaged, or was changed: look into it, then remove it"
         fi
     done
@@ -93,10 +93,12 @@ little_endian() { # number, bytes
 rewrite() { # file, what prints its new content
     file=$1; shift
     "$@" >"$file.new"
-    if cmp -s "$file.new" "$file"; then rm "$file.new"; return; fi
+    if [ -e "$file" ] && same "$file.new" "$file"; then rm "$file.new"; return; fi
     sync -f "$file.new" 2>/dev/null || sync
     mv "$file.new" "$file"
 }
+
+same() { [ "$(sha256sum <"$1")" = "$(sha256sum <"$2")" ]; } # cmp is not everywhere
 
 die() { # what is wrong, what to do
     printf 'error: %s\n  fix: %s\n' "$1" "$2" >&2

@@ -14,7 +14,7 @@ from pathlib import Path
 from rattler import RepoDataRecord
 
 from construct import conda_ship
-from construct.channels import channel_name
+from construct.channels import pins_versions_only
 from construct.installer import MARGIN_KB, write_installer, write_sums
 from construct.locked import render_lock, render_packages
 from construct.mirror import ADD_TO_CHANNEL
@@ -72,12 +72,12 @@ def build_release(
 
         say("writing the installer")
         shutil.copyfile(ADD_TO_CHANNEL, payload / ADD_TO_CHANNEL.name)
-        pinned = {} if channels else pins.read(stack.wheels)
+        pinned = pins.read(stack.wheels) if pins_versions_only(lock) else {}
         beside = "The packages of this release. Beside ./channel: conda env create -f environment.lock.yml"
         (payload / "environment.lock.yml").write_text(render_lock(records, name, ["./channel"], beside))
         (payload / "packages.txt").write_text(render_packages(records))
         (payload / "sbom.cdx.json").write_text(render_sbom(name, release, moment, records, pinned))
-        (payload / "release.json").write_text(render_release(stack, name, channels, payload, release, moment, measured))
+        (payload / "release.json").write_text(render_release(stack, name, payload, release, moment, measured))
         write_sums(payload)
         path = output / f"{name}-{release}-Linux-{MACHINES[PLATFORM]}.sh"
         payload_kb = sum(one.stat().st_size for one in payload.rglob("*") if one.is_file()) // 1024
@@ -124,7 +124,6 @@ def release_label(date: str | None) -> str:
 def render_release(
     stack: Stack,
     name: str,
-    channels: Sequence[str],
     payload: Path,
     release: str,
     moment: datetime,
@@ -140,7 +139,6 @@ def render_release(
                 "version": release,
                 "date": moment.date().isoformat(),
                 "commit": commit(stack.root),
-                "channels": [channel_name(one) for one in channels],
                 "overlays": [overlay.name for overlay in stack.overlays],
                 "engine": {"name": conda_ship.NAME, "version": conda_ship.engine_version()},
                 "platform": PLATFORM,

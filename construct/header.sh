@@ -542,7 +542,7 @@ extract_to() {
     mkdir "$new"
     payload | tar -xf - -C "$new" || die 4 "unpacking to $1 failed" "see the message above; is the disk full?"
     (cd "$new" && sha256sum --quiet -c SHA256SUMS) || die 5 "what was unpacked to $1 is damaged" "try another disk"
-    sed -n '/repodata/d; s|  channel/|  |p' "$new/SHA256SUMS" >"$new/channel/SHA256SUMS"
+    sed -n '/repodata[.]json$/d; s|  channel/|  |p' "$new/SHA256SUMS" >"$new/channel/SHA256SUMS"
     sh "$new/add_to_channel.sh" "$new/channel" "$1" || exit
     papers=$1/releases/@NAME@-@RELEASE@
     mkdir -p "$papers"

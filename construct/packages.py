@@ -1,5 +1,6 @@
 """The locked packages of a release, gathered in one directory, a conda channel, wherever they come from."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from recipe.channel import PLATFORM, build_channel, build_own_packages, write_in
 from recipe.errors import UserError
 from recipe.files import file_sha256
 from recipe.overlay import Stack
-from recipe.report import progress
+from recipe.report import progress, say
 
 
 def relock(stack: Stack, channels: Sequence[str]) -> str:
@@ -41,6 +42,8 @@ def fill_channel(
 
 
 def from_channels(stack: Stack, lock: Path, channels: Sequence[str], cache: Path, channel: Path) -> None:
+    if pins_versions_only(lock):
+        say(f"{os.path.relpath(lock)} pins versions only: each sha256 is the one that the channel's index says")
     records = find_locked(lock, stack.own, channels, PLATFORM)
     with progress(f"getting the packages from {', '.join(channels)}", len(records)) as report:
         fetched = fetch_packages(records, channel, cache / "archives", report)

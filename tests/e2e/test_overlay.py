@@ -1,5 +1,6 @@
 """A distribution of somebody's own: built on the air-gapped side from a mirror, with a name and an overlay."""
 
+import hashlib
 import subprocess
 from pathlib import Path
 
@@ -65,10 +66,9 @@ def hpc(machine: Machine, installer: Path, build) -> Machine:
     return machine
 
 
-def test_a_mirror_gives_the_packages_that_it_was_made_of(installer: Path, mirror: Path, tmp_path: Path) -> None:
-    again = build_release(ROOT, date=None, output=tmp_path, channels=[str(mirror)])
-    lists = [subprocess.run(["sh", one, "--list"], capture_output=True, check=True) for one in (installer, again)]
-    assert lists[0].stdout == lists[1].stdout
+def test_a_mirror_gives_the_release_that_it_was_made_of(installer: Path, mirror: Path, tmp_path: Path) -> None:
+    again = build_release(ROOT, date=installer.name.split("-")[1], output=tmp_path, channels=[str(mirror)])
+    assert hashlib.sha256(again.read_bytes()).digest() == hashlib.sha256(installer.read_bytes()).digest()
 
 
 def test_its_name_is_everywhere_and_its_configuration_in_force(hpc: Machine) -> None:
