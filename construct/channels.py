@@ -15,7 +15,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from packaging.requirements import Requirement
-from rattler import Channel, ChannelPriority, Client, RepoDataRecord
+from rattler import Channel, ChannelPriority, Client, IndexJson, RepoDataRecord
 from rattler.package_streaming import download_to_path
 
 from construct.locked import read_lock, render_lock, solve_environment, virtual_package
@@ -135,10 +135,11 @@ def find_locked(lock: Path, own: set[str], channels: Sequence[str], platform: st
 def fetch_packages(
     records: Sequence[RepoDataRecord], channel: Path, cache: Path, report: Callable[[str], None]
 ) -> dict[str, RepoDataRecord]:
-    """Have each package's archive, checked, in the directory `channel`; return the records by file name.
+    """Have each package's archive, checked, in the directory `channel`.
 
-    `cache` keeps downloads; it may be deleted at any time. Raises UserError for one that cannot be had or is not what
-    its record says.
+    Returns, by file name, the records whose dependencies the channel has corrected since the package was made. `cache`
+    keeps downloads; it may be deleted at any time. Raises UserError for one that cannot be had or is not what its
+    record says.
     """
     cache.mkdir(parents=True, exist_ok=True)
 
@@ -165,7 +166,13 @@ def fetch_packages(
         await asyncio.gather(*(fetch(record, client, turn) for record in records))
 
     asyncio.run(fetch_all())
-    return {record.file_name: record for record in records}
+    return {one.file_name: one for one in records if is_corrected(one, channel / one.subdir / one.file_name)}
+
+
+def is_corrected(record: RepoDataRecord, archive: Path) -> bool:
+    """Whether a channel's index says other than the package itself what it needs."""
+    itself = IndexJson.from_package_archive(archive)
+    return (record.depends, record.constrains) != (itself.depends, itself.constrains)
 
 
 async def get(record: RepoDataRecord, client: Client, place: Path) -> None:

@@ -46,10 +46,10 @@ def from_channels(stack: Stack, lock: Path, channels: Sequence[str], cache: Path
         say(f"{os.path.relpath(lock)} pins versions only: each sha256 is the one that the channel's index says")
     records = find_locked(lock, stack.own, channels, PLATFORM)
     with progress(f"getting the packages from {', '.join(channels)}", len(records)) as report:
-        fetched = fetch_packages(records, channel, cache / "archives", report)
+        corrected = fetch_packages(records, channel, cache / "archives", report)
     (channel / "noarch").mkdir(exist_ok=True)
     list(build_own_packages(stack, cache, channel / "noarch"))
-    write_index(channel, fetched)
+    write_index(channel, corrected)
 
 
 def from_wheels(stack: Stack, lock: Path, cache: Path, channel: Path) -> None:

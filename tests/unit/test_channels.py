@@ -162,6 +162,21 @@ def test_exactly_the_locked_packages_are_gathered_with_our_own(tmp_path: Path, f
     assert len([*(tmp_path / "payload").glob("*/*.conda")]) == len(names)
 
 
+def test_what_a_channel_has_corrected_stays_so(tmp_path: Path, forge: Path, repository: Path) -> None:
+    """conda-forge patches its index when a package turns out to need something else than it says."""
+    lock(Stack(repository), forge)
+    index = forge / "linux-64/repodata.json"
+    [name] = [one.name for one in forge.glob("linux-64/bcrypt-2.0-*.conda")]
+    repodata = json.loads(index.read_text())
+    repodata["packages.conda"][name]["depends"] = ["tornado <7"]
+    index.write_text(json.dumps(repodata))
+    path = repository / "environment.lock.yml"
+    fill_channel(Stack(repository), path, [str(forge)], repository / ".cache", tmp_path / "payload")
+    written = json.loads((tmp_path / "payload/linux-64/repodata.json").read_text())["packages.conda"]
+    assert written[name]["depends"] == ["tornado <7"]
+    assert all("constrains" not in record for other, record in written.items() if other != name)
+
+
 def test_a_damaged_archive_of_a_file_channel_is_refused(tmp_path: Path, forge: Path, repository: Path) -> None:
     lock(Stack(repository), forge)
     [archive] = forge.glob("linux-64/bcrypt-2.0-*.conda")
