@@ -125,7 +125,8 @@ def look_at_certificate(settings: Settings, source: Source, proxy: Any, served: 
         status.problems.append(f"the certificate has expired on {day(found.ends)}: journalctl -u {settings.proxy_unit}")
     elif found.left < found.late:
         status.warnings.append(f"the certificate ends on {day(found.ends)} and has not been renewed")
-    if not source.cert and found.lifetime < timedelta(hours=proxy.acme_certificate_hours) / 3:
+    hours = proxy.acme_certificate_hours  # of less than a day are all treated alike
+    if not source.cert and hours >= 24 and found.lifetime < timedelta(hours=hours) / 3:
         hours = max(1, round(found.lifetime / timedelta(hours=1)))
         status.warnings.append(
             f"the ACME server's certificates are valid for {hours} h: set c.BarehubProxy.acme_certificate_hours to "
