@@ -232,7 +232,7 @@ check_https() {
     for file in "$tls_cert" "$tls_key" "$acme_ca_bundle"; do
         case $file in
             '') ;;
-            /*) (: <"$file") 2>/dev/null || die 2 "cannot read $file" "name a PEM file" ;;
+            /*) if [ -d "$file" ] || ! [ -r "$file" ]; then die 2 "cannot read $file" "name a PEM file"; fi ;;
             *) die 2 "$file is not an absolute path" "the proxy reads it at every start: give the whole path" ;;
         esac
         case $file in *[!A-Za-z0-9/._+@=,:~-]*) die 2 "'$file' cannot be written into a configuration" "rename it" ;; esac

@@ -251,7 +251,9 @@ class BarehubProxy(TraefikFileProviderProxy):
 
     async def _setup_traefik_dynamic_config(self) -> None:
         if self.is_https:
-            self.extra_dynamic_config = deep_merge({"tls": copy.deepcopy(TLS)}, self.extra_dynamic_config)
+            hsts = {"headers": {"stsSeconds": self.hsts_seconds}}
+            ours = {"tls": copy.deepcopy(TLS), "http": {"middlewares": {HSTS: hsts}}}
+            self.extra_dynamic_config = deep_merge(ours, self.extra_dynamic_config)
         await super()._setup_traefik_dynamic_config()
 
     # Changes
@@ -296,10 +298,8 @@ class BarehubProxy(TraefikFileProviderProxy):
                     self.log.warning("No route %s in the proxy, nothing to delete", alias)
             config = self._with_changes(self.dynamic_config, batch.changes)
             self._generation = max(self._generation + 1, time.time_ns())  # also above that of earlier processes
-            added = {MARK: {"headers": {"customRequestHeaders": {MARK: str(self._generation)}}}}
-            if self.hsts_seconds:
-                added[HSTS] = {"headers": {"stsSeconds": self.hsts_seconds}}
-            config["http"]["middlewares"] = config["http"].get("middlewares", {}) | added
+            mark = {"headers": {"customRequestHeaders": {MARK: str(self._generation)}}}
+            config["http"]["middlewares"] = config["http"].get("middlewares", {}) | {MARK: mark}
             await asyncio.to_thread(self.dynamic_config_handler.atomic_dump, config)
             self.dynamic_config = config  # only now: what was not written has not happened
             batch.live = asyncio.ensure_future(self._is_live(self._generation))

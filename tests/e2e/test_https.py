@@ -141,7 +141,7 @@ def test_install_with_certificate_files(machine: Machine, installer: Path, first
     ]
     machine.write("/opt/barehub/jupyterhub_config.d/50-test.py", TEST_CONFIG)
     machine.succeed("systemctl", "restart", HUB)
-    print(machine.eventually(BAREHUB, "status"))
+    machine.eventually(BAREHUB, "status")
 
 
 def test_the_key_is_readable_by_root_and_the_proxy_alone(machine: Machine) -> None:
@@ -283,7 +283,6 @@ def test_warnings_that_stop_nothing(machine: Machine, intermediate: Pair) -> Non
         assert f"the certificate is not for {NAME}, but for elsewhere.example.org" in text
         assert "the chain ends with Test Intermediate" in text
     assert f"everybody can read {LIVE}/privkey.pem" in said
-    print(output)
 
 
 ACME = f"""
@@ -311,20 +310,43 @@ def wait_for_certificate(machine: Machine, other_than: int = 0, name: str = NAME
     pytest.fail(f"{found}\n{machine.run(BAREHUB, 'status').stdout}")
 
 
-def test_a_certificate_from_an_acme_server_and_its_renewal(machine: Machine, root_authority: Pair) -> None:
+def test_a_certificate_from_an_acme_server(machine: Machine, root_authority: Pair) -> None:
     # So short-lived that it is due for renewal, 20 minutes before its end, when it is there.
     pebble.install_pebble(machine, root_authority, seconds=1200)
     restart(machine, ACME + "c.BarehubProxy.acme_certificate_hours = 1\n")
     found = wait_for_certificate(machine)
     assert names(found) == [NAME]
     assert machine.succeed("stat", "-c", "%a %U", STORE).split() == ["600", "www-data"]
-    before = machine.unit(PROXY, "InvocationID")
     machine.eventually(BAREHUB, "status")
     told = status(machine)
     assert told["certificate_ends"] == found.not_valid_after_utc.isoformat()
     assert f"{NAME}, by Pebble" in told["certificate"]
     assert told["warnings"] == []
-    wait_for_certificate(machine, other_than=found.serial_number)
+
+
+def test_traefiks_api_wants_its_password_and_is_not_public(machine: Machine) -> None:
+    def code(url: str) -> str:
+        program = (
+            "import ssl, sys, urllib.request as r, urllib.error as e\n"
+            "class No(r.HTTPRedirectHandler):\n    def redirect_request(self, *_): return None\n"
+            "o = r.build_opener(No, r.HTTPSHandler(context=ssl._create_unverified_context()))\n"
+            "try: a = o.open(sys.argv[1])\nexcept e.HTTPError as x: a = x\n"
+            "print(a.status, a.headers.get('Location'))"
+        )
+        return machine.succeed("python3", "-c", program, url).strip()
+
+    assert code("http://127.0.0.1:8099/api/rawdata") == "401 None"
+    assert code("http://127.0.0.1:8099/dashboard/") == "404 None"
+    for path in ("api/rawdata", "dashboard/"):
+        assert code(f"https://127.0.0.1/{path}") == f"302 /hub/{path}"  # it is the hub's to answer
+    listening = machine.succeed("ss", "-Hltn")
+    assert "127.0.0.1:8099" in listening
+    assert "*:8099" not in listening
+
+
+def test_it_is_renewed_with_no_attention(machine: Machine) -> None:
+    before = machine.unit(PROXY, "InvocationID")
+    wait_for_certificate(machine, other_than=served(machine).serial_number)
     assert machine.unit(PROXY, "InvocationID") == before
 
 
@@ -441,26 +463,6 @@ def test_headers_of_a_trusted_network_are_believed_and_hsts_is_said(machine: Mac
     assert seen["x-forwarded-for"] == "192.0.2.1, 127.0.0.1"
     assert seen["x-forwarded-host"] == "front.example.org"
     assert seen["(hsts)"] == "max-age=31536000"
-
-
-def test_traefiks_api_wants_its_password_and_is_not_public(machine: Machine) -> None:
-    def code(url: str) -> str:
-        program = (
-            "import ssl, sys, urllib.request as r, urllib.error as e\n"
-            "class No(r.HTTPRedirectHandler):\n    def redirect_request(self, *_): return None\n"
-            "o = r.build_opener(No, r.HTTPSHandler(context=ssl._create_unverified_context()))\n"
-            "try: a = o.open(sys.argv[1])\nexcept e.HTTPError as x: a = x\n"
-            "print(a.status, a.headers.get('Location'))"
-        )
-        return machine.succeed("python3", "-c", program, url).strip()
-
-    assert code("http://127.0.0.1:8099/api/rawdata") == "401 None"
-    assert code("http://127.0.0.1:8099/dashboard/") == "404 None"
-    for path in ("api/rawdata", "dashboard/"):
-        assert code(f"https://127.0.0.1/{path}") == f"302 /hub/{path}"  # it is the hub's to answer
-    listening = machine.succeed("ss", "-Hltn")
-    assert "127.0.0.1:8099" in listening
-    assert "*:8099" not in listening
 
 
 OTHER_PORT = FILES.replace(f"https://{NAME}", f"https://{NAME}:8443/base/")

@@ -150,6 +150,9 @@ def test_it_tells_what_it_holds_and_installs_nothing(installer: Path, tmp_path: 
             assert "channel/linux-64/random.conda" in tar.getnames()
 
 
+HTTPS = ["-b", "--bind-url", "https://hub.example.org"]
+
+
 @pytest.mark.parametrize(
     ("options", "code", "what"),
     [
@@ -163,6 +166,21 @@ def test_it_tells_what_it_holds_and_installs_nothing(installer: Path, tmp_path: 
         (["-b", "--hub-user", "nobody-here"], 2, "no account 'nobody-here'"),
         (["-b", "--bind-url", "ftp://x"], 2, "is not a URL"),
         (["-b", "--bind-url", "https://:443"], 2, "needs a certificate"),
+        (["-b", "--acme-email", "a@example.org"], 2, "a certificate needs an https URL"),
+        (["-b", "--bind-url", "http://:80", "--tls-cert", "/x", "--tls-key", "/y"], 2, "needs an https URL"),
+        ([*HTTPS, "--tls-cert", "/etc/passwd"], 2, "belong together"),
+        ([*HTTPS, "--tls-key", "/etc/passwd"], 2, "belong together"),
+        ([*HTTPS, "--tls-cert", "/nowhere", "--tls-key", "/etc/passwd"], 2, "cannot read /nowhere"),
+        ([*HTTPS, "--tls-cert", "/etc", "--tls-key", "/etc/passwd"], 2, "cannot read /etc"),
+        ([*HTTPS, "--tls-cert", "here.pem", "--tls-key", "/etc/passwd"], 2, "is not an absolute path"),
+        ([*HTTPS, "--tls-cert", "/x", "--tls-key", "/y", "--acme-email", "a@b.org"], 2, "exclude each other"),
+        ([*HTTPS, "--acme-ca-server", "https://ca/dir"], 2, "wants an e-mail address"),
+        ([*HTTPS, "--acme-email", "nobody"], 2, "'nobody' is not an e-mail address"),
+        ([*HTTPS, "--acme-email", "a@b@c"], 2, "is not an e-mail address"),
+        ([*HTTPS, "--acme-email", "a@b.org", "--acme-ca-server", "http://ca"], 2, "is not an https URL"),
+        ([*HTTPS, "--acme-email", "a@b.org", "--acme-ca-bundle", "/nowhere"], 2, "cannot read /nowhere"),
+        (["-b", "--bind-url", "https://:443", "--acme-email", "a@b.org"], 2, "ACME needs a host name"),
+        (["-b", "--bind-url", "https://192.0.2.7", "--acme-email", "a@b.org"], 2, "ACME needs a host name"),
         (["-b", "-p", "/etc/passwd/x"], 6, "is not a directory"),
         (["-b", "-p", "/proc/x"], 4, "/proc has 0 MB free"),
         ([], 2, "nobody answers"),

@@ -98,6 +98,77 @@ def test_https_with_a_certificate_is_on_the_entrypoint(layout: Layout) -> None:
     assert config["entryPoints"]["web"]["http"]["tls"] == {"options": "default"}
 
 
+ACME = "c.BarehubProxy.acme_email = 'a@example.org'"
+HTTPS = "c.JupyterHub.bind_url = 'https://hub.example.org'"
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        ((HTTPS, ACME), {"web": ":443", "redirect": ":80"}),
+        ((HTTPS + " + ':8443/base'", ACME), {"web": ":8443"}),
+        ((HTTPS + " + ':8443'", ACME, "c.BarehubProxy.http_redirect_port = 88"), {"web": ":8443", "redirect": ":88"}),
+        ((HTTPS, ACME, "c.BarehubProxy.http_redirect_port = 0"), {"web": ":443"}),
+        (
+            ("c.JupyterHub.bind_url = 'https://[::1]:443'", "c.JupyterHub.ssl_cert = c.JupyterHub.ssl_key = '/x.pem'"),
+            {"web": "[::1]:443", "redirect": "[::1]:80"},
+        ),
+        (("c.BarehubProxy.http_redirect_port = 80",), {"web": ":8000"}),
+    ],
+)
+def test_where_http_is_redirected(layout: Layout, lines: tuple[str, ...], expected: dict[str, str]) -> None:
+    entrypoints = derived(layout, *lines)["entryPoints"]
+    assert {name: one["address"] for name, one in entrypoints.items() if name != "api"} == expected
+    assert "tls" not in entrypoints.get("redirect", {}).get("http", {})
+
+
+def test_an_address_and_a_domain_are_enough_for_lets_encrypt(layout: Layout) -> None:
+    config = derived(layout, HTTPS, ACME)
+    ((name, resolver),) = config["certificatesResolvers"].items()
+    assert resolver["acme"] == {
+        "email": "a@example.org",
+        "caServer": "https://acme-v02.api.letsencrypt.org/directory",
+        "storage": str(layout.acme_store),
+        "keyType": "EC256",
+        "certificatesDuration": 2160,
+        "tlsChallenge": {},
+    }
+    tls = config["entryPoints"]["web"]["http"]["tls"]
+    assert tls["certResolver"] == name
+    assert tls["domains"] == [{"main": "hub.example.org", "sans": []}]
+    staging = "c.BarehubProxy.acme_ca_server = 'https://acme-staging-v02.api.letsencrypt.org/directory'"
+    # Its certificates are not taken for those of the other one.
+    assert name not in derived(layout, HTTPS, ACME, staging)["certificatesResolvers"]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("c.JupyterHub.ssl_cert = '/x.pem'", "acme_email and ssl_cert are both set"),
+        ("c.JupyterHub.bind_url = 'http://:80'", "acme_email is set, but bind_url is http"),
+        ("c.JupyterHub.bind_url = 'https://192.0.2.7'", "needs a host name"),
+        ("c.BarehubProxy.acme_domains = ['hub_1.example.org']", "not a domain name"),
+        ("c.BarehubProxy.acme_domains = ['*.example.org']", "needs the challenge dns-01"),
+        ("c.BarehubProxy.acme_ca_server = 'staging'", "is not an https URL"),
+        ("c.BarehubProxy.acme_challenge = 'dns-01'", "needs a provider"),
+        ("c.BarehubProxy.acme_challenge = 'dns'", "acme_challenge"),
+        ("c.BarehubProxy.acme_challenge = 'http-01'; c.BarehubProxy.http_redirect_port = 0", "http-01 needs HTTP"),
+        ("c.BarehubProxy.acme_key_type = 'RSA'", "acme_key_type"),
+        ("c.BarehubProxy.trusted_networks = ['10.0.0.1/8']", "has host bits set"),
+    ],
+)
+def test_what_does_not_fit_together_is_an_error(layout: Layout, line: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        derived(layout, HTTPS, ACME, line)
+
+
+def test_forwarded_headers_are_trusted_from_named_networks(layout: Layout) -> None:
+    config = derived(layout, HTTPS, ACME, "c.BarehubProxy.trusted_networks = ['192.0.2.0/24', '2001:db8::/32']")
+    for name in ("web", "redirect"):
+        assert config["entryPoints"][name]["forwardedHeaders"] == {"trustedIPs": ["192.0.2.0/24", "2001:db8::/32"]}
+    assert "forwardedHeaders" not in config["entryPoints"]["api"]
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
