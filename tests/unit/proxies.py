@@ -37,7 +37,7 @@ def free_port() -> int:
 
 def make_base(base: Path) -> Path:
     """The directories of an installation, with traefik where its release would have it."""
-    for directory in ("hub/bin", "jupyterhub_config.d", "state/hub", "state/rules", "state/proxy"):
+    for directory in ("hub/bin", "jupyterhub_config.d", "state/hub", "state/rules", "state/proxy", "state/acme"):
         (base / directory).mkdir(parents=True)
     (base / "state/rules").chmod(0o2750)
     (base / "hub/bin/traefik").symlink_to(traefik())
