@@ -89,7 +89,7 @@ def look_at_config(layout: Layout, status: Status) -> Any:
 
 def look_at_https(layout: Layout, settings: Settings, hub: Any, status: Status) -> None:
     """Does the proxy do what the configuration says, and how is its certificate?"""
-    from barehub.traefik import make_proxy, source_of, static_config
+    from barehub.traefik import as_text, make_proxy, source_of, static_config
 
     try:
         wanted, proxy = static_config(layout, hub), make_proxy(layout, hub)
@@ -97,7 +97,7 @@ def look_at_https(layout: Layout, settings: Settings, hub: Any, status: Status) 
         status.problems.append(f"{error}; the proxy goes on with its last configuration")
         return
     source = source_of(hub, proxy) if proxy.is_https else None
-    if os.access(layout.static_config, os.R_OK) and json.loads(layout.static_config.read_text()) != wanted:
+    if os.access(layout.static_config, os.R_OK) and layout.static_config.read_text() != as_text(wanted):
         status.problems.append(
             f"the proxy runs with an older configuration: systemctl restart {settings.proxy_unit}; "
             f"if that does not help, journalctl -u {settings.proxy_unit}"

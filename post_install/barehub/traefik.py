@@ -211,6 +211,9 @@ def check_https(hub: Any, proxy: Any) -> None:
         raise ConfigError(f"acme_email and {files[0]} are both set", "keep the one that is meant")
     if proxy.acme_email and not proxy.is_https:
         raise ConfigError(f"acme_email is set, but bind_url is {proxy.public_url}", "give bind_url an https URL")
+    for name in files:
+        if not getattr(hub, name).startswith("/"):
+            raise ConfigError(f"{name} is {getattr(hub, name)}, which depends on who reads it", "give the whole path")
     if proxy.is_https and not proxy.acme_email and len(files) != 2:
         raise ConfigError(
             f"{bind_url(hub)} needs a certificate",
@@ -218,13 +221,15 @@ def check_https(hub: Any, proxy: Any) -> None:
         )
 
 
-def write(layout: Layout, config: Config, source: Source | None = None) -> None:
-    """Put the static configuration in place, for root and the proxy's group; and where the certificate comes from.
+def as_text(config: Config) -> str:
+    """A static configuration as a file. JSON is valid YAML."""
+    return json.dumps(config, indent=2) + "\n"
 
-    JSON is valid YAML.
-    """
+
+def write(layout: Layout, config: Config, source: Source | None = None) -> None:
+    """Put the static configuration in place, for root and the proxy's group; and where the certificate comes from."""
     group = layout.proxy_state.stat().st_gid
-    write_atomically(layout.static_config, json.dumps(config, indent=2) + "\n", 0o640, (-1, group))
+    write_atomically(layout.static_config, as_text(config), 0o640, (-1, group))
     if source:
         source.save(layout)
     else:

@@ -154,6 +154,7 @@ def test_an_address_and_a_domain_are_enough_for_lets_encrypt(layout: Layout) -> 
         ("c.BarehubProxy.acme_challenge = 'dns'", "acme_challenge"),
         ("c.BarehubProxy.acme_challenge = 'http-01'; c.BarehubProxy.http_redirect_port = 0", "http-01 needs HTTP"),
         ("c.BarehubProxy.acme_key_type = 'RSA'", "acme_key_type"),
+        ("c.BarehubProxy.acme_email = ''; c.JupyterHub.ssl_cert = c.JupyterHub.ssl_key = 'x.pem'", "depends on who"),
         ("c.BarehubProxy.trusted_networks = ['10.0.0.1/8']", "has host bits set"),
     ],
 )
@@ -188,6 +189,7 @@ def test_what_traefik_cannot_do_is_an_error(layout: Layout, line: str, message: 
         ("c.JupyterHub.bind_url = nothing", "50-test.py, line 1: NameError: name 'nothing' is not defined"),
         ("def", "50-test.py, line 1: SyntaxError"),
         ("c.JupyterHub.bind_url = 3", "bind_url"),
+        ("c.BarehubProxy.trusted_networks = ['here']", "'here' does not appear to be an IPv4 or IPv6 network"),
         ("c.JupyterHub.bind_url = 'https://:443'", "needs a certificate"),
     ],
 )
