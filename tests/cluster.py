@@ -45,7 +45,7 @@ ReturnToService=2
 SlurmdParameters=config_overrides
 SchedulerParameters=sched_interval=2,batch_sched_delay=0
 KillWait=2
-MessageTimeout=5
+MessageTimeout=2
 SlurmdTimeout=15
 GresTypes=gpu
 NodeName=c1 CPUs={cpus} RealMemory={memory}

@@ -49,17 +49,19 @@ def booted(
     disks: Mapping[str, int] | None = None,
     network: str | None = None,
     binds: Mapping[Path, str] | None = None,
+    limits: bool = False,
 ) -> Iterator["Machine"]:
     """A booted machine, gone without a trace afterwards.
 
     `disks` are small file systems of their own, which survive a reboot: mount point -> size in MiB. Other mounts
     (a tmpfs of some size, noexec) a test can make inside. `network` is the path of a network namespace for the machine
-    to live in, else it has a loopback device alone; `binds` are directories of the host: directory -> mount point.
+    to live in, else it has a loopback device alone; `binds` are directories of the host: directory -> mount point. With
+    `limits` the machine's systemd can limit the memory and the CPU time of its units.
     """
     homes = root.with_name("machines")
     homes.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f"{name}-", dir=homes) as home:
-        new = Machine(name, root, Path(home), namespace=network, binds=dict(binds or {}))
+        new = Machine(name, root, Path(home), namespace=network, binds=dict(binds or {}), limits=limits)
         for number, (where, size) in enumerate((disks or {}).items()):
             image = new.home / f"disk{number}.ext4"
             subprocess.run(["mkfs.ext4", "-q", image, f"{size}M"], check=True)
@@ -83,6 +85,7 @@ class Machine:
     disks: dict[str, Path] = field(default_factory=dict)  # mount point -> image
     namespace: str | None = None  # path of the network namespace, if it is not to be the machine's own
     binds: dict[Path, str] = field(default_factory=dict)  # directory of the host -> mount point
+    limits: bool = False  # whether its systemd can limit memory and CPU time
     nspawn: subprocess.Popen[bytes] | None = None
     leader: int = 0  # the machine's PID 1, by the host's count; 0 when it is off
 
@@ -109,6 +112,11 @@ class Machine:
                     start_new_session=True,  # Ctrl-C is for the test run, which then switches off
                 )
             self.wait_until_ready(notify)
+        if self.limits:
+            # nspawn leaves all but systemd's own hierarchy read-only (cgroup v1; there is nothing to do with v2).
+            writable = "if [ -d $d ]; then mount -o remount,bind,rw $d; fi"
+            self.shell(f"for d in /sys/fs/cgroup/memory /sys/fs/cgroup/cpu*; do {writable}; done")
+            self.succeed("systemctl", "daemon-reexec")
 
     def launch_words(self) -> list[str]:
         """The words that start systemd-nspawn(1) in a mount namespace and cgroups of its own."""
@@ -170,11 +178,12 @@ class Machine:
 
     def cgroups(self) -> list[Path]:
         """One directory in each hierarchy that systemd uses, or all machines would share `/payload`."""
+        wanted = {"name=systemd", *(("memory", "cpu", "cpuacct") if self.limits else ())}
         mounts = [line.split() for line in Path("/proc/self/mounts").read_text().splitlines()]
         return [
             Path(where, self.home.name)
             for _, where, kind, options, *_ in mounts
-            if kind == "cgroup2" or "name=systemd" in options
+            if kind == "cgroup2" or (kind == "cgroup" and wanted & set(options.split(",")))
         ]
 
     # Commands

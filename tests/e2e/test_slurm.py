@@ -230,7 +230,7 @@ def test_slurmctld_may_be_away(cluster: Cluster) -> None:
 
 
 def test_jobs_outlive_the_hub(cluster: Cluster) -> None:
-    """The hub is restarted, as it is by an update, with a job that runs and two that are queued."""
+    """The hub is restarted with a job that runs and two that are queued."""
     alice, bob = user(cluster, "alice"), user(cluster, "bob")
     alice.start_server(cores=1, memory=1)
     kernel = alice.start_kernel()
@@ -242,7 +242,7 @@ def test_jobs_outlive_the_hub(cluster: Cluster) -> None:
         dave.ask_for_server(cores=2)
         until(lambda: sum("PENDING" in job for job in cluster.jobs()) == 2, "both jobs")
         jobs = set(cluster.jobs())
-        cluster.head.succeed("sh", "/mnt/slurm.sh", "-b", "-f")
+        cluster.head.succeed("systemctl", "restart", HUB)
         cluster.head.eventually(BAREHUB, "status")
         assert set(cluster.jobs()) == jobs
         assert kernel.execute("print(answer)") == "42\n"
@@ -299,7 +299,7 @@ def abuse(cluster: Cluster) -> None:
     cluster.head.fails("ls", "/tmp/owned")
     assert alice.stop_server().status_code == 204
     # With the token of a server that runs.
-    alice.start_server()
+    alice.start_server(users_environment="/opt/users")
     code = ABUSE.split("answers +=")[0] + "answers.append(post(b'{\"port\": 8888}')); print(answers)"
     assert json.loads(alice.start_kernel().execute(code)) == [400] * 18 + [409]
     assert alice.stop_server().status_code == 204

@@ -66,7 +66,7 @@ class Partition:
 
 
 def partitions(text: str) -> dict[str, Partition]:
-    """What `sinfo --exact --format=PARTITION_FORMAT` printed, by the partition: a line for nodes that are alike."""
+    """What `sinfo --exact --format=PARTITION_FORMAT` printed, by name: a line for nodes that are alike."""
     found: dict[str, Partition] = {}
     for line in text.splitlines():
         name, available, limit, cores, memory, gres, state, nodes = line.split("|")
@@ -157,7 +157,8 @@ class Queue:
         self.asking: asyncio.Task[None] | None = None
 
     def watch(self, name: str) -> None:
-        self.names.setdefault(name, time.monotonic())
+        """Ask for this job too, from now on; an answer from before is none about it."""
+        self.names[name] = time.monotonic()
 
     def forget(self, name: str) -> None:
         self.names.pop(name, None)

@@ -190,6 +190,7 @@ class SlurmJobSpawner(SlurmSpawner):
             self.job_id = await asyncio.shield(self.submission)
         except SlurmError as error:
             raise JobError(f"Slurm did not accept the job: {slurm.refusal(str(error))}") from None
+        self.queue.watch(self.job_name)  # an answer of a moment ago did not know it yet
         self.remember()
         return await self.wait_until_up()
 
@@ -242,6 +243,7 @@ class SlurmJobSpawner(SlurmSpawner):
             try:
                 age = 0 if self.news.is_set() else self.queue_interval
                 job = await self.queue.job(self.user.name, self.job_name, age)
+                self.job_id = job.id if job else self.job_id
             except SlurmError as error:
                 answers = False
                 self.log.warning("squeue: %s", error)
@@ -331,7 +333,7 @@ class SlurmJobSpawner(SlurmSpawner):
         """Why a job is not there any more, as far as Slurm still knows."""
         found: dict[str, str] = {}
         try:
-            for _ in range(5):  # while it is COMPLETING the end is not told
+            for _ in range(5 if self.job_id else 0):  # while it is COMPLETING the end is not told
                 found = slurm.details(await slurm.output(self.command("scontrol"), "show", "job", self.job_id, "-o"))
                 if found.get("JobState") != "COMPLETING":
                     break
@@ -357,6 +359,7 @@ class SlurmJobSpawner(SlurmSpawner):
         waiting = asyncio.ensure_future(self.wait_until_up())
         self._spawn_pending = True
         self._spawn_future = asyncio.ensure_future(self.finish_adoption(waiting))
+        self._spawn_future.add_done_callback(self.note_end_of_start)
         await asyncio.wait([waiting])
         if waiting.cancelled():  # its user has stopped it, and JupyterHub goes on to cancel the job
             self.server = None
@@ -370,14 +373,17 @@ class SlurmJobSpawner(SlurmSpawner):
 
     async def finish_adoption(self, waiting: "asyncio.Future[tuple[str, int]]") -> None:
         """Add the route, as JupyterHub does at the end of a start. Fails as the start did."""
-        try:
-            await waiting
-            while self._check_pending:
-                await asyncio.sleep(0.1)
-            if self.server:
-                await self.user.settings["proxy"].add_user(self.user, self.name)
-        finally:
-            self._spawn_pending = False
+        await waiting
+        while self._check_pending:
+            await asyncio.sleep(0.1)
+        if self.server:
+            await self.user.settings["proxy"].add_user(self.user, self.name)
+
+    def note_end_of_start(self, ended: "asyncio.Future[None]") -> None:
+        """As JupyterHub does: the reason of a failure is kept, to be shown."""
+        self._spawn_pending = False
+        if ended.cancelled() or not ended.exception():
+            self._spawn_future = None
 
     async def stop(self, now: bool = False) -> None:
         """Cancel the job. Returns when it has ended; until Slurm has said so it is not forgotten."""

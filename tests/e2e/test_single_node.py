@@ -1,0 +1,93 @@
+"""The overlay `single-node`: people of this machine, each server in a unit of its own that keeps to its limits."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from selenium.webdriver import Chrome
+from selenium.webdriver.common.by import By
+from websocket import WebSocketTimeoutException
+
+from tests.conftest import build_with_overlay
+from tests.hub_client import URL, HubSession, Kernel
+from tests.machine import Machine, booted
+from tests.rootfs import USERS
+
+BASE, HUB = "/opt/single-node", "single-node-hub.service"
+BAREHUB = f"{BASE}/hub/bin/barehub"
+UNIT = "jupyter-alice-singleuser.service"
+LIMITS = 'c.Spawner.mem_limit = "400M"\nc.Spawner.cpu_limit = 0.5\n'
+
+
+@pytest.fixture(scope="module")
+def machine(root: Path) -> Iterator[Machine]:
+    with booted("single-node", root, limits=True) as new:
+        new.copy_in(build_with_overlay("single-node"), "/mnt/single-node.sh")
+        new.succeed("sh", "/mnt/single-node.sh", "-b")
+        site = new.read(f"{BASE}/hub/share/barehub/examples/50-site.py").replace("/opt/jupyter", "/opt/users")
+        new.write(f"{BASE}/jupyterhub_config.d/50-site.py", site)
+        new.write(f"{BASE}/jupyterhub_config.d/60-limits.py", LIMITS)
+        new.succeed("systemctl", "restart", HUB)
+        new.eventually(BAREHUB, "status")
+        yield new
+
+
+@pytest.fixture(scope="module")
+def kernel(machine: Machine) -> Kernel:
+    alice = HubSession(machine, "alice")
+    alice.login()
+    alice.start_server()
+    return alice.start_kernel()
+
+
+def test_a_server_is_a_unit_of_its_users(machine: Machine, kernel: Kernel) -> None:
+    assert machine.unit(UNIT, "ActiveState") == "active"
+    assert machine.unit(UNIT, "User") == machine.succeed("id", "-u", "alice").strip()
+    assert kernel.execute("import getpass, os; print(getpass.getuser(), os.getcwd())") == "alice /home/alice\n"
+    assert "hub/bin" not in kernel.execute("print(os.environ['PATH'])")
+
+
+def test_no_server_gets_more_cpu_than_its_limit(kernel: Kernel) -> None:
+    code = """
+import time
+began, used = time.monotonic(), time.process_time()
+while time.monotonic() < began + 4:
+    pass
+print((time.process_time() - used) / (time.monotonic() - began))
+"""
+    assert float(kernel.execute(code)) < 0.6
+
+
+def test_no_server_gets_more_memory_than_its_limit(machine: Machine, kernel: Kernel) -> None:
+    """The kernel that asked for too much is gone; the server is not, and starts another."""
+    before = machine.unit(UNIT, "MainPID")
+    kernel.socket.settimeout(10)
+    with pytest.raises(WebSocketTimeoutException):
+        kernel.execute("x = bytearray(1 << 30)")
+    assert kernel.session.start_kernel().execute("print(6 * 7)") == "42\n"
+    assert machine.unit(UNIT, "MainPID") == before
+
+
+def test_bob_sees_nothing_of_alices_tmp(machine: Machine, kernel: Kernel) -> None:
+    alice = kernel.session.start_kernel()
+    alice.execute("open('/tmp/hers', 'w').close()")
+    machine.fails("ls", "/tmp/hers")
+    assert alice.execute("import subprocess; print(subprocess.call(['sudo', '-n', 'true']))") != "0\n"
+
+
+def test_it_outlives_the_hub_and_ends_with_its_user(machine: Machine, kernel: Kernel, browser: Chrome) -> None:
+    machine.succeed("systemctl", "restart", HUB)
+    machine.eventually(BAREHUB, "status")
+    assert kernel.session.start_kernel().execute("print(6 * 7)") == "42\n"
+    browser.get(URL)
+    browser.find_element(By.ID, "username_input").send_keys("alice")
+    browser.find_element(By.ID, "password_input").send_keys(USERS["alice"])
+    browser.find_element(By.ID, "login_submit").click()
+    browser.find_element(By.CSS_SELECTOR, ".jp-Launcher, .jp-Notebook")
+    browser.get(f"{URL}/hub/home")
+    browser.find_element(By.ID, "stop").click()
+    deadline = time.monotonic() + 30
+    while machine.unit(UNIT, "ActiveState") == "active" and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert machine.unit(UNIT, "ActiveState") == "inactive"
