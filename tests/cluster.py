@@ -70,7 +70,6 @@ class Cluster:
         """The jobs that are queued or running, as `id user state`."""
         return self.head.succeed("squeue", "--noheader", "--format=%i %u %T").splitlines()
 
-
     def add_user(self, name: str, uid: int, home: bool = True) -> None:
         """An account on all machines, whose password is its name."""
         for machine in self.machines:

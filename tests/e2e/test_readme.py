@@ -8,16 +8,10 @@ from pathlib import Path
 import pytest
 
 from tests.machine import Machine
+from tests.readme import README, commands
 from tests.unit.wheels import make
 
 ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text()
-
-
-def commands(part: str) -> list[str]:
-    """The indented lines of a `## ` part that are commands."""
-    text = README.partition(f"## {part}\n")[2].partition("\n## ")[0]
-    return [line.strip() for line in re.findall(r"^    (\S.*)$", text, re.MULTILINE) if "->" not in line]
 
 
 def test_an_administrators_commands_work_in_the_order_of_the_readme(
@@ -46,10 +40,17 @@ def test_an_administrators_commands_work_in_the_order_of_the_readme(
     machine.fails("ls", "/opt/barehub")
 
 
-@pytest.mark.parametrize(
-    "command",
-    commands("For release builders") + commands("For authors of distributions") + commands("For maintainers"),
-)
+def builders_commands() -> list[str]:
+    overlays = commands("Notebooks as Slurm jobs") + commands("One machine for a group")
+    builds = [command for command in overlays if command.startswith("python3 release.py")]
+    return builds + [
+        command
+        for part in ("For release builders", "For authors of distributions", "For maintainers")
+        for command in commands(part)
+    ]
+
+
+@pytest.mark.parametrize("command", builders_commands())
 def test_a_builders_commands_exist(command: str) -> None:
     words = shlex.split(command, comments=True)
     if "-m" in words:

@@ -12,6 +12,7 @@ from websocket import WebSocketTimeoutException
 from tests.conftest import build_with_overlay
 from tests.hub_client import URL, HubSession, Kernel
 from tests.machine import Machine, booted
+from tests.readme import admin_commands
 from tests.rootfs import USERS
 
 BASE, HUB = "/opt/single-node", "single-node-hub.service"
@@ -24,11 +25,10 @@ LIMITS = 'c.Spawner.mem_limit = "400M"\nc.Spawner.cpu_limit = 0.5\n'
 def machine(root: Path) -> Iterator[Machine]:
     with booted("single-node", root, limits=True) as new:
         new.copy_in(build_with_overlay("single-node"), "/mnt/single-node.sh")
-        new.succeed("sh", "/mnt/single-node.sh", "-b")
-        site = new.read(f"{BASE}/hub/share/barehub/examples/50-site.py").replace("/opt/jupyter", "/opt/users")
-        new.write(f"{BASE}/jupyterhub_config.d/50-site.py", site)
-        new.write(f"{BASE}/jupyterhub_config.d/60-limits.py", LIMITS)
-        new.succeed("systemctl", "restart", HUB)
+        edit = "sed -i s,/opt/jupyter,/opt/users,"
+        for command in admin_commands("One machine for a group", "/mnt/single-node.sh", edit):
+            new.shell(command)
+            new.write(f"{BASE}/jupyterhub_config.d/60-limits.py", LIMITS)
         new.eventually(BAREHUB, "status")
         yield new
 

@@ -202,6 +202,7 @@ def test_what_a_job_says_of_itself_is_one_line_and_nothing_more() -> None:
 def test_refusals_keep_slurms_reason() -> None:
     text = "sbatch: error: a warning\nsbatch: error: Batch job submission failed: Invalid account"
     assert slurm.refusal(text) == "Invalid account"
+    assert slurm.refusal("sudo: a password is required\nsudo: or so") == "sudo: a password is required"
 
 
 # What a job may tell

@@ -270,6 +270,7 @@ def details(text: str) -> dict[str, str]:
 
 
 def refusal(error: str) -> str:
-    """Why sbatch refused a job: its last line, without what stands before each."""
+    """Why sbatch refused a job: its last line, without what stands before each. Before sbatch comes sudo: its first."""
     lines: Sequence[str] = error.strip().splitlines() or ["sbatch gave no reason"]
-    return re.sub(r"^sbatch: (error: )?|Batch job submission failed: ", "", lines[-1])
+    line = lines[-1] if lines[-1].startswith("sbatch:") else lines[0]
+    return re.sub(r"^sbatch: (error: )?|Batch job submission failed: ", "", line)
