@@ -178,7 +178,7 @@ class Move:
 
     def remembered(self) -> set[str] | None:
         """The servers that run by the backup that a rollback has put in place; None where the data stay."""
-        prepared = self.source != self.target and not self.needed
+        prepared = self.have is not None and self.source != self.target and not self.needed
         return running_servers(sqlite_file(self.target, self.layout)) if prepared else None
 
     def finish(self) -> None:

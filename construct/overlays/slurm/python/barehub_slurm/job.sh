@@ -16,6 +16,9 @@
 {%- if options %}
 #SBATCH {{ options }}
 {%- endif %}
+# The job has its user's login environment and what is exported below; nothing of the hub's, and nothing of sudo's,
+# whose NOEXEC is an LD_PRELOAD with which no job could run anything.
+#SBATCH --export=NONE
 # Started again on another node it would be another server, at another port.
 #SBATCH --no-requeue
 # Slurm would use /tmp instead of a home that is not there, or fail without a word; see below.
@@ -33,7 +36,7 @@ mkdir -p "$logs" && exec >"$logs/job-$SLURM_JOB_ID.log" 2>&1 ||
     give_up "your home directory $HOME cannot be written to on the node $SLURMD_NODENAME"
 find "$logs" -name 'job-*.log' -mtime +30 -delete
 
-# It belongs to a login session on the head node, and is not there on this one.
+# It belongs to a login session that has ended.
 unset XDG_RUNTIME_DIR
 # What srun starts, from a terminal in JupyterLab for instance, is to have the environment that it is started in.
 export SLURM_EXPORT_ENV=ALL

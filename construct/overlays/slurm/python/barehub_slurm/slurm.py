@@ -248,6 +248,8 @@ def why_it_ended(state: str, limit: str, node: str, memory: str, exit_code: str,
             return "it was cancelled, by you or by an administrator"
         case "COMPLETED":
             return "it ended by itself"
+        case "COMPLETING":
+            return "it was ended, and Slurm has not said yet why"
         case _ if signal == "9":
             return f"it was killed, most likely because it used more than its {memory} of memory"
         case "FAILED":
