@@ -51,7 +51,7 @@ def read_side(path: Path) -> Side:
         "needs glibc": f">= {release.get('glibc')}",
         "engine": f"{engine.get('name')} {engine.get('version')}",
         "overlays": ", ".join(release.get("overlays") or []) or "none",
-        "size": f"{sum(member.size for member in contents.members.values()) / 1e6:.0f} MB",
+        "size": f"{sum(file['size'] for file in release.get('files') or []) / 1e6:.0f} MB",
     }
     return Side(f"{release.get('name')} {release.get('version')}", contents.lock, facts)
 

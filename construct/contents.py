@@ -20,6 +20,7 @@ LOCKED = re.compile(
     r'"?([a-z0-9_][a-z0-9._-]*)(==|>=|=)([^\[\]=",\s]+)(?:\[build=([^,\]]+),sha256=([0-9a-f]{64})\])?"?'
 )
 TEXTS = ("SHA256SUMS", LOCK, "packages.txt", "release.json", "sbom.cdx.json")
+SUFFIXES = (".conda", ".tar.bz2")  # of conda packages
 COPY_AGAIN = "copy it here again from where it was published, with its .sha256"
 
 
@@ -33,9 +34,9 @@ class Package:
     sha256: str | None = None
 
     @property
-    def file_name(self) -> str:
-        """The archive's name, where the lock says the build."""
-        return f"{self.name}-{self.version}-{self.build}.conda"
+    def stem(self) -> str:
+        """The archive's name without its suffix, where the lock says the build."""
+        return f"{self.name}-{self.version}-{self.build}"
 
 
 @dataclass(frozen=True)
@@ -84,8 +85,13 @@ class Contents:
         return {
             name.removeprefix("channel/"): member
             for name, member in self.members.items()
-            if name.startswith("channel/") and name.endswith(".conda")
+            if name.startswith("channel/") and name.endswith(SUFFIXES)
         }
+
+
+def indexed(repodata: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The records of a repodata.json by file name, of packages of either kind."""
+    return {**(repodata.get("packages") or {}), **(repodata.get("packages.conda") or {})}
 
 
 def parse_lock(text: str, where: str) -> dict[str, Package]:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from construct.contents import LOCK, Contents, read_directory, read_installer
+from construct.contents import LOCK, SUFFIXES, Contents, indexed, read_directory, read_installer
 from recipe.errors import UserError
 from recipe.files import file_sha256
 
@@ -107,23 +107,29 @@ def check_lock(contents: Contents) -> Iterator[str]:
     locked = {}
     for package in contents.lock.values():
         if package.sha256:
-            locked[package.file_name] = package.sha256
+            locked[package.stem] = package.sha256
         else:
             yield f"{LOCK} says no build and sha256 of {package.name}"
-    found = {name.partition("/")[2]: member.sha256 for name, member in contents.archives.items()}
+    found = {stem(name): member.sha256 for name, member in contents.archives.items()}
     yield from differences(found, locked, LOCK)
+
+
+def stem(archive: str) -> str:
+    """NAME-VERSION-BUILD of SUBDIR/NAME-VERSION-BUILD.conda."""
+    name = archive.partition("/")[2]
+    return next(name.removesuffix(suffix) for suffix in SUFFIXES if name.endswith(suffix))
 
 
 def check_index(contents: Contents) -> Iterator[str]:
     """The channel's repodata.json files say the same."""
-    indexed = {}
+    listed = {}
     for name in contents.texts:
         if name.startswith("channel/") and name.endswith("/repodata.json"):
-            for file_name, record in (contents.document(name).get("packages.conda") or {}).items():
+            for file_name, record in indexed(contents.document(name)).items():
                 subdir = name.split("/")[1]
-                indexed[f"{subdir}/{file_name}"] = (record.get("size"), record.get("sha256"))
+                listed[f"{subdir}/{file_name}"] = (record.get("size"), record.get("sha256"))
     found = {name: (member.size, member.sha256) for name, member in contents.archives.items()}
-    yield from differences(found, indexed, "repodata.json")
+    yield from differences(found, listed, "repodata.json")
 
 
 def check_sbom(contents: Contents) -> Iterator[str]:
@@ -150,15 +156,15 @@ def check_sbom(contents: Contents) -> Iterator[str]:
 def check_channel(contents: Contents, directory: Path) -> Iterator[str]:
     """A mirror, or an unpacked release's channel, holds and lists each package that this release locks."""
     root = directory / "channel" if (directory / "channel").is_dir() else directory
-    indexed = {}
+    listed = {}
     for path in sorted(root.glob("*/repodata.json")):
         try:
-            packages = json.loads(path.read_text()).get("packages.conda") or {}
+            packages = indexed(json.loads(path.read_text()))
         except ValueError:
             yield f"{path} is not JSON"
             continue
-        indexed |= {f"{path.parent.name}/{name}": record.get("sha256") for name, record in packages.items()}
-    if not indexed:
+        listed |= {f"{path.parent.name}/{name}": record.get("sha256") for name, record in packages.items()}
+    if not listed:
         raise UserError(f"{directory} is not a conda channel", "name a mirror, or a directory that --extract has made")
     for name, member in contents.archives.items():
         archive = root / name
@@ -166,7 +172,7 @@ def check_channel(contents: Contents, directory: Path) -> Iterator[str]:
             yield f"{directory} lacks {name}"
         elif file_sha256(archive) != member.sha256:
             yield f"{archive} is not the locked package: its sha256 is another"
-        elif indexed.get(name) != member.sha256:
+        elif listed.get(name) != member.sha256:
             yield f"{archive.parent / 'repodata.json'} does not list {archive.name} with its sha256"
 
 

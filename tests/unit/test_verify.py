@@ -15,18 +15,9 @@ from construct.installer import HEADER_BYTES, write_installer, write_sums
 from construct.verify import verify
 from recipe.errors import UserError
 from recipe.files import file_sha256
+from tests.unit.test_installer import NUMBERS
 
 ROOT = Path(__file__).parents[2]
-NUMBERS = {
-    "NAME": "barehub",
-    "RELEASE": "2026.11.24",
-    "BASE": "/opt/barehub",
-    "GLIBC": "2.17",
-    "GLIBC_MINOR": 17,
-    "INSTALLED_KB": 10,
-    "NEEDED_KB": 100,
-    "NEEDED_INODES": 10,
-}
 
 
 def write_payload(payload: Path, packages: dict[str, str]) -> None:
@@ -184,10 +175,10 @@ def edit_index(payload: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "what"),
     [
-        (replace_package, "one-1.0-h0_0.conda is not what environment.lock.yml says"),
-        (add_package, "evil-1.0-h0_0.conda is not in environment.lock.yml"),
-        (drop_package, "one-1.0-h0_0.conda is in environment.lock.yml but missing"),
-        (edit_lock, "two-2.1-h0_0.conda is in environment.lock.yml but missing"),
+        (replace_package, "one-1.0-h0_0 is not what environment.lock.yml says"),
+        (add_package, "evil-1.0-h0_0 is not in environment.lock.yml"),
+        (drop_package, "one-1.0-h0_0 is in environment.lock.yml but missing"),
+        (edit_lock, "two-2.1-h0_0 is in environment.lock.yml but missing"),
         (edit_sbom, "two 2.0.1 is in sbom.cdx.json but missing"),
         (edit_index, "is not what repodata.json says"),
     ],
