@@ -67,6 +67,15 @@ def parse(words):
     command.add_argument(
         "--lock", type=Path, metavar="FILE", help="with --channel: another lock, for instance an installer's"
     )
+    command.add_argument(
+        "--engine",
+        choices=("auto", "conda-ship", "constructor"),
+        default="auto",
+        help="what fills the release's prefix; default: constructor where it is installed, else conda-ship",
+    )
+    command.add_argument(
+        "--sign", metavar="KEY", help="sign SHA256SUMS with the SSH key in this file, or with gpg's key of this name"
+    )
     command.set_defaults(command=build)
 
     command = commands.add_parser("lock", help="pin the newest versions that work together")
@@ -190,6 +199,8 @@ def build(arguments):
         name=arguments.name,
         channels=arguments.channel,
         lock=arguments.lock,
+        engine=arguments.engine,
+        sign=arguments.sign,
     )
     return 0
 

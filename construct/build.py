@@ -10,16 +10,18 @@ import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from types import ModuleType
 
 from rattler import RepoDataRecord
 
-from construct import conda_ship
 from construct.channels import pins_versions_only
+from construct.engines import choose_engine
 from construct.installer import MARGIN_KB, write_installer, write_sums
 from construct.locked import render_lock, render_packages
 from construct.mirror import ADD_TO_CHANNEL
 from construct.packages import fill_channel
 from construct.sbom import render_sbom
+from construct.signing import check_command, require_signable, sign_release
 from construct.trial import Measured, try_out
 from recipe import pins
 from recipe.channel import PLATFORM
@@ -42,12 +44,15 @@ def build_release(
     name: str = NAME,
     channels: Sequence[str] = (),
     lock: Path | None = None,
+    engine: str = "auto",
+    sign: str | None = None,
 ) -> Path:
     """Build the installer and what goes with it into `output`; return its path.
 
     `overlays` are folders, the first one lowest; `name` is the distribution's. The packages come from `channels`, or
-    from the recipe channel if there are none. `lock` is another lock than the repository's or the overlay's. Nothing
-    appears in `output` before all of it is done. Raises UserError for what the person can mend.
+    from the recipe channel if there are none. `lock` is another lock than the repository's or the overlay's.
+    `engine` is that of choose_engine, `sign` the key of sign_release. Nothing appears in `output` before all of it is
+    done. Raises UserError for what the person can mend.
     """
     began = time.monotonic()
     if not re.fullmatch(r"[a-z][a-z0-9-]*", name):
@@ -55,9 +60,13 @@ def build_release(
     stack = Stack.of(root, overlays)
     lock = lock or stack.lock_for(PLATFORM)
     release = release_label(date)
+    filler = choose_engine(engine)
     moment = datetime(*map(int, release.split(".")[:3]), tzinfo=UTC)
     cache = root / ".cache"
     output.mkdir(parents=True, exist_ok=True)
+    path = output / f"{name}-{release}-Linux-{MACHINES[PLATFORM]}.sh"
+    if sign:
+        require_signable(output, path.stem, sign)
     specs = stack.specs
 
     with tempfile.TemporaryDirectory(dir=cache_directory(cache), prefix="build-") as directory:
@@ -66,20 +75,20 @@ def build_release(
         channel = payload / "channel"
         records = fill_channel(stack, lock, channels, cache, channel)
 
-        say("making the engine and trying it")
-        conda_ship.build_engine(records, specs, PLATFORM, release, work / "engine", payload / "engine")
+        beside = "The packages of this release. Beside ./channel: conda env create -f environment.lock.yml"
+        (payload / "environment.lock.yml").write_text(render_lock(records, name, ["./channel"], beside))
+
+        say(f"making the engine with {filler.NAME} and trying it")
+        filler.build_engine(records, specs, PLATFORM, release, payload, work / "engine")
         measured = try_out(payload / "engine", channel, records, work / "trial")
 
         say("writing the installer")
         shutil.copyfile(ADD_TO_CHANNEL, payload / ADD_TO_CHANNEL.name)
         pinned = pins.read(stack.wheels) if pins_versions_only(lock) else {}
-        beside = "The packages of this release. Beside ./channel: conda env create -f environment.lock.yml"
-        (payload / "environment.lock.yml").write_text(render_lock(records, name, ["./channel"], beside))
         (payload / "packages.txt").write_text(render_packages(records))
         (payload / "sbom.cdx.json").write_text(render_sbom(name, release, moment, records, pinned))
-        (payload / "release.json").write_text(render_release(stack, name, payload, release, moment, measured))
+        (payload / "release.json").write_text(render_release(stack, name, payload, release, moment, measured, filler))
         write_sums(payload)
-        path = output / f"{name}-{release}-Linux-{MACHINES[PLATFORM]}.sh"
         payload_kb = sum(one.stat().st_size for one in payload.rglob("*") if one.is_file()) // 1024
         write_installer(
             path,
@@ -92,13 +101,16 @@ def build_release(
                 "GLIBC": "{}.{}".format(*measured.glibc),
                 "GLIBC_MINOR": measured.glibc[1],
                 "INSTALLED_KB": measured.kilobytes,
-                "NEEDED_KB": measured.kilobytes + 2 * payload_kb + MARGIN_KB,
+                "NEEDED_KB": measured.kilobytes + filler.COPIES * payload_kb + MARGIN_KB,
                 "NEEDED_INODES": 2 * measured.inodes,  # the engine's cache has directories of its own
             },
             moment,
         )
         write_beside(path, payload)
+    signature = sign_release(output, sign) if sign else None
     summarise(path, measured, records, time.monotonic() - began)
+    if signature:
+        say(f"  check      {check_command(name, signature)}")
     return path
 
 
@@ -122,12 +134,7 @@ def release_label(date: str | None) -> str:
 
 
 def render_release(
-    stack: Stack,
-    name: str,
-    payload: Path,
-    release: str,
-    moment: datetime,
-    measured: Measured,
+    stack: Stack, name: str, payload: Path, release: str, moment: datetime, measured: Measured, engine: ModuleType
 ) -> str:
     """release.json: what this release is, for programs. It becomes the receipt of an installed release."""
     files = sorted(path for path in payload.rglob("*") if path.is_file())
@@ -140,7 +147,7 @@ def render_release(
                 "date": moment.date().isoformat(),
                 "commit": commit(stack.root),
                 "overlays": [overlay.name for overlay in stack.overlays],
-                "engine": {"name": conda_ship.NAME, "version": conda_ship.engine_version()},
+                "engine": {"name": engine.NAME, "version": engine.engine_version()},
                 "platform": PLATFORM,
                 "glibc": "{}.{}".format(*measured.glibc),
                 "lock_sha256": file_sha256(payload / "environment.lock.yml"),

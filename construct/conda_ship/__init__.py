@@ -16,6 +16,7 @@ from rattler import LockChannel, LockFile, LockPlatform, RepoDataRecord
 from recipe.errors import UserError
 
 NAME = "conda-ship"
+COPIES = 2  # of the payload, while it fills a prefix: as unpacked, and in its cache
 # The runtime refuses a lock without URLs but never uses them offline; they end up in conda-meta. RFC 2606's .invalid
 # keeps a later `conda update` from asking anybody.
 CHANNEL = "https://channel.invalid/barehub/"
@@ -47,10 +48,10 @@ def build_engine(
     specs: Sequence[str],
     platform: str,
     release: str,
+    payload: Path,
     work: Path,
-    engine: Path,
 ) -> None:
-    """Make the engine for the locked `records` in the directory `engine`; `work` is for what lies on the way.
+    """Make payload/engine for the locked `records` of payload/channel; `work` is for what lies on the way.
 
     `specs` become the environment's requested packages in conda's history. Raises UserError if conda-ship fails.
     """
@@ -76,6 +77,7 @@ def build_engine(
     )
     if done.returncode:
         raise UserError(f"conda-ship failed:\n{done.stderr.strip()}", "rm -r .venv, then run this again")
+    engine = payload / "engine"
     engine.mkdir()
     shutil.move(work / "out/barehub", engine / "runtime")
     shutil.copyfile(Path(__file__).with_name("fill.sh"), engine / "fill")

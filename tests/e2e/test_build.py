@@ -5,13 +5,20 @@ import json
 import subprocess
 from pathlib import Path
 
+import pytest
+
+from construct import conda_constructor, conda_ship
 from construct.build import build_release
+from construct.contents import read_installer
+from construct.verify import verify
 
 ROOT = Path(__file__).parents[2]
 
 
 def test_two_builds_are_the_same_to_the_last_bit(installer: Path, tmp_path: Path) -> None:
-    again = build_release(ROOT, date=installer.name.split("-")[1], output=tmp_path)
+    if read_installer(installer).release["engine"]["name"] == conda_constructor.NAME:
+        pytest.skip("constructor's own builds differ")
+    again = build_release(ROOT, date=installer.name.split("-")[1], output=tmp_path, engine=conda_ship.NAME)
     assert again.name == installer.name
     assert hashlib.sha256(again.read_bytes()).digest() == hashlib.sha256(installer.read_bytes()).digest()
 
@@ -20,6 +27,7 @@ def test_what_lies_beside_the_installer_fits_it(installer: Path) -> None:
     sums = ["sha256sum", "--check", "--quiet", f"{installer.name}.sha256"]
     subprocess.run(sums, cwd=installer.parent, check=True)
     listed = subprocess.run(["sh", installer, "--list"], capture_output=True, text=True, check=True).stdout
+    verify(installer, None)
     stem = installer.name.removesuffix(".sh")
     assert (installer.parent / f"{stem}.packages.txt").read_text() == listed
     sbom = json.loads((installer.parent / f"{stem}.cdx.json").read_text())

@@ -1,0 +1,39 @@
+#!/bin/sh
+# usage: fill CHANNEL PREFIX STAGE: fill PREFIX with the locked packages of the conda channel CHANNEL, offline.
+# This one puts an installer of constructor's together again, which was cut where the channel has the same bytes, and runs it.
+set -eu
+channel=$1 prefix=$2 stage=$3 group=''
+here=$(dirname -- "$0")
+
+# Its workers must end with us, or they would go on writing to what is cleared away.
+end() {
+    code=$?
+    trap - EXIT
+    trap '' TERM # a second one would leave them alone
+    if [ -n "$group" ]; then
+        kill -- -"$group" 2>/dev/null || :
+        wait
+        tries=0
+        while kill -0 -- -"$group" 2>/dev/null && [ "$tries" -lt 100 ]; do sleep 0.1; tries=$((tries + 1)); done
+        kill -KILL -- -"$group" 2>/dev/null || :
+    fi
+    exit "$code"
+}
+trap end EXIT
+trap 'exit 143' TERM
+
+# `glue N`: the next N bytes of the file of that name; `package PATH`: that file of the channel.
+while read -r what which; do
+    case $what in
+        glue) dd bs="$which" count=1 <&3 2>/dev/null ;;
+        package) cat "$channel/$which" ;;
+    esac
+done <"$here/pieces" 3<"$here/glue" >"$stage/constructor.sh"
+(cd "$stage" && sha256sum --quiet -c) <"$here/sha256"
+
+# It makes the prefix; a session of its own makes one group of all its processes.
+BAREHUB_HOOKS=no HOME=$stage TMPDIR=$stage setsid sh "$stage/constructor.sh" -b -p "$prefix" &
+group=$!
+wait "$group"
+group=''
+rm "$stage/constructor.sh"

@@ -1,0 +1,174 @@
+"""conda's constructor: an installer that `constructor construct/` makes, then one of ours that has it for an engine."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from construct import conda_constructor
+from construct.build import build_release
+from tests.hub_client import BAREHUB, HUB, PROXY
+from tests.machine import Machine
+
+ROOT = Path(__file__).parents[2]
+PLAIN, NEWER, OURS = "/mnt/plain.sh", "/mnt/newer.sh", "/mnt/ours.sh"
+
+if conda_constructor.command() is None:  # conda's tools are not on PyPI, so this is no failure in CI
+    pytest.skip("constructor is not installed: nothing was tested with it", allow_module_level=True)
+
+
+@pytest.fixture(scope="module")
+def label(installer: Path) -> str:
+    return installer.name.split("-")[1]
+
+
+@pytest.fixture(scope="module")
+def construct(installer: Path, label: str, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Call it with a label for an installer that constructor makes of construct/ and of what --extract gives."""
+    place = tmp_path_factory.mktemp("constructor")
+    subprocess.run(["sh", installer, "--extract", place / "channel"], check=True)
+    payload = place / f"channel/releases/barehub-{label}"
+    receipt = (payload / "release.json").read_text()
+
+    def make(release: str) -> Path:
+        (payload / "release.json").write_text(receipt.replace(f'"version": "{label}"', f'"version": "{release}"'))
+        cache, output = place / "cache", place / "output"
+        options = f"--cache-dir={cache}", f"--output-dir={output}"
+        words = [*conda_constructor.require_command(), *options, ROOT / "construct"]
+        environment = {**os.environ, "BAREHUB_PAYLOAD": str(payload), "HOME": str(place)}
+        subprocess.run(words, env=environment, check=True)
+        return output / f"barehub-{release}-Linux-x86_64.sh"
+
+    return make
+
+
+def state_of(machine: Machine, base: str = "/opt/barehub") -> dict[str, str]:
+    """All that an installation consists of: each file with mode and owner, and the texts that the hooks wrote."""
+    listing = machine.shell(
+        f"cd {base} && find . ! -name '*.pyc' ! -name __pycache__ ! -path './state/*/*'"
+        r" -printf '%P %M %u:%g %l\n' | sort"
+    )
+    texts = machine.shell(
+        f"cd {base} && head -n 999 install.json systemd/* jupyterhub_config.d/* /etc/systemd/system/barehub*"
+    )
+    return {"files": listing, "texts": texts}
+
+
+def test_it_refuses_what_is_no_place_for_a_release(
+    machine: Machine, construct: Callable[[str], Path], label: str
+) -> None:
+    machine.copy_in(construct(label), PLAIN)
+    for prefix, what in (
+        ("/opt/elsewhere", "this release cannot be in /opt/elsewhere"),
+        (f"/etc/releases/{label}", "/etc is not empty and not a barehub"),
+    ):
+        output = machine.fails("sh", PLAIN, "-b", "-p", prefix, code=1)
+        assert f"error: {what}" in output
+        assert "\n  fix: " in output
+        machine.succeed("test", "!", "-e", prefix)
+    machine.succeed("test", "!", "-e", "/opt/barehub")
+    machine.succeed("test", "!", "-e", "/etc/releases")
+
+
+def test_it_waits_for_nobody(machine: Machine, label: str) -> None:
+    machine.succeed("mkdir", "-p", "/opt/barehub")
+    output = machine.fails("flock", "/opt/barehub", "sh", PLAIN, "-b", code=1)
+    assert "another installer is at work in /opt/barehub" in output
+    machine.succeed("test", "!", "-e", f"/opt/barehub/releases/{label}")
+
+
+def test_it_leaves_the_same_installation_as_ours(machine: Machine, installer: Path, label: str) -> None:
+    """Whatever the caller's umask is; and nothing outside BASE."""
+    outside = [
+        "find",
+        "/root",
+        "/tmp",
+        "/var/tmp",
+        "-mindepth",
+        "1",
+        "-name",
+        "systemd-private-*",
+        "-prune",
+        "-o",
+        "-print",
+    ]
+    before = machine.succeed(*outside)
+    output = machine.shell(f"umask 077; sh {PLAIN} -b")
+    assert "http://" in output
+    machine.succeed(BAREHUB, "status")
+    assert machine.succeed(*outside) == before
+    theirs = state_of(machine)
+    # The lock went with the installer.
+    machine.succeed("flock", "-n", "/opt/barehub", "true")
+    machine.succeed(BAREHUB, "uninstall", "-y")
+    machine.succeed("test", "!", "-e", "/opt/barehub")
+
+    machine.copy_in(installer, "/mnt/barehub.sh")
+    machine.succeed("sh", "/mnt/barehub.sh", "-b")
+    ours = state_of(machine)
+    machine.succeed(BAREHUB, "uninstall", "-y")
+    assert theirs["texts"] == ours["texts"]
+    different = set(theirs["files"].splitlines()) ^ set(ours["files"].splitlines())
+    assert not different
+    assert not machine.shell("find / -xdev -name '_conda' -not -path '/proc/*'")
+
+
+def test_no_path_of_the_building_machine_is_left(
+    machine: Machine, construct: Callable[[str], Path], label: str
+) -> None:
+    machine.succeed("sh", PLAIN, "-b")
+    prefix = f"/opt/barehub/releases/{label}"
+    assert not machine.shell(f"grep -rlF -e '{ROOT}' -e pytest-of -e file:// {prefix}/conda-meta || :")
+    assert "# update specs: " in machine.read(f"{prefix}/conda-meta/history")
+
+
+def test_run_again_it_repairs(machine: Machine, label: str) -> None:
+    assert "already exists" in machine.fails("sh", PLAIN, "-b", code=1)
+    machine.succeed(BAREHUB, "status")
+    page = machine.succeed("find", f"/opt/barehub/releases/{label}/share/jupyterhub/templates", "-name", "login.html")
+    machine.succeed("rm", page.strip())
+    machine.succeed("sh", PLAIN, "-b", "-u")
+    machine.succeed("test", "-s", page.strip())
+    machine.succeed(BAREHUB, "status")
+
+
+def test_another_release_goes_beside_it(machine: Machine, construct: Callable[[str], Path], label: str) -> None:
+    machine.copy_in(construct(f"{label}.1"), NEWER)
+    proxy = machine.unit(PROXY, "InvocationID")
+    machine.write("/opt/barehub/jupyterhub_config.d/90-broken.py", "c.JupyterHub.hub_port = (\n")
+    assert "90-broken.py, line 1: SyntaxError" in machine.fails("sh", NEWER, "-b", code=1)
+    assert machine.succeed("readlink", "/opt/barehub/hub") == f"releases/{label}\n"
+    machine.succeed("rm", "/opt/barehub/jupyterhub_config.d/90-broken.py")
+    machine.succeed(BAREHUB, "status")
+
+    # The release is complete; what failed is what comes after it.
+    machine.succeed("sh", NEWER, "-b", "-u")
+    assert machine.succeed("readlink", "/opt/barehub/hub") == f"releases/{label}.1\n"
+    assert f"also there             {label}\n" in machine.succeed(BAREHUB, "status")
+    assert machine.unit(PROXY, "InvocationID") == proxy
+    assert "which is newer than" in machine.fails("sh", PLAIN, "-b", "-u", code=1)
+    machine.succeed(BAREHUB, "status")
+
+
+def test_behind_our_header_it_is_an_engine_like_the_other(machine: Machine, label: str, tmp_path: Path) -> None:
+    ours = build_release(ROOT, date=f"{label}.2", output=tmp_path, engine="constructor")
+    machine.copy_in(ours, OURS)
+    shutil.rmtree(tmp_path)
+    prefix = f"/opt/barehub/releases/{label}.2"
+    # Broken off in the middle: nothing is left, nobody works on.
+    machine.shell(f"sh {OURS} -b -u & until [ -d {prefix}/pkgs ]; do sleep 0.1; done; kill $!; ! wait $!")
+    machine.succeed("test", "!", "-e", prefix)
+    machine.fails("pgrep", "--full", "constructor.sh|_conda")
+    machine.succeed(BAREHUB, "status")
+
+    hub = machine.unit(HUB, "InvocationID")
+    machine.succeed("sh", OURS, "-b", "-u")
+    assert machine.succeed("readlink", "/opt/barehub/hub") == f"releases/{label}.2\n"
+    assert machine.unit(HUB, "InvocationID") != hub
+    for name in ("_conda", "pkgs", ".condarc", ".installer.info", "install_tmp"):
+        machine.succeed("test", "!", "-e", f"{prefix}/{name}")
+    machine.succeed("test", "!", "-e", "/root/.conda")
+    machine.succeed(BAREHUB, "status")

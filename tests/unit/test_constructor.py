@@ -1,0 +1,166 @@
+"""What can be said of construct.yaml and its scripts alone; tests/e2e/test_constructor.py has the rest."""
+
+import json
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pytest
+import yaml
+
+from construct.conda_constructor import cut
+
+CONSTRUCT = Path(__file__).parents[2] / "construct"
+LABEL = "2026.11.24"
+
+
+def constructor_reads(payload: Path) -> dict[str, Any]:
+    """construct.yaml as constructor reads it: no comments, selectors taken away, Jinja with `environ` and `os`."""
+    lines = [one for one in (CONSTRUCT / "construct.yaml").read_text().splitlines() if not one.lstrip().startswith("#")]
+    assert not [one for one in lines if re.search(r"\[[^\[\]]+\][^()]*$", one) and "{" not in one]
+    text = "\n".join(lines)
+    with pytest.raises(yaml.YAMLError):  # or constructor would not render it
+        yaml.safe_load(text)
+    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(CONSTRUCT), autoescape=False)
+    environment.globals |= {"environ": {"BAREHUB_PAYLOAD": str(payload)}, "os": os}
+    return yaml.safe_load(environment.from_string(text).render())
+
+
+@pytest.fixture
+def payload(tmp_path: Path) -> Path:
+    payload = tmp_path / "payload"
+    payload.mkdir()
+    release = {"schema": 1, "name": "myhpc", "version": LABEL, "engine": {"name": "x", "version": "1"}, "glibc": "2.28"}
+    (payload / "release.json").write_text(json.dumps({**release, "files": []}, indent=1))
+    names = ("python", "jupyterhub-base", "barehub-overlay-slurm")
+    lines = [f'  - "{name}==1.0[build=h_0,sha256={"0" * 64}]"\n' for name in names]
+    (payload / "environment.lock.yml").write_text("name: x\nchannels:\n  - ./channel\ndependencies:\n" + "".join(lines))
+    return payload
+
+
+def test_the_definition_is_of_the_locked_packages(payload: Path) -> None:
+    definition = constructor_reads(payload)
+    assert definition["name"] == "myhpc"
+    assert definition["version"] == LABEL
+    assert definition["default_prefix"] == f"/opt/myhpc/releases/{LABEL}"
+    locked = yaml.safe_load((payload / "environment.lock.yml").read_text())["dependencies"]
+    assert definition["specs"] == locked
+    assert definition["virtual_specs"] == ["__glibc >=2.28"]
+    assert definition["extra_files"] == [{f"{payload}/release.json": "share/barehub/release.json"}]
+
+
+def test_what_was_asked_for_is_what_the_environment_says(payload: Path) -> None:
+    asked = yaml.safe_load((CONSTRUCT / "environment.yml").read_text())["dependencies"]
+    assert constructor_reads(payload)["user_requested_specs"] == [*asked, "barehub-overlay-slurm"]
+
+
+def test_the_channel_is_inside_or_two_levels_above(tmp_path: Path, payload: Path) -> None:
+    """As the tar is unpacked, and as --extract leaves it."""
+    papers = tmp_path / "mirror/releases/myhpc-1"
+    papers.parent.mkdir(parents=True)
+    payload.rename(papers)
+    assert constructor_reads(papers)["channels"] == [f"file://{tmp_path}/mirror"]
+    (papers / "channel").mkdir()
+    assert constructor_reads(papers)["channels"] == [f"file://{papers}/channel"]
+
+
+def test_no_path_of_the_building_machine_gets_out(payload: Path) -> None:
+    definition = constructor_reads(payload)
+    assert definition["channels"] == [definition["channels_remap"][0]["src"]]
+    assert definition["channels_remap"][0]["dest"] == "https://channel.invalid/barehub"
+    assert definition["register_envs"] is False
+
+
+def test_behind_our_header_the_receipt_is_left_to_it(payload: Path) -> None:
+    (payload / "release.json").write_text(json.dumps({"name": "barehub", "version": LABEL}))
+    definition = constructor_reads(payload)
+    assert (definition["name"], definition["version"]) == ("barehub", LABEL)
+    assert not {"extra_files", "virtual_specs"} & definition.keys()
+
+
+def test_without_the_variable_there_is_nothing(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        constructor_reads(tmp_path)
+
+
+def test_an_installer_is_cut_and_put_together_again(tmp_path: Path) -> None:
+    channel, engine, stage = tmp_path / "channel", tmp_path / "engine", tmp_path / "stage"
+    for directory in (channel / "noarch", engine, stage):
+        directory.mkdir(parents=True)
+    packages = [channel / "noarch" / name for name in ("one.conda", "two.conda", "elsewhere.conda")]
+    for package in packages:
+        package.write_bytes(os.urandom(5000))
+    head = b'#!/bin/sh\necho "$@" >>"$5/called"\nmkdir "$4"\nexit\n'.replace(b"$5", b"$TMPDIR").replace(b"$4", b"$3")
+    whole = head + packages[1].read_bytes() + b"\0" * 512 + packages[0].read_bytes() + b"end"
+    (tmp_path / "whole.sh").write_bytes(whole)
+    cut(tmp_path / "whole.sh", packages, channel, engine)
+    assert (engine / "glue").read_bytes() == head + b"\0" * 512 + b"end"
+
+    fill = (CONSTRUCT / "conda_constructor/fill.sh").read_bytes()
+    (engine / "fill").write_bytes(fill)
+    words = ["sh", engine / "fill", channel, tmp_path / "prefix", stage]
+    subprocess.run(words, check=True)
+    assert (stage / "called").read_text() == f"-b -p {tmp_path}/prefix\n"
+    assert (tmp_path / "prefix").is_dir()
+
+    packages[0].write_bytes(os.urandom(5000))
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "constructor.sh: FAILED" in done.stdout
+    assert (stage / "called").read_text().count("\n") == 1
+
+
+@pytest.fixture
+def unpacked(tmp_path: Path) -> Iterator[Path]:
+    """A prefix as constructor has it when it runs pre_install."""
+    prefix = tmp_path / f"base/releases/{LABEL}"
+    (prefix / "pkgs").mkdir(parents=True)
+    (prefix / "conda-meta").mkdir()
+    (prefix / "_conda").touch()
+    return prefix
+
+
+def pre_install(prefix: Path) -> subprocess.CompletedProcess[str]:
+    environment = {
+        "PATH": os.environ["PATH"],
+        "PREFIX": str(prefix),
+        "INSTALLER_NAME": "barehub",
+        "INSTALLER_VER": LABEL,
+    }
+    # The shell in between is the installer, which has more to do.
+    words = ["sh", "-c", 'sh "$0"; code=$?; flock -n "$1" true; echo "lock: $?"; exit $code']
+    words += [str(CONSTRUCT / "conda_constructor/pre_install.sh"), str(prefix.parents[1])]
+    return subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_the_base_stays_locked_while_the_installer_runs(unpacked: Path) -> None:
+    done = pre_install(unpacked)
+    assert (done.returncode, done.stdout) == (0, "lock: 1\n"), done
+
+
+def test_a_refusal_removes_what_was_unpacked(unpacked: Path) -> None:
+    base = unpacked.parents[1]
+    (base / "hub").symlink_to("releases/2027.01.01")
+    (base / "install.json").write_text('{"name": "barehub", "proxy_user": "www-data"}')
+    done = pre_install(unpacked)
+    assert done.returncode == 1
+    assert f"{base} runs 2027.01.01, which is newer" in done.stderr
+    assert not unpacked.exists()
+    assert (base / "install.json").exists()
+
+
+@pytest.mark.parametrize("theirs", ["bin/tool", "conda-meta/python-3.11-0.json"])
+def test_a_refusal_removes_nothing_of_others(tmp_path: Path, unpacked: Path, theirs: str) -> None:
+    """-f let the installer go on in a directory that was there."""
+    place = tmp_path / "elsewhere"
+    unpacked.rename(place)
+    (place / theirs).parent.mkdir(exist_ok=True)
+    (place / theirs).touch()
+    done = pre_install(place)
+    assert done.returncode == 1
+    assert f"error: this release cannot be in {place}\n  fix: " in done.stderr
+    assert (place / theirs).exists()
