@@ -1,0 +1,49 @@
+"""The release workflow: what it runs exists, what it uses is pinned, and it may do no more than it needs."""
+
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import release
+
+WORKFLOW = Path(__file__).parents[2] / ".github/workflows/release.yml"
+
+
+@pytest.fixture(scope="module")
+def jobs() -> dict[str, Any]:
+    return yaml.safe_load(WORKFLOW.read_text())["jobs"]
+
+
+def steps(jobs: dict[str, Any]) -> list[dict[str, Any]]:
+    return [step for job in jobs.values() for step in job["steps"]]
+
+
+def test_every_command_of_release_py_parses(jobs: dict[str, Any]) -> None:
+    commands = []
+    for step in steps(jobs):
+        for line in re.findall(r"^\s*python3 release\.py (.*)$", step.get("run", ""), re.MULTILINE):
+            words = shlex.split(re.sub(r"\$\{?\w+\}?", "2026.11.24", line.partition(">")[0]))
+            commands.append(release.parse(words).command.__name__)
+    assert commands == ["lock", "test", "build", "verify", "diff"]
+
+
+def test_actions_are_pinned_by_commit() -> None:
+    uses = re.findall(r"uses: *(.*)", WORKFLOW.read_text())
+    assert uses
+    for one in uses:
+        assert re.fullmatch(r"[\w.-]+/[\w.-]+@[0-9a-f]{40} # v[0-9.]+", one), one
+
+
+def test_it_may_do_no_more_than_it_needs(jobs: dict[str, Any]) -> None:
+    """Who runs others' code cannot write, and who can write runs no code of the checkout."""
+    assert yaml.safe_load(WORKFLOW.read_text())["permissions"] == {}
+    assert jobs["build"]["permissions"] == {"contents": "read"}
+    assert not any("release.py" in step.get("run", "") for step in jobs["publish"]["steps"])
+
+
+def test_no_expression_is_pasted_into_a_script(jobs: dict[str, Any]) -> None:
+    assert not any("${{" in step.get("run", "") for step in steps(jobs))
