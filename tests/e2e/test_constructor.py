@@ -52,7 +52,7 @@ def state_of(machine: Machine, base: str = "/opt/barehub") -> dict[str, str]:
         r" -printf '%P %M %u:%g %l\n' | sort"
     )
     texts = machine.shell(
-        f"cd {base} && head -n 999 install.json systemd/* jupyterhub_config.d/* /etc/systemd/system/barehub*"
+        f"cd {base} && find install.json systemd jupyterhub_config.d -type f | sort | xargs head --verbose --lines=999"
     )
     return {"files": listing, "texts": texts}
 
