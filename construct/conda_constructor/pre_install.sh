@@ -12,6 +12,7 @@ main() {
     check_prefix
     check_base
     hold_lock
+    clear_place
     # The installer has just made them, with the caller's umask; the proxy's account has to get through.
     if [ ! -e "$base/install.json" ]; then chmod a+rx "$base" "$base/releases"; fi
 }
@@ -55,11 +56,23 @@ hold_lock() {
     echo "$!" >"$PREFIX/pkgs/lock-holder"
 }
 
+# With -f or -u there may be a release, or what is left of one: conda would take what it has a record of for whole.
+clear_place() {
+    others | while read -r name; do rm -rf "${PREFIX:?}/$name"; done
+    rm -f "$PREFIX"/conda-meta/*.json
+}
+
+# What is in PREFIX beside that which constructor has unpacked.
+others() {
+    find "$PREFIX" -mindepth 1 -maxdepth 1 ! -name pkgs ! -name conda-meta ! -name _conda ! -name micromamba \
+        ! -name _internal ! -name install_tmp ! -name .installer.info ! -name .nonadmin ! -name postconda.tar.bz2 |
+        sed 's|.*/||'
+}
+
 # Say why not, and leave nothing behind of what was unpacked, unless there is more in PREFIX than that.
 refuse() { # what is wrong, what to do
     printf 'error: %s\n  fix: %s\n' "$1" "$2" >&2
-    more=$(find "$PREFIX" -mindepth 1 -maxdepth 1 ! -name pkgs ! -name conda-meta ! -name _conda ! -name micromamba \
-        ! -name _internal ! -name install_tmp ! -name .installer.info ! -name .nonadmin ! -name postconda.tar.bz2)
+    more=$(others)
     records=$(find "$PREFIX/conda-meta" -name '*.json' -print -quit 2>/dev/null) || :
     if [ -z "$more$records" ]; then
         rm -rf "$PREFIX"
