@@ -11,11 +11,9 @@ end() {
     trap - EXIT
     trap '' TERM # a second one would leave them alone
     if [ -n "$group" ]; then
-        kill -- -"$group" 2>/dev/null || :
+        # What they leave is cleared away. dash wants -s here; there is no group before setsid has made one.
+        kill -s KILL -- "-$group" 2>/dev/null || kill -s KILL "$group" 2>/dev/null || :
         wait
-        tries=0
-        while kill -0 -- -"$group" 2>/dev/null && [ "$tries" -lt 100 ]; do sleep 0.1; tries=$((tries + 1)); done
-        kill -KILL -- -"$group" 2>/dev/null || :
     fi
     exit "$code"
 }

@@ -22,6 +22,10 @@ tidy() {
     history=$PREFIX/conda-meta/history
     sed 's/^# cmd: .*/# cmd: constructor/' "$history" >"$history.new"
     mv "$history.new" "$history"
+    # conda-standalone's pip plug-in may put this there, which would keep pip out of the release.
+    grep -q EXTERNALLY-MANAGED "$PREFIX"/conda-meta/*.json || rm -f "$PREFIX"/lib/python3*/EXTERNALLY-MANAGED
+    # conda compiles those noarch packages alone that say so in info/link.json.
+    "$PREFIX/bin/python" -I -m compileall -q "$PREFIX"/lib/python3* || :
     chmod -R a+rX,go-w "$PREFIX"
 }
 
