@@ -7,11 +7,13 @@ made of these, so a build that changes none of them compresses nothing.
 """
 
 import asyncio
+import ctypes
 import functools
 import hashlib
 import json
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -90,7 +92,7 @@ def build_packages(wheels: Mapping[str, Wheel], target: Target, cache: Path) -> 
         key = digest(converter, wheel.sha256, target.minor, *conda_metadata(wheel, target, wheels).depends)
         todo.append((key, build_wheel, (wheel, target, dict(wheels)), wheel.path.stat().st_size))
 
-    with ProcessPoolExecutor(max_workers=os.cpu_count()) as pool:
+    with ProcessPoolExecutor(max_workers=os.cpu_count(), initializer=end_with_parent) as pool:
         pending = []
         for key, build, arguments, _ in sorted(todo, key=lambda one: -one[3]):
             if found := next((cache / key).glob("*.conda"), None):
@@ -103,6 +105,11 @@ def build_packages(wheels: Mapping[str, Wheel], target: Target, cache: Path) -> 
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+
+
+def end_with_parent() -> None:
+    """Have a worker killed when a killed build leaves it behind, waiting for work: prctl(2), PR_SET_PDEATHSIG."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 
 
 def into_cache(place: Path, build: Callable[..., Path], *arguments: object) -> Path:

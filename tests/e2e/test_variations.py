@@ -186,5 +186,7 @@ def test_the_lock_is_what_pip_and_conda_say(machine: Machine, installer: Path) -
         "print(len([e.load() for e in entry_points(group='jupyterhub.proxies')]))"
     )
     assert int(machine.succeed(f"{prefix}/bin/python", "-I", "-c", program)) > 2
-    not_compiled = machine.succeed("find", prefix, "-name", "*.pyc", "-newer", f"{prefix}/conda-meta/history")
-    assert not_compiled == ""
+    # Wheels' packages bring what is compiled; our own, which is for any Python, is compiled here.
+    newer = machine.succeed("find", prefix, "-name", "*.pyc", "-newer", f"{prefix}/conda-meta/history").splitlines()
+    assert newer
+    assert not [path for path in newer if "/site-packages/barehub/" not in path]
