@@ -11,6 +11,7 @@ without them, and `fill` puts it together again on the target:
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -29,11 +30,19 @@ INSTALL = "install it (conda install -c conda-forge constructor), or build with 
 
 def command() -> list[str] | None:
     """How to run constructor: from PATH, or as a module of the Python that release.py was started with. None if not."""
-    if program := shutil.which("constructor"):
-        return [program]
-    python = str(Path(sys.base_prefix) / "bin/python3")
-    done = subprocess.run([python, "-P", "-c", "import constructor.main"], capture_output=True, check=False)
-    return None if done.returncode else [python, "-P", "-m", "constructor"]
+    program = shutil.which("constructor")
+    words = [program] if program else [str(Path(sys.base_prefix) / "bin/python3"), "-P", "-m", "constructor"]
+    return words if version(words) else None
+
+
+def version(words: Sequence[str]) -> str | None:
+    """What `constructor --version` says; None if that is no constructor (PyPI has another package of that name)."""
+    try:
+        done = subprocess.run([*words, "--version"], capture_output=True, text=True, check=False)
+    except OSError:
+        return None
+    match = re.search(r"^constructor (\d\S*)$", done.stdout, re.MULTILINE)
+    return match[1] if match and done.returncode == 0 else None
 
 
 def require_command() -> list[str]:
@@ -44,8 +53,22 @@ def require_command() -> list[str]:
 
 
 def engine_version() -> str:
-    done = subprocess.run([*require_command(), "--version"], capture_output=True, text=True, check=False)
-    return done.stdout.split()[-1] if done.stdout.strip() else "unknown"
+    return version(require_command()) or "unknown"
+
+
+def environment(work: Path) -> dict[str, str]:
+    """This process's environment without what somebody has set up for conda, but the solver, and `work` for a home."""
+    kept = {
+        key: value
+        for key, value in os.environ.items()
+        if key == "CONDA_SOLVER" or not key.startswith(("CONDA", "MAMBA", "_CE_", "XDG_"))
+    }
+    return {
+        **kept,
+        "HOME": str(work),  # nobody's .condarc, and nothing written to it
+        "CONDA_NUMBER_CHANNEL_NOTICES": "0",  # asks the network, even for what comes from files
+        "CONDA_OVERRIDE_GLIBC": "2.99",  # the installer itself checks what the packages ask for
+    }
 
 
 def build_engine(
@@ -73,12 +96,7 @@ def build_engine(
             f"--output-dir={output}",
             Path(__file__).parents[1],
         ],
-        env={
-            **os.environ,
-            "BAREHUB_PAYLOAD": str(unfinished),
-            "HOME": str(work),  # nobody's .condarc, and nothing written to it
-            "CONDA_OVERRIDE_GLIBC": "2.99",  # the installer itself checks what the packages ask for
-        },
+        env={**environment(work), "BAREHUB_PAYLOAD": str(unfinished)},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -27,6 +27,11 @@ check_prefix() {
     # An environment's files hold their path, and a link on the way may be changed one day.
     real=$(cd -P "$PREFIX" && pwd)
     [ "$real" = "$PREFIX" ] || refuse "there is a link on the way to $PREFIX" "name the real place: -p $real"
+    if [ -d /run/systemd/system ] && [ "$(id -u)" -eq 0 ]; then
+        case $base/ in /home/* | /root/* | /run/user/* | /tmp/* | /var/tmp/*)
+            refuse "$base is where services cannot see it" "choose another one: $example" ;;
+        esac
+    fi
     command -v flock >/dev/null || refuse "'flock' is needed but not installed" "install util-linux"
 }
 

@@ -48,7 +48,7 @@ def construct(installer: Path, label: str, tmp_path_factory: pytest.TempPathFact
 def state_of(machine: Machine, base: str = "/opt/barehub") -> dict[str, str]:
     """All that an installation consists of: each file with mode and owner, and the texts that the hooks wrote."""
     listing = machine.shell(
-        f"cd {base} && find . ! -name '*.pyc' ! -name __pycache__ ! -path './state/*/*'"
+        f"cd {base} && find . ! -path './state/*/*'"
         r" -printf '%P %M %u:%g %l\n' | sort"
     )
     texts = machine.shell(

@@ -3,16 +3,22 @@
 import json
 import os
 import re
+import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jinja2
 import pytest
 import yaml
 
+from construct import conda_constructor, conda_ship
 from construct.conda_constructor import cut
+from construct.engines import choose_engine
+from recipe.errors import UserError
 
 CONSTRUCT = Path(__file__).parents[2] / "construct"
 LABEL = "2026.11.24"
@@ -164,3 +170,86 @@ def test_a_refusal_removes_nothing_of_others(tmp_path: Path, unpacked: Path, the
     assert done.returncode == 1
     assert f"error: this release cannot be in {place}\n  fix: " in done.stderr
     assert (place / theirs).exists()
+
+
+@pytest.mark.parametrize("shell", [shell for shell in ("dash", "bash") if shutil.which(shell)])
+def test_a_signal_ends_all_that_works_for_the_engine(tmp_path: Path, shell: str) -> None:
+    """Even a worker that does not mind being terminated: what it goes on writing would not be cleared away."""
+    channel, engine, stage, fifo = tmp_path / "channel", tmp_path / "engine", tmp_path / "stage", tmp_path / "fifo"
+    for directory in (channel, engine, stage):
+        directory.mkdir()
+    os.mkfifo(fifo)
+    (tmp_path / "whole.sh").write_text("#!/bin/sh\n(trap '' TERM; echo works; exec sleep 100) &\nwait\n")
+    cut(tmp_path / "whole.sh", [], channel, engine)
+    (engine / "fill").write_bytes((CONSTRUCT / "conda_constructor/fill.sh").read_bytes())
+    words = ["sh", "-c", 'exec "$@" >"$0"', fifo, shell, engine / "fill", channel, tmp_path / "prefix", stage]
+    with subprocess.Popen(words) as process, fifo.open() as output:
+        assert output.readline() == "works\n"
+        began = time.monotonic()
+        process.terminate()
+        assert output.read() == ""  # ends when the last of them has
+    assert process.returncode == 143
+    assert time.monotonic() - began < 30
+
+
+# Says what it sees of its surroundings, and makes an installer of the channel's one package.
+STAND_IN = """\
+#!/bin/sh
+if [ "$1" = --version ]; then echo constructor 3.99.1; exit; fi
+for word; do case $word in --output-dir=*) output=${word#*=} ;; esac; done
+mkdir "$output"
+env >"$output/environment"
+[ -z "${FAIL:-}" ] || { echo no standalone conda executable was found; exit 2; }
+{ echo 'mkdir -p "$3"; exit'; cat "$BAREHUB_PAYLOAD"/channel/noarch/*.conda; } >"$output/barehub-1.sh"
+"""
+
+
+@pytest.fixture
+def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A command `constructor` on PATH."""
+    path = tmp_path / "bin/constructor"
+    path.parent.mkdir()
+    path.write_text(STAND_IN)
+    path.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{path.parent}:{os.environ['PATH']}")
+    return path
+
+
+def build(tmp_path: Path) -> Path:
+    payload = tmp_path / "payload"
+    (payload / "channel/noarch").mkdir(parents=True)
+    (payload / "channel/noarch/one-1-0.conda").write_bytes(os.urandom(5000))
+    (payload / "environment.lock.yml").touch()
+    records = [SimpleNamespace(subdir="noarch", file_name="one-1-0.conda")]
+    conda_constructor.build_engine(records, [], "linux-64", LABEL, payload, tmp_path / "work")
+    return payload / "engine"
+
+
+def test_constructor_sees_nothing_that_somebody_has_set_up_for_conda(
+    tmp_path: Path, stand_in: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CONDA_CHANNELS", "https://elsewhere.example")
+    monkeypatch.setenv("MAMBARC", "/somewhere/.mambarc")
+    engine = build(tmp_path)
+    assert (engine / "pieces").read_text().splitlines()[-1] == "package noarch/one-1-0.conda"
+    seen = (tmp_path / "work/output/environment").read_text().splitlines()
+    assert f"HOME={tmp_path / 'work'}" in seen
+    assert not [line for line in seen if line.startswith(("CONDA_CHANNELS", "MAMBARC"))]
+
+
+def test_what_constructor_says_is_told_when_it_fails(
+    tmp_path: Path, stand_in: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAIL", "1")
+    with pytest.raises(UserError, match="no standalone conda executable was found"):
+        build(tmp_path)
+
+
+def test_auto_takes_constructor_where_it_is_installed(stand_in: Path) -> None:
+    assert choose_engine("auto") is conda_constructor
+    assert conda_constructor.engine_version() == "3.99.1"
+    # PyPI has another package of that name.
+    stand_in.write_text("#!/bin/sh\necho 0.1.0\n")
+    assert choose_engine("auto") is conda_ship
+    with pytest.raises(UserError, match="there is no constructor"):
+        choose_engine("constructor")
