@@ -40,11 +40,6 @@ check_base() {
     if [ -n "$others" ] && ! grep -q '"proxy_user"' "$base/install.json" 2>/dev/null; then
         refuse "$base is not empty and not a barehub" "choose another one with -p"
     fi
-    if [ -d /run/systemd/system ] && [ "$(id -u)" -eq 0 ]; then
-        case $base/ in /home/* | /root/* | /run/user/* | /tmp/* | /var/tmp/*)
-            refuse "$base is where services cannot see it" "choose another one: $example" ;;
-        esac
-    fi
     active=$(readlink "$base/hub" 2>/dev/null) || active=
     active=${active##*/}
     for one in ${active:+"$base/releases/$active"} "$PREFIX"; do
