@@ -94,7 +94,7 @@ class SlurmJobSpawner(SlurmSpawner):
 
     @default("batch_script")
     def _default_batch_script(self) -> str:
-        return (files(__package__) / "job.sh").read_text()
+        return (files(__package__) / "job.sh.jinja").read_text()
 
     @default("oldest_jupyterhub")
     def _default_oldest_jupyterhub(self) -> str:
