@@ -427,6 +427,7 @@ http.server.HTTPServer(("127.0.0.1", 9999), Handler).serve_forever()
 FILES = f"""
 c.JupyterHub.bind_url = "https://{NAME}"
 c.JupyterHub.ssl_cert, c.JupyterHub.ssl_key = "{LIVE}/fullchain.pem", "{LIVE}/privkey.pem"
+c.BarehubProxy.acme_email = ""
 c.JupyterHub.services = [{{"name": "echo", "url": "http://127.0.0.1:9999"}}]
 """
 
