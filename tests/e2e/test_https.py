@@ -3,13 +3,8 @@
 import base64
 import hashlib
 import json
-import socket
 import ssl
-import threading
 import time
-from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from http.client import HTTPConnection, HTTPSConnection
 from pathlib import Path
 
@@ -21,11 +16,12 @@ from selenium.webdriver.common.by import By
 from tests import pebble
 from tests.authority import Pair, authority, issue
 from tests.browser import chromium
+from tests.https_client import NAME, connect, served, visitors
 from tests.hub_client import BAREHUB, HUB, PROXY, TEST_CONFIG, HubSession
 from tests.machine import Machine
 from tests.rootfs import USERS
 
-NAME, ALIAS = "hub.example.org", "alias.example.org"
+ALIAS = "alias.example.org"
 CONFIG = "/opt/barehub/jupyterhub_config.d/60-https.py"
 COPY = "/opt/barehub/state/proxy/certificate.pem"
 STORE = "/opt/barehub/state/acme/acme.json"
@@ -63,51 +59,6 @@ def give(machine: Machine, cert: str, key: str, number: int) -> None:
     for name in ("privkey", "fullchain"):
         machine.succeed("ln", "-sfn", f"../../archive/hub/{name}{number}.pem", f"{LIVE}/{name}.new")
         machine.succeed("mv", "-T", f"{LIVE}/{name}.new", f"{LIVE}/{name}.pem")
-
-
-def connect(machine: Machine, context: ssl.SSLContext, name: str = NAME) -> ssl.SSLSocket:
-    """A TLS connection to the proxy. It belongs to this thread, which must have been on the machine's network."""
-    with machine.network():
-        return context.wrap_socket(socket.create_connection(("127.0.0.1", 443), timeout=20), server_hostname=name)
-
-
-def served(machine: Machine, name: str = NAME) -> x509.Certificate:
-    """The certificate that the proxy shows."""
-    context = ssl.create_default_context()
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    with connect(machine, context, name) as one:
-        return x509.load_der_x509_certificate(one.getpeercert(binary_form=True))
-
-
-@contextmanager
-def visitors(machine: Machine, context: ssl.SSLContext) -> Iterator[Counter[str]]:
-    """People who ask again and again meanwhile, over new connections and over one that lasts; what came of it."""
-    seen, gone = Counter[str](), threading.Event()
-
-    def visit(*, anew: bool) -> None:
-        with machine.network():
-            connection = HTTPSConnection(NAME, timeout=30, context=context)
-            connection._create_connection = lambda *_, **__: socket.create_connection(("127.0.0.1", 443), timeout=30)
-            while not gone.wait(0.005):
-                try:
-                    connection.request("GET", "/hub/health")
-                    response = connection.getresponse()
-                    response.read()
-                    seen[str(response.status)] += 1
-                except OSError as e:
-                    seen[repr(e)] += 1
-                if anew:
-                    connection.close()
-
-    threads = [threading.Thread(target=visit, kwargs={"anew": anew}) for anew in (True, True, False)]
-    for thread in threads:
-        thread.start()
-    try:
-        yield seen
-    finally:
-        gone.set()
-        for thread in threads:
-            thread.join()
 
 
 def restart(machine: Machine, config: str | None = None) -> None:
