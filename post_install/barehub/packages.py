@@ -1,6 +1,10 @@
-"""The packages that an administrator has added to a release by hand, which another release does not have."""
+"""The packages that an administrator has added to a release by hand, which another release does not have.
+
+    python -m barehub.packages         names those in the prefix of this python
+"""
 
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,3 +72,11 @@ def name_added(layout: Layout, old: Path, new: Path, *, required: bool, say: Cal
     say(what)
     say(f"  to carry them over: {command}")
     say(f"  ({without_network})")
+
+
+def main() -> None:
+    print(", ".join(f"{one.name} {one.version} ({one.installer})" for one in added(Path(sys.prefix))))
+
+
+if __name__ == "__main__":
+    main()

@@ -286,11 +286,16 @@ def test_releases_and_backups_beyond_the_kept_ones_are_removed(
     assert kernel.execute("print(answer)") == "42\n"
 
 
-def test_a_backup_can_be_taken_into_use_again(old_hub: Machine) -> None:
-    """As the README has it: under the name jupyterhub.sqlite, and the installer does the rest."""
+def test_a_repair_names_what_was_added_by_hand_and_takes_a_backup_into_use(
+    old_hub: Machine, labels: tuple[str, str]
+) -> None:
+    """A backup is restored as the README has it: under the name jupyterhub.sqlite, and the installer does the rest."""
+    site = old_hub.shell(f"echo /opt/barehub/releases/{labels[1]}/lib/python3*/site-packages").strip()
+    old_hub.write(f"{site}/site_spawner-1.3.dist-info/INSTALLER", "pip\n")
     old_hub.succeed("systemctl", "stop", HUB)
     (name,) = database(old_hub)
     old_hub.shell(f"cd {STATE} && mv {name} jupyterhub.sqlite")
-    old_hub.succeed("sh", "/mnt/newer.sh", "-b")
+    output = old_hub.succeed("sh", "/mnt/newer.sh", "-b", "-f")
+    assert "added to it by hand, and to be added again: site-spawner 1.3 (pip)" in output
     assert database(old_hub) == [name]
     old_hub.succeed(BAREHUB, "status")
