@@ -107,7 +107,7 @@ class Server:
 def wait_for_starting(layout: Layout, api: Api, seconds: float, say: Callable[[str], None]) -> list[Server] | None:
     """Wait until no server is just starting, for `seconds` at most; return those that run then.
 
-    Names those that are waited for, and those that are still starting in the end: the hub's stop cuts their start off.
+    Names those that are waited for, and those that are still starting in the end: the hub's stop may cut their start off.
     Returns None if the hub does not run or does not answer us.
     """
     deadline = time.monotonic() + seconds
@@ -124,7 +124,7 @@ def wait_for_starting(layout: Layout, api: Api, seconds: float, say: Callable[[s
             say(f"waiting for servers that are just starting, for {seconds:.0f} s at most: {', '.join(starting)}")
         time.sleep(0.5)
     if starting:
-        say(f"still starting, and to be started again afterwards: {', '.join(starting)}")
+        say(f"still starting, which the hub's restart may cut off: {', '.join(starting)}")
     targets = {
         f"/{unquote(route['routespec']).partition('/')[2]}": route["target"]
         for route in read_routes(layout.rules_file).values()
