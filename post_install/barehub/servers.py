@@ -107,7 +107,7 @@ class Server:
 def wait_for_starting(layout: Layout, api: Api, seconds: float, say: Callable[[str], None]) -> list[Server] | None:
     """Wait until no server is just starting, for `seconds` at most; return those that run then.
 
-    Names those that are waited for, and those that are still starting in the end: the hub's stop may cut their start off.
+    Names those that are waited for, and those that are still starting in the end: the hub's stop may cut that off.
     Returns None if the hub does not run or does not answer us.
     """
     deadline = time.monotonic() + seconds
