@@ -504,7 +504,7 @@ run_hooks() {
     [ "$back_up" = yes ] || set -- "$@" --no-db-backup
     [ "$same_packages" = no ] || set -- "$@" --require-same-packages
     [ "$start" = yes ] || set -- "$@" --no-start
-    [ "${installed:-no}${active:+-update}" != yes-update ] || set -- "$@" --restart
+    [ "${installed:-no} $active" != "yes @RELEASE@" ] || set -- "$@" --restart # its files are other ones now
     in_clean_environment HOME=/ "$prefix/bin/python" -I -m barehub install "$@"
 }
 

@@ -53,7 +53,8 @@ take_lock_over() {
 run_hooks() {
     recorded=$(sed -n 's/.*"name": "\(.*\)".*/\1/p' "$base/install.json" 2>/dev/null) || :
     set -- --base="$base" --release="$INSTALLER_VER" --name="${recorded:-$INSTALLER_NAME}"
-    if [ -e "$base/hub" ]; then set -- "$@" --restart; fi
+    active=$(readlink "$base/hub" 2>/dev/null) || active=
+    if [ "${active##*/}" = "$INSTALLER_VER" ]; then set -- "$@" --restart; fi
     env -i PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8 HOME=/ \
         "$PREFIX/bin/python" -I -m barehub install "$@" </dev/null
 }

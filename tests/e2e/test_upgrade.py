@@ -155,6 +155,7 @@ def test_what_does_not_get_through_changes_nothing(
     assert database(old_hub) == [f"jupyterhub-{OLD_SCHEMA}.sqlite"]
     old_hub.succeed(BAREHUB, "status")
     assert kernel.execute("print(answer)") == "42\n"
+    old_hub.succeed("rm", "-r", f"/opt/barehub/releases/{new}")  # the next one begins at the beginning
 
 
 def test_an_upgrade_waits_for_a_server_that_is_just_starting_and_nobody_stops_working(
