@@ -11,6 +11,7 @@ import ctypes
 import functools
 import hashlib
 import json
+import multiprocessing
 import os
 import shutil
 import signal
@@ -92,7 +93,9 @@ def build_packages(wheels: Mapping[str, Wheel], target: Target, cache: Path) -> 
         key = digest(converter, wheel.sha256, target.minor, *conda_metadata(wheel, target, wheels).depends)
         todo.append((key, build_wheel, (wheel, target, dict(wheels)), wheel.path.stat().st_size))
 
-    with ProcessPoolExecutor(max_workers=os.cpu_count(), initializer=end_with_parent) as pool:
+    # Not forked: rattler's threads may hold a lock at that moment, for which a forked worker would wait for ever.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(os.cpu_count(), context, initializer=end_with_parent) as pool:
         pending = []
         for key, build, arguments, _ in sorted(todo, key=lambda one: -one[3]):
             if found := next((cache / key).glob("*.conda"), None):
