@@ -58,9 +58,10 @@ def check_beside(path: Path, problems: list[str]) -> str:
         elif wanted != sha256:
             problems.append(f"{path.name} has the sha256 {sha256}, {one.name} says {wanted}")
     stem = path.name.removesuffix(".sh")
+    signed = path.with_name(SUMS)
+    listed = read_sums(signed.read_text(errors="replace")) if signed.is_file() else {}
     for name in (f"{stem}.packages.txt", f"{stem}.cdx.json"):
         beside = path.with_name(name)
-        listed = read_sums(path.with_name(SUMS).read_text(errors="replace")) if path.with_name(SUMS).is_file() else {}
         if beside.is_file() and name in listed and listed[name] != file_sha256(beside):
             problems.append(f"{name} is not what {SUMS} says")
     if not sums:

@@ -85,7 +85,9 @@ def install(layout: Layout, request: Request, say: Say) -> None:
         settings.save(layout)
         ensure_directories(layout, settings)
         reconfigured = write_installer_config(layout, request, first=before is None, say=say)
-        hub = load_hub_or_name_packages(layout, previous, request, say)
+        if undo.switches(request) and previous in layout.complete:  # first: the configuration may need them
+            name_added(layout.release(previous), layout.prefix, required=request.same_packages, say=say)
+        hub = load_hub(layout)
         endpoints = Endpoints.of(hub)
         api = Api(endpoints.api, layout.api_token.read_text())
         undo.move = move = Move.plan(layout, settings, hub, request.release, previous)
@@ -148,15 +150,6 @@ def name_changes(before: Settings | None, settings: Settings, say: Say) -> None:
         old, new = getattr(before or settings, option), getattr(settings, option)
         if old != new:
             say(f"--{option.replace('_', '-')} was {old} and is {new} now")
-
-
-def load_hub_or_name_packages(layout: Layout, previous: str | None, request: Request, say: Say) -> Any:
-    """The hub's configuration in this release's environment. What was added to the old one by hand is named first:
-    the configuration may need it. Raises UserError.
-    """
-    if previous != request.release and previous in layout.complete:
-        name_added(layout, layout.release(previous), layout.prefix, required=request.same_packages, say=say)
-    return load_hub(layout)
 
 
 def choose_settings(before: Settings | None, request: Request) -> Settings:

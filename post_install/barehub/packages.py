@@ -1,6 +1,8 @@
 """The packages that an administrator has added to a release by hand, which another release does not have.
 
-    python -m barehub.packages         names those in the prefix of this python
+    python -m barehub.packages
+
+names those in the prefix of this python.
 """
 
 import json
@@ -10,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from barehub.errors import HOOK, UserError
-from barehub.layout import Layout
 
 
 @dataclass(frozen=True, order=True)
@@ -53,7 +54,7 @@ def has(prefix: Path, package: Package) -> bool:
     )
 
 
-def name_added(layout: Layout, old: Path, new: Path, *, required: bool, say: Callable[[str], None]) -> None:
+def name_added(old: Path, new: Path, *, required: bool, say: Callable[[str], None]) -> None:
     """Name the packages that were added to the prefix `old` and are missing in `new`, and how to carry them over.
 
     Raises UserError if there are some and `required` says that there must not be.
@@ -65,7 +66,7 @@ def name_added(layout: Layout, old: Path, new: Path, *, required: bool, say: Cal
         f"{one.name} {one.version} ({one.installer})" for one in missing
     )
     specs = " ".join(f"{one.name}=={one.version}" for one in missing)
-    command = f"{layout.release(new.name)}/bin/python -m pip install {specs}"
+    command = f"{new}/bin/python -m pip install {specs}"
     without_network = "with no network: --no-index --find-links=DIR-OF-WHEELS"
     if required:
         raise UserError(what, f"{command} ({without_network}); then run this again", HOOK)

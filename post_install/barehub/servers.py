@@ -148,6 +148,7 @@ def wait_until_known(api: Api, servers: list[Server], *, seconds: float, say: Ca
     One that ended in the meantime is named and no longer waited for. Raises ForgottenError for one that runs.
     """
     version = importlib.metadata.version("jupyterhub")
+    look = "see in the hub's journal why, then run this again"
     deadline = time.monotonic() + seconds
     missing = {server.path: server for server in servers}
     while (reported := api.version()) != version or missing:
@@ -159,7 +160,7 @@ def wait_until_known(api: Api, servers: list[Server], *, seconds: float, say: Ca
             del missing[server.path]
         if time.monotonic() > deadline:
             if reported != version:
-                raise UserError(f"the hub reports version {reported}, not {version}", "", HOOK)
+                raise UserError(f"the hub reports version {reported}, not {version}", look, HOOK)
             names = ", ".join(server.name for server in missing.values())
-            raise ForgottenError(f"the hub does not know the running servers of {names} any more", "", HOOK)
+            raise ForgottenError(f"the hub does not know the running servers of {names} any more", look, HOOK)
         time.sleep(0.2)
