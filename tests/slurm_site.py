@@ -73,7 +73,16 @@ def page(session: HubSession, path: str) -> str:
 
 def failure(session: HubSession) -> str:
     """Wait until a start has failed; what its user is told."""
-    *_, last = session.progress()
+
+    def end() -> dict[str, Any] | None:
+        try:
+            *_, last = session.progress()
+        except requests.HTTPError as error:
+            assert error.response.status_code == 400  # it has failed, and the hub is still clearing away
+            return None
+        return last
+
+    last = until(end, "the end of the start")
     assert last.get("failed"), last
     return last["message"]
 
