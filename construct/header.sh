@@ -451,7 +451,7 @@ install_release() {
     payload | tar -xf - -C "$stage" || die 4 "unpacking to $stage failed" "see the message above; is the disk full?"
     mkdir -p "$base/releases"
     if [ -e "$prefix" ]; then
-        by_hand=$("$prefix/bin/python" -I -m barehub.packages 2>/dev/null) || by_hand=
+        by_hand=$("$prefix/bin/python" -I -m barehub.lifecycle.added_packages 2>/dev/null) || by_hand=
         [ -z "$by_hand" ] || say "added to it by hand, and to be added again: $by_hand"
         mkdir "$stage/replaced"
         mv "$prefix" "$stage/replaced/"

@@ -22,9 +22,7 @@ def relock(stack: Stack, channels: Sequence[str]) -> str:
     return f"if that is what you want: python3 release.py lock{options}, and review the diff"
 
 
-def fill_channel(
-    stack: Stack, lock: Path, channels: Sequence[str], cache: Path, channel: Path
-) -> list[RepoDataRecord]:
+def fill_channel(stack: Stack, lock: Path, channels: Sequence[str], cache: Path, channel: Path) -> list[RepoDataRecord]:
     """Have the locked packages and our own, indexed, in the new directory `channel`; return them, sorted by name.
 
     They come from `channels`, or else from wheels. `cache` may be deleted at any time. Raises UserError if that is not

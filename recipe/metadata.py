@@ -159,9 +159,7 @@ def conda_constraint(specifier: Specifier) -> str:
     return ("==" if operator == "===" else operator) + spelled
 
 
-def conda_metadata(
-    wheel: Wheel, target: Target, wheels: Mapping[str, Wheel], *, noarch: bool = False
-) -> CondaMetadata:
+def conda_metadata(wheel: Wheel, target: Target, wheels: Mapping[str, Wheel], *, noarch: bool = False) -> CondaMetadata:
     """Name, version and dependencies of the package made from `wheel`; a noarch one is for any Python it allows.
 
     `wheels` is the whole set by PEP 503 name: the extras of requirements are looked up there. UserError if

@@ -191,9 +191,7 @@ def _read_metadata(archive: ZipFile, path: Path, file: str, name: str, version: 
     return metadata
 
 
-def _read_scripts(
-    archive: ZipFile, path: Path, members: tuple[str, ...], entry_points: str
-) -> tuple[Script, ...]:
+def _read_scripts(archive: ZipFile, path: Path, members: tuple[str, ...], entry_points: str) -> tuple[Script, ...]:
     """The console and gui scripts that entry_points.txt asks for."""
     if entry_points not in members:
         return ()

@@ -11,10 +11,10 @@ from selenium.webdriver import Chrome
 
 from construct.build import build_release
 from recipe.errors import UserError
-from tests import rootfs
-from tests.browser import chromium
-from tests.hub_client import BAREHUB, HUB, TEST_CONFIG
-from tests.machine import Machine, booted, machines
+from tests.machines import rootfs
+from tests.machines.browser import chromium
+from tests.machines.hub_client import BAREHUB, HUB, TEST_CONFIG
+from tests.machines.machine import Machine, booted, machines
 
 broken: set[pytest.Collector | None] = set()  # modules with a failed test
 

@@ -11,7 +11,7 @@ from construct import conda_constructor, conda_ship
 from construct.build import build_release
 from recipe.errors import UserError
 from recipe.report import say
-from tests import rootfs
+from tests.machines import rootfs
 
 
 def run_tests(root: Path, arguments: list[str]) -> int:

@@ -91,7 +91,7 @@ def status(arguments: argparse.Namespace, _: Say) -> int:
 
 
 def uninstall(arguments: argparse.Namespace, say: Say) -> None:
-    from barehub.uninstall import uninstall
+    from barehub.lifecycle.uninstall import uninstall
 
     uninstall(Layout.from_environment(), sure=arguments.yes, ask=input, say=say)
 
@@ -103,7 +103,7 @@ def run(_: argparse.Namespace, __: Say) -> int:
 
 
 def install(arguments: argparse.Namespace, say: Say) -> None:
-    from barehub.install import Request, install
+    from barehub.lifecycle.install import Request, install
 
     request = Request(
         release=arguments.release,
@@ -132,7 +132,7 @@ def install(arguments: argparse.Namespace, say: Say) -> None:
 
 
 def rollback(arguments: argparse.Namespace, say: Say) -> None:
-    from barehub.rollback import rollback
+    from barehub.lifecycle.rollback import rollback
 
     end_in_order()
     layout = Layout.from_environment()

@@ -16,10 +16,12 @@ def run(layout: Layout) -> int:
         "PATH": f"{layout.hub / 'bin'}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
     }
     python = layout.hub / "bin/python"
-    if status := subprocess.run([python, "-I", "-m", "barehub.traefik"], env=environment, check=False).returncode:
+    if status := subprocess.run(
+        [python, "-I", "-m", "barehub.proxy_unit.prepare"], env=environment, check=False
+    ).returncode:
         return status  # it has said why
     commands = (
-        [python, "-I", "-m", "barehub.supervisor"],
+        [python, "-I", "-m", "barehub.proxy_unit.supervisor"],
         [layout.hub / "bin/jupyterhub", f"--config={layout.hub}/share/barehub/jupyterhub_config.py"],
     )
     # From here on a signal only ends the wait below; the children get theirs from us. A stop that was asked for is 0.

@@ -113,7 +113,7 @@ class Batch:
 class BarehubProxy(TraefikFileProviderProxy):
     """JupyterHub's proxy, for `c.JupyterHub.proxy_class`. Its defaults suit an installation as they are."""
 
-    should_start = Bool(False, help="systemd runs traefik, under barehub.supervisor")
+    should_start = Bool(False, help="systemd runs traefik, under barehub.proxy_unit.supervisor")
     # The supervisor asks it whether the routes are loaded, so its name is fixed.
     traefik_api_entrypoint = Unicode("api", help="name of the entrypoint of traefik's API")
 

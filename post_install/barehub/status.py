@@ -7,12 +7,14 @@ from datetime import timedelta
 from http import HTTPStatus
 from typing import Any
 
-from barehub import acme, database, systemd
-from barehub.certificates import Served, Source, day, examine
+from barehub import systemd
 from barehub.config import config_files, load_hub, masked_files
 from barehub.errors import BASE, ERROR, UserError
 from barehub.health import Endpoints, answer, served_certificate
 from barehub.layout import Layout
+from barehub.lifecycle import database
+from barehub.proxy_unit import acme
+from barehub.proxy_unit.certificates import Served, Source, day, examine
 from barehub.settings import Settings
 
 
@@ -89,7 +91,7 @@ def look_at_config(layout: Layout, status: Status) -> Any:
 
 def look_at_https(layout: Layout, settings: Settings, hub: Any, status: Status) -> None:
     """Does the proxy do what the configuration says, and how is its certificate?"""
-    from barehub.traefik import as_text, make_proxy, source_of, static_config
+    from barehub.proxy_unit.prepare import as_text, make_proxy, source_of, static_config
 
     try:
         wanted, proxy = static_config(layout, hub), make_proxy(layout, hub)

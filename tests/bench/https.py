@@ -21,8 +21,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.authority import authority, issue
 from tests.bench.routes import CONNECTIONS, installation, milliseconds, trivial_server
+from tests.machines.authority import authority, issue
 from tests.unit.proxies import answers, free_port, running, traefik, wait_until
 
 SECONDS, ROUNDS = 6, 5
@@ -105,7 +105,7 @@ def barehub(target: str, cert: str, key: str) -> Iterator[int]:
     from barehub.config import load_hub
     from barehub.layout import Layout
     from barehub.proxy import BarehubProxy
-    from barehub.traefik import make_proxy, prepare, static_config, write
+    from barehub.proxy_unit.prepare import make_proxy, prepare, static_config, write
 
     with installation() as base:
         port, api = free_port(), free_port()
@@ -121,7 +121,7 @@ def barehub(target: str, cert: str, key: str) -> Iterator[int]:
         layout = Layout(base, prefix=Path(__file__).parents[2] / "post_install/data")
         hub = load_hub(layout)
         write(layout, static_config(layout, hub), prepare(layout, hub, say=print))
-        with running(sys.executable, "-m", "barehub.supervisor"):
+        with running(sys.executable, "-m", "barehub.proxy_unit.supervisor"):
 
             async def route() -> None:
                 proxy: BarehubProxy = type(make_proxy(layout, hub))(parent=hub, ssl_cert=hub.ssl_cert)

@@ -75,8 +75,8 @@ def build() -> None:
 
 def login_page(installer: Path) -> None:
     """On a machine with no network: the whole, and from the hub unit's start."""
-    from tests.machine import booted
-    from tests.rootfs import cached_root
+    from tests.machines.machine import booted
+    from tests.machines.rootfs import cached_root
 
     with booted("bench", cached_root()) as machine:
         machine.copy_in(installer, "/mnt/barehub.sh")

@@ -130,7 +130,7 @@ async def barehub(target: str) -> Result:
         )
         os.environ["BAREHUB_BASE"] = str(base)
         write_static_config()
-        with running(sys.executable, "-m", "barehub.supervisor"):
+        with running(sys.executable, "-m", "barehub.proxy_unit.supervisor"):
             proxy = BarehubProxy(public_url=f"http://127.0.0.1:{web}", traefik_api_url=f"http://127.0.0.1:{api}")
             return await measured("barehub, traefik", web, target, proxy.add_route)
 
@@ -145,7 +145,7 @@ def write_static_config() -> None:
     """As the proxy's unit does, with this repository's base configuration."""
     from barehub.config import load_hub
     from barehub.layout import Layout
-    from barehub.traefik import static_config, write
+    from barehub.proxy_unit.prepare import static_config, write
 
     base = Layout.from_environment().base
     layout = Layout(base, prefix=Path(__file__).parents[2] / "post_install/data")

@@ -15,11 +15,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from tests.cluster import Cluster, cluster
-from tests.hub_client import HubSession
-from tests.machine import Machine
-from tests.rootfs import cached_root
-from tests.slurm_site import BAREHUB, CONFIG, HUB, api, install, require_clean, until, user
+from tests.machines.cluster import Cluster, cluster
+from tests.machines.hub_client import HubSession
+from tests.machines.machine import Machine
+from tests.machines.rootfs import cached_root
+from tests.machines.slurm_site import BAREHUB, CONFIG, HUB, api, install, require_clean, until, user
 
 WATCHED = 60  # seconds for which all servers run, to count what that costs
 

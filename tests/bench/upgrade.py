@@ -18,9 +18,9 @@ import requests
 import websocket
 from requests.cookies import get_cookie_header
 
-from tests.hub_client import BAREHUB, HUB, TEST_CONFIG, URL, HubSession, Kernel
-from tests.machine import Machine, booted
-from tests.rootfs import cached_root
+from tests.machines.hub_client import BAREHUB, HUB, TEST_CONFIG, URL, HubSession, Kernel
+from tests.machines.machine import Machine, booted
+from tests.machines.rootfs import cached_root
 
 KERNELS = 5
 PAUSE = 0.01  # seconds between two requests

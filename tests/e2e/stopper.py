@@ -11,7 +11,7 @@ import signal
 import sys
 
 CHANGES = ("os.rename", "os.remove", "os.symlink", "shutil.rmtree")
-VERBS = ("stop", "start", "restart", "enable", "daemon-reload", "barehub.schema")
+VERBS = ("stop", "start", "restart", "enable", "daemon-reload", "barehub.lifecycle.database_worker")
 
 
 def note(event: str, arguments: tuple[object, ...]) -> None:
@@ -38,5 +38,5 @@ def note(event: str, arguments: tuple[object, ...]) -> None:
             signal.pause()
 
 
-if os.path.exists("/run/stop-at") and ("install" in sys.orig_argv or "barehub.schema" in sys.orig_argv):  # noqa: PTH110
+if os.path.exists("/run/stop-at") and {"install", "barehub.lifecycle.database_worker"} & set(sys.orig_argv):  # noqa: PTH110
     sys.addaudithook(note)

@@ -5,9 +5,9 @@ from pathlib import Path
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 
-from tests.hub_client import URL
-from tests.machine import Machine
-from tests.rootfs import USERS
+from tests.machines.hub_client import URL
+from tests.machines.machine import Machine
+from tests.machines.rootfs import USERS
 
 
 def test_alice_logs_in_and_gets_her_lab(hub: Machine, browser: Chrome, screenshots: Path) -> None:

@@ -10,8 +10,8 @@ import pytest
 
 from construct import conda_constructor
 from construct.build import build_release
-from tests.hub_client import BAREHUB, HUB, PROXY
-from tests.machine import Machine
+from tests.machines.hub_client import BAREHUB, HUB, PROXY
+from tests.machines.machine import Machine
 
 ROOT = Path(__file__).parents[2]
 PLAIN, NEWER, OURS = "/mnt/plain.sh", "/mnt/newer.sh", "/mnt/ours.sh"

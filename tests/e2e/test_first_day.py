@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.hub_client import BAREHUB, HUB, PROXY, TEST_CONFIG, HubSession, Kernel
-from tests.machine import Machine
+from tests.machines.hub_client import BAREHUB, HUB, PROXY, TEST_CONFIG, HubSession, Kernel
+from tests.machines.machine import Machine
 
 # What uninstalling need not give back: mounts and temporary files, logs, systemd's own notes (random seed,
 # timers), and what is the users'.

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from selenium.webdriver import Chrome
 
-from tests.machine import Machine
+from tests.machines.machine import Machine
 
 
 def test_machine_is_up_and_has_no_way_out(machine: Machine) -> None:

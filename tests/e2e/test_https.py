@@ -13,13 +13,13 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from selenium.webdriver.common.by import By
 
-from tests import pebble
-from tests.authority import Pair, authority, issue
-from tests.browser import chromium
-from tests.https_client import NAME, connect, served, visitors
-from tests.hub_client import BAREHUB, HUB, PROXY, TEST_CONFIG, HubSession
-from tests.machine import Machine
-from tests.rootfs import USERS
+from tests.machines import pebble
+from tests.machines.authority import Pair, authority, issue
+from tests.machines.browser import chromium
+from tests.machines.https_client import NAME, connect, served, visitors
+from tests.machines.hub_client import BAREHUB, HUB, PROXY, TEST_CONFIG, HubSession
+from tests.machines.machine import Machine
+from tests.machines.rootfs import USERS
 
 ALIAS = "alias.example.org"
 CONFIG = "/opt/barehub/jupyterhub_config.d/60-https.py"

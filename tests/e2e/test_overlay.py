@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from construct.build import build_release
-from tests.hub_client import HubSession
-from tests.machine import Machine
+from tests.machines.hub_client import HubSession
+from tests.machines.machine import Machine
 from tests.unit.wheels import make
 
 ROOT = Path(__file__).parents[2]

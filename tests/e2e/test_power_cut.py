@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from tests.hub_client import BAREHUB, HUB, TEST_CONFIG, HubSession
-from tests.machine import Machine
+from tests.machines.hub_client import BAREHUB, HUB, TEST_CONFIG, HubSession
+from tests.machines.machine import Machine
 
 UPGRADE = "sh /mnt/newer.sh -b -u >/run/output 2>&1; echo $? >/run/code"
 STATE = "/opt/barehub/state/hub"
@@ -49,7 +49,7 @@ def test_a_power_cut_before_any_step_of_an_upgrade(machine: Machine, older: Path
     # That there were so many, or the enumeration has missed what counts.
     for step in (
         "systemctl stop",
-        "barehub.schema",
+        "barehub.lifecycle.database_worker",
         "backups/",
         "systemd/",
         "systemctl restart",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.machine import Machine
+from tests.machines.machine import Machine
 from tests.readme import README, commands
 from tests.unit.wheels import make
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.hub_client import BAREHUB
-from tests.machine import Machine, booted
+from tests.machines.hub_client import BAREHUB
+from tests.machines.machine import Machine, booted
 
 INSTALLER = "/mnt/barehub.sh"
 DISK = "/small"  # a file system of its own, with room for a release but not for much more

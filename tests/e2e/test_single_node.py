@@ -9,10 +9,10 @@ from selenium.webdriver.common.by import By
 from websocket import WebSocketTimeoutException
 
 from tests.conftest import build_with_overlay
-from tests.hub_client import URL, HubSession, Kernel
-from tests.machine import Machine, booted
+from tests.machines.hub_client import URL, HubSession, Kernel
+from tests.machines.machine import Machine, booted
+from tests.machines.rootfs import USERS
 from tests.readme import admin_commands
-from tests.rootfs import USERS
 
 BASE, HUB = "/opt/single-node", "single-node-hub.service"
 BAREHUB = f"{BASE}/hub/bin/barehub"

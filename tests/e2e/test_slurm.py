@@ -17,12 +17,12 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from websocket import WebSocketException
 
-from tests.browser import chromium
-from tests.cluster import HEAD, Cluster
-from tests.cluster import cluster as make_cluster
-from tests.hub_client import URL
-from tests.rootfs import USERS
-from tests.slurm_site import (
+from tests.machines.browser import chromium
+from tests.machines.cluster import HEAD, Cluster
+from tests.machines.cluster import cluster as make_cluster
+from tests.machines.hub_client import URL
+from tests.machines.rootfs import USERS
+from tests.machines.slurm_site import (
     BAREHUB,
     HUB,
     api,

@@ -10,8 +10,8 @@ import pytest
 import requests
 from requests.cookies import get_cookie_header
 
-from tests.hub_client import BAREHUB, HUB, PROXY, TEST_CONFIG, HubSession, Kernel
-from tests.machine import Machine
+from tests.machines.hub_client import BAREHUB, HUB, PROXY, TEST_CONFIG, HubSession, Kernel
+from tests.machines.machine import Machine
 
 OLD_SCHEMA = "4621fec11365"  # JupyterHub 5's
 CONFIG = "/opt/barehub/jupyterhub_config.d"

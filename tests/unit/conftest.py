@@ -1,4 +1,4 @@
-"""What the unit tests of post_install start, `python -m barehub.supervisor` and others, find barehub here."""
+"""Programs that the unit tests start, such as `python -m barehub.proxy_unit.supervisor`, import this tree."""
 
 import os
 from pathlib import Path

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.authority import authority, issue
+from tests.machines.authority import authority, issue
 
 if os.environ.get("CI") != "true":
     pytest.importorskip("cryptography")
 
-from barehub import acme, certificates
-from barehub.certificates import Served, Source, examine
 from barehub.errors import UserError
 from barehub.layout import Layout
+from barehub.proxy_unit import acme, certificates
+from barehub.proxy_unit.certificates import Served, Source, examine
 from barehub.urls import listening
 
 ROOT = authority()

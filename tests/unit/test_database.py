@@ -1,4 +1,4 @@
-"""barehub.database: a release gets the schema it needs, and the way back stays open."""
+"""barehub.lifecycle.database: a release gets the schema it needs, and the way back stays open."""
 
 import sqlite3
 import subprocess
@@ -7,10 +7,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from barehub import database
-from barehub.database import Move
 from barehub.errors import SPACE, UserError
 from barehub.layout import Layout
+from barehub.lifecycle import database
+from barehub.lifecycle.database import Move
 from barehub.settings import Settings
 from jupyterhub import dbutil, orm
 
@@ -21,13 +21,14 @@ ELSEWHERE = Path("elsewhere.sqlite")  # from the hub's directory
 
 @pytest.fixture(autouse=True)
 def _barehub_is_importable(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The real code runs `python -I -m barehub.schema`, which sees no PYTHONPATH: give it this tree's."""
-    source = Path(database.__file__).parents[1]
-    start = f"import sys; sys.path.insert(0, {str(source)!r}); from barehub.schema import main; sys.exit(main())"
+    """The real code runs `python -I -m ...database_worker`, which sees no PYTHONPATH: give it this tree's."""
+    source = Path(database.__file__).parents[2]
+    load = "from barehub.lifecycle.database_worker import main; sys.exit(main())"
+    start = f"import sys; sys.path.insert(0, {str(source)!r}); {load}"
     run = subprocess.run
 
     def run_here(words: list[str], **more: object) -> subprocess.CompletedProcess[str]:
-        return run([sys.executable, "-c", start] if "barehub.schema" in words else words, **more)
+        return run([sys.executable, "-c", start] if "barehub.lifecycle.database_worker" in words else words, **more)
 
     monkeypatch.setattr(database.subprocess, "run", run_here)
 

@@ -10,13 +10,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from barehub import config, install, systemd
+from barehub import config, systemd
 from barehub.config import ConfigError, config_files, load_files, masked_files
-from barehub.database import own_database
 from barehub.errors import UserError
 from barehub.health import Endpoints
-from barehub.install import Request
 from barehub.layout import Layout
+from barehub.lifecycle import install
+from barehub.lifecycle.database import own_database
+from barehub.lifecycle.install import Request
 from barehub.process import write_atomically
 from barehub.settings import Settings
 from traitlets.config import Config

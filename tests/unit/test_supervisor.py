@@ -23,14 +23,14 @@ from tests.unit.proxies import answers, free_port, get, named_server, wait_until
 STORE = """
 import sys
 from pathlib import Path
-from barehub.sockets import read_addresses, store_doors
+from barehub.proxy_unit.sockets import read_addresses, store_doors
 before = dict(zip(sys.argv[2::2], sys.argv[3::2]))
 store_doors(read_addresses(Path(sys.argv[1])), before)
 """
 # Hand over file descriptors as systemd does (sd_listen_fds(3)), then become the supervisor.
 ACTIVATE = """
 import fcntl, os, sys
-import barehub.supervisor as supervisor
+import barehub.proxy_unit.supervisor as supervisor
 names, numbers = sys.argv[1::2], sys.argv[2::2]
 moved = [fcntl.fcntl(int(number), fcntl.F_DUPFD, 3 + len(numbers)) for number in numbers]
 for place, number in enumerate(moved, 3):
@@ -359,7 +359,9 @@ def test_traefik_itself_cannot_talk_to_systemd(place: Place) -> None:
 def test_it_runs_without_systemd(place: Place) -> None:
     with named_server("hub") as hub:
         place.write_rules(hub)
-        with proxies.running(sys.executable, "-m", "barehub.supervisor", BAREHUB_BASE=str(place.base)) as process:
+        with proxies.running(
+            sys.executable, "-m", "barehub.proxy_unit.supervisor", BAREHUB_BASE=str(place.base)
+        ) as process:
             wait_until(lambda: answers(place.web))
             assert get(place.web) == (200, "hub")
             process.terminate()

@@ -1,4 +1,4 @@
-"""The static configuration that `python -m barehub.traefik` derives, and what becomes of a broken one."""
+"""The static configuration that `python -m barehub.proxy_unit.prepare` derives, and what becomes of a broken one."""
 
 import os
 import subprocess
@@ -16,7 +16,7 @@ if os.environ.get("CI") != "true":
 
 from barehub.config import ConfigError, load_hub
 from barehub.layout import Layout
-from barehub.traefik import address, static_config
+from barehub.proxy_unit.prepare import address, static_config
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def derived(layout: Layout, *lines: str) -> dict[str, Any]:
 MAIN = """
 import sys
 from pathlib import Path
-import barehub.traefik as traefik
+import barehub.proxy_unit.prepare as traefik
 from barehub.layout import Layout
 Layout.from_environment = lambda: Layout(Path(sys.argv[1]), prefix=Path(sys.argv[2]))
 sys.exit(traefik.main())

@@ -12,10 +12,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from barehub import database, install, schema
 from barehub.errors import UserError
-from barehub.install import Request
 from barehub.layout import Layout
+from barehub.lifecycle import database, install
+from barehub.lifecycle import database_worker as schema
+from barehub.lifecycle.install import Request
 from barehub.settings import Settings
 from jupyterhub import orm
 

@@ -6,11 +6,11 @@ Your own settings belong in BASE/jupyterhub_config.d/*.py, which is loaded at th
 import sys
 from pathlib import Path
 
-from barehub.certificates import find_authorities
 from barehub.config import CONFIG_EXIT, ConfigError, load_files
-from barehub.database import own_database
 from barehub.layout import Layout
-from barehub.servers import introduce
+from barehub.lifecycle.database import own_database
+from barehub.lifecycle.servers import introduce
+from barehub.proxy_unit.certificates import find_authorities
 
 layout = Layout.from_environment()
 

@@ -15,8 +15,8 @@ import requests
 import websocket
 from requests.cookies import get_cookie_header
 
-from tests.machine import Machine
-from tests.rootfs import USERS
+from tests.machines.machine import Machine
+from tests.machines.rootfs import USERS
 
 URL = "http://127.0.0.1:8000"
 HUB, PROXY = "barehub-hub.service", "barehub-proxy.service"

@@ -1,6 +1,6 @@
 """The packages that an administrator has added to a release by hand, which another release does not have.
 
-    python -m barehub.packages
+    python -m barehub.lifecycle.added_packages
 
 names those in the prefix of this python.
 """

@@ -12,7 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from barehub.config import load_hub
-from barehub.database import (
+from barehub.errors import BASE, HOOK, USAGE, UserError
+from barehub.layout import Layout, age
+from barehub.lifecycle.database import (
     Move,
     newest_revision,
     order,
@@ -22,8 +24,6 @@ from barehub.database import (
     sqlite_file,
     without_password,
 )
-from barehub.errors import BASE, HOOK, USAGE, UserError
-from barehub.layout import Layout, age
 from barehub.process import locked
 from barehub.settings import Settings
 
@@ -87,7 +87,7 @@ def plan_data(layout: Layout, move: Move, label: str) -> Path | None:
     Raises UserError if there is no backup for it.
     """
     package = next(layout.release(label).glob("lib/python3*/site-packages/barehub"))
-    if not (package / Path(__file__).name).exists():
+    if not any(package.rglob(Path(__file__).name)):
         raise UserError(f"{label} is from before rollbacks", "choose another release", USAGE)
     needs = newest_revision(package.parent / "jupyterhub/alembic")
     if move.have in (None, needs):

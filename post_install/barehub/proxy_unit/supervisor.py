@@ -1,8 +1,8 @@
-"""The proxy unit's main process, `python -m barehub.supervisor`: traefik, and what waits while it is not ready.
+"""The proxy unit's main process: traefik, and the doors in front of it while it is not ready.
 
     doors shut  ->  traefik starts and reads the hub's routes  ->  doors open  ->  stop, or traefik dies: doors shut
 
-It runs without any privilege. barehub.sockets says what a door is. Whoever waited at one is relayed to traefik when
+It runs without any privilege. `sockets` says what a door is. Whoever waited at one is relayed to traefik when
 it opens, for as long as the connection lasts; for traefik such a client has an address of this machine. Everyone who
 comes later is served by traefik itself.
 """
@@ -19,7 +19,7 @@ from pathlib import Path
 
 from barehub.errors import UserError
 from barehub.layout import Layout
-from barehub.sockets import FIRST_FD, Door, make_doors, notify, read_addresses, stored_doors
+from barehub.proxy_unit.sockets import FIRST_FD, Door, make_doors, notify, read_addresses, stored_doors
 
 API = "api"  # the entrypoint of traefik's API; BarehubProxy calls it so
 LOADING = 10.0  # seconds until the doors open for a traefik that does not load the routes

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from barehub.certificates import day
 from barehub.config import ConfigError
 from barehub.errors import UserError
 from barehub.layout import Layout
 from barehub.process import write_atomically
+from barehub.proxy_unit.certificates import day
 
 REDIRECT = "redirect"  # the entrypoint of HTTP, where HTTPS is served
 SETTLED = 10  # seconds after which a store is not being written any more; traefik writes it in place

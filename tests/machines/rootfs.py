@@ -7,8 +7,8 @@
 
 A build happens in a directory of its own, renamed when it is complete: a half-built root is never used.
 
-    python -m tests.rootfs build        build it now and print where it is
-    python -m tests.rootfs lock         write users-requirements.txt again
+    python -m tests.machines.rootfs build        build it now and print where it is
+    python -m tests.machines.rootfs lock         write users-requirements.txt again
 """
 
 import argparse
@@ -190,7 +190,7 @@ def lock_users_requirements() -> None:
     head = (
         "# What the users' servers of a test machine run from: jupyterhub-singleuser, JupyterLab, kernel.\n"
         "# One wheel a line, for x86_64. Written from USERS_WANT of rootfs.py by\n"
-        f"#     python{PYTHON} -m tests.rootfs lock\n"
+        f"#     python{PYTHON} -m tests.machines.rootfs lock\n"
     )
     USERS_REQUIREMENTS.write_text(head + "".join(pins))
 
@@ -212,7 +212,7 @@ def run(*argv: str | Path, stdin: str = "") -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.rootfs")
+    parser = argparse.ArgumentParser(prog="python -m tests.machines.rootfs")
     parser.add_argument("what", choices=["build", "lock"])
     try:
         if parser.parse_args(argv).what == "lock":

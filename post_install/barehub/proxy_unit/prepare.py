@@ -1,4 +1,4 @@
-"""What the proxy needs of root before it starts, `python -m barehub.traefik`: static configuration and sockets.
+"""What the proxy needs of root before it starts: its static configuration and its sockets.
 
 The static configuration is derived from JupyterHub's traits.
 
@@ -16,13 +16,13 @@ from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
-from barehub import acme, certificates
-from barehub.certificates import Source
 from barehub.config import ConfigError, load_hub
 from barehub.errors import UserError
 from barehub.layout import Layout
 from barehub.process import write_atomically
-from barehub.sockets import Addresses, addresses_of, read_addresses, store_doors
+from barehub.proxy_unit import acme, certificates
+from barehub.proxy_unit.certificates import Source
+from barehub.proxy_unit.sockets import Addresses, addresses_of, read_addresses, store_doors
 from barehub.urls import WILDCARDS, address, bind_url, bracketed, listening
 
 Config = dict[str, Any]

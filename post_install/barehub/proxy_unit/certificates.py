@@ -1,7 +1,7 @@
 """The certificate that the proxy serves: root's copy of the administrator's files, checked before it is taken.
 
-    python -m barehub.certificates --renew         what the proxy's reload runs: take renewed files
-    python -m barehub.certificates --watch UNIT    what the timer runs: reload UNIT if they have changed
+    python -m barehub.proxy_unit.certificates --renew         what the proxy's reload runs: take renewed files
+    python -m barehub.proxy_unit.certificates --watch UNIT    what the timer runs: reload UNIT if they have changed
 
 The key is for root, so the proxy's account gets a copy, with the chain in one file: what traefik reads is always a
 pair. Files that cannot be used never replace a copy that can.
@@ -71,7 +71,7 @@ class Source:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m barehub.certificates")
+    parser = argparse.ArgumentParser(prog="python -m barehub.proxy_unit.certificates")
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--renew", action="store_true")
     what.add_argument("--watch", metavar="UNIT")
@@ -94,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def watch(layout: Layout, source: Source, unit: str) -> None:
     """Have the proxy's unit reloaded if the files are other ones than those that were last looked at."""
-    from barehub.acme import keep_store
+    from barehub.proxy_unit.acme import keep_store
 
     if source.cert and source.digest != source.seen:
         attempt("systemctl", "reload", unit)  # which says what is wrong

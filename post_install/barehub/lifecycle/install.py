@@ -16,16 +16,16 @@ from typing import Any
 
 from barehub import accounts, systemd
 from barehub.accounts import ensure_directory
-from barehub.certificates import Source, examine
 from barehub.config import load_hub
-from barehub.database import Move, newest_revision
 from barehub.errors import HOOK, USAGE, UserError
 from barehub.health import Endpoints, answer, wait_until_healthy
 from barehub.layout import Layout, age
-from barehub.packages import name_added
+from barehub.lifecycle.added_packages import name_added
+from barehub.lifecycle.database import Move, newest_revision
+from barehub.lifecycle.releases import proxy_differs, remove_older, switch
+from barehub.lifecycle.servers import Api, ForgottenError, Server, ensure_token, wait_for_starting, wait_until_known
 from barehub.process import attempt, output, write_atomically
-from barehub.releases import proxy_differs, remove_older, switch
-from barehub.servers import Api, ForgottenError, Server, ensure_token, wait_for_starting, wait_until_known
+from barehub.proxy_unit.certificates import Source, examine
 from barehub.settings import Settings
 
 Say = Callable[[str], None]

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import requests
 
-from tests.cluster import HEAD, Cluster
-from tests.hub_client import URL, HubSession
+from tests.machines.cluster import HEAD, Cluster
+from tests.machines.hub_client import URL, HubSession
+from tests.machines.rootfs import USERS
 from tests.readme import admin_commands
-from tests.rootfs import USERS
 
 BASE = "/opt/slurm"  # of an installer built with --name slurm
 BAREHUB, HUB = f"{BASE}/hub/bin/barehub", "slurm-hub.service"

@@ -17,7 +17,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.machine import Machine, booted
+from tests.machines.machine import Machine, booted
 
 ADDRESSES = {"head": "10.9.0.1", "c1": "10.9.0.11", "c2": "10.9.0.12"}
 HEAD = ADDRESSES["head"]

@@ -10,9 +10,8 @@ from barehub.process import sync_directory
 from barehub.settings import Settings
 from barehub.systemd import ensure_link, property_of
 
-# What the proxy's unit runs: packages, and modules of ours.
+# What the proxy's unit runs, beside the modules in barehub/proxy_unit/.
 PROXY_PACKAGES = re.compile(r"(traefik|python)-\d")
-PROXY_MODULES = ("traefik.py", "acme.py", "supervisor.py", "sockets.py")
 
 
 def switch(layout: Layout, release: str) -> None:
@@ -25,8 +24,8 @@ def proxy_differs(old: Path, new: Path) -> bool:
 
     def programs(prefix: Path) -> set[str | bytes]:
         packages = {one.name for one in prefix.glob("conda-meta/*.json") if PROXY_PACKAGES.match(one.name)}
-        modules = prefix.glob("lib/python3*/site-packages/barehub/*.py")
-        return packages | {one.read_bytes() for one in modules if one.name in PROXY_MODULES}
+        modules = prefix.glob("lib/python3*/site-packages/barehub/proxy_unit/*.py")
+        return packages | {one.read_bytes() for one in modules}
 
     return programs(old) != programs(new)
 

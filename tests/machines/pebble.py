@@ -2,8 +2,8 @@
 
 import json
 
-from tests.authority import Pair, issue
-from tests.machine import Machine
+from tests.machines.authority import Pair, issue
+from tests.machines.machine import Machine
 
 NAME = "acme.example.org"
 DIRECTORY = f"https://{NAME}:14000/dir"

@@ -10,7 +10,7 @@ from http.client import HTTPSConnection
 
 from cryptography import x509
 
-from tests.machine import Machine
+from tests.machines.machine import Machine
 
 NAME = "hub.example.org"  # what people call the machine
 

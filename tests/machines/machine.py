@@ -24,7 +24,7 @@ from typing import IO, Never
 
 import pytest
 
-from tests.rootfs import CLEAN
+from tests.machines.rootfs import CLEAN
 
 BOOT_TIMEOUT = 60  # seconds; half of one is usual
 COMMAND_TIMEOUT = 120

@@ -115,7 +115,7 @@ class Move:
     def plan(cls, layout: Layout, settings: Settings, hub: Any, release: str, previous: str | None) -> "Move":
         """Look at the databases of `hub`, a configured JupyterHub application, and of the release before it.
 
-        A release that is older than `previous` finds its data prepared (`barehub.rollback`). Changes nothing. Raises
+        A release that is older than `previous` finds its data prepared (`rollback`). Changes nothing. Raises
         UserError if the data cannot be read, have no room, or are not prepared.
         """
         source = target = hub.db_url
@@ -188,13 +188,13 @@ class Move:
 
 
 def order(settings: Settings, what: str, **details: str) -> str:
-    """Have `barehub.schema` do something to a database, as the hub's account; return what it printed.
+    """Have the database worker do something to a database, as the hub's account; return what it printed.
 
     Raises UserError if it fails; then the database is as it was.
     """
     uid, gid = ids(settings.hub_user)
     done = subprocess.run(
-        [sys.executable, "-I", "-m", "barehub.schema"],
+        [sys.executable, "-I", "-m", "barehub.lifecycle.database_worker"],
         **({"user": uid, "group": gid, "extra_groups": []} if os.geteuid() == 0 else {}),
         input=json.dumps({"do": what, **details}),
         env={"PATH": os.defpath, "LC_ALL": "C.UTF-8"}, cwd="/", capture_output=True, text=True, check=False,

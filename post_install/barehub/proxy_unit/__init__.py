@@ -1,0 +1,1 @@
+"""What the proxy's unit runs: its configuration, its sockets, its certificates, and traefik itself."""

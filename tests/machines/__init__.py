@@ -1,0 +1,1 @@
+"""Test machines: real systemd systems in systemd-nspawn, and what talks to them."""
