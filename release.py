@@ -2,14 +2,14 @@
 """Build, lock and test barehub. The one command a person types:
 
     python3 release.py [build]      dist/barehub-YYYY.MM.DD-Linux-x86_64.sh and what goes with it
-    python3 release.py lock         choose versions anew: environment.lock.yml and the pinned wheels
+    python3 release.py lock         choose versions again: environment.lock.yml and the pinned wheels
     python3 release.py mirror DIR   the locked packages as a conda channel, and the wheels that a build needs
     python3 release.py verify FILE  check an installer offline, and list what is in it
     python3 release.py diff OLD NEW what changed between two installers or two locks
     python3 release.py test [...]   unit tests, then end-to-end tests; more arguments go to pytest
 
-The first three take `--overlay DIR`, a folder that makes a distribution of its own of it, and `--channel CHANNEL`, a
-conda channel to take packages from instead of wheels.
+The first three accept `--overlay DIR`, a folder that adds packages and configuration, and `--channel CHANNEL`, a conda
+channel to use instead of wheels.
 
 It needs CPython >= 3.11 with pip, nothing else: on first use it makes .venv from recipe/tools.txt, where every wheel
 is pinned by sha256, and runs itself there. That is why only the standard library is imported at the top. `verify` and
@@ -65,16 +65,16 @@ def parse(words):
     add_source_options(command)
     command.add_argument("--name", default="barehub", help="the distribution's name; default: barehub")
     command.add_argument(
-        "--lock", type=Path, metavar="FILE", help="with --channel: another lock, for instance an installer's"
+        "--lock", type=Path, metavar="FILE", help="with --channel: another lock, for instance that of an installer"
     )
     command.add_argument(
         "--engine",
         choices=("auto", "conda-ship", "constructor"),
         default="auto",
-        help="what fills the release's prefix; default: constructor where it is installed, else conda-ship",
+        help="what fills the prefix on the target; default: constructor where it is installed, else conda-ship",
     )
     command.add_argument(
-        "--sign", metavar="KEY", help="sign SHA256SUMS with the SSH key in this file, or with gpg's key of this name"
+        "--sign", metavar="KEY", help="sign SHA256SUMS with the SSH key in this file, or with the gpg key of this name"
     )
     command.set_defaults(command=build)
 
@@ -88,31 +88,37 @@ def parse(words):
         action="append",
         default=[],
         metavar="NAME=VERSION",
-        help="with --channel: what the target has; default: __glibc=2.28 and so on, as is written into the lock",
+        help="with --channel: what the target has; default: __glibc=2.28 and others, as written into the lock",
     )
     command.add_argument(
         "--update",
         nargs="*",
         metavar="PACKAGE",
-        help="let these move and nothing else (names as in the lock; all of them if none is named)",
+        help="change the versions of these packages only (names as in the lock; of all packages if none is named)",
     )
     command.set_defaults(command=lock)
 
-    command = commands.add_parser("mirror", help="write the locked packages, and the wheels, to a directory")
+    command = commands.add_parser("mirror", help="write the locked packages and the wheels to a directory")
     add_source_options(command)
     command.add_argument("--lock", type=Path, metavar="FILE", help="with --channel: another lock")
-    command.add_argument("directory", type=Path, metavar="DIR", help="a conda channel, new or made by this before")
+    command.add_argument(
+        "directory", type=Path, metavar="DIR", help="a conda channel, new or written by this command before"
+    )
     command.set_defaults(command=mirror)
 
     command = commands.add_parser("verify", help="check an installer offline, and list what is in it")
-    command.add_argument("installer", type=Path, metavar="FILE", help="an installer, or what its tar was unpacked to")
-    command.add_argument("channel", type=Path, nargs="?", metavar="DIR", help="a mirror that is to hold its packages")
+    command.add_argument("installer", type=Path, metavar="FILE", help="an installer, packed or unpacked")
+    command.add_argument(
+        "channel", type=Path, nargs="?", metavar="DIR", help="a mirror that has to hold its packages as well"
+    )
     command.set_defaults(command=verify)
 
-    command = commands.add_parser("diff", help="what changed between two installers or two locks")
-    command.add_argument("old", type=Path, metavar="OLD", help="an installer, an unpacked one, or environment.lock.yml")
-    command.add_argument("new", type=Path, metavar="NEW", help="another one")
-    command.add_argument("--markdown", action="store_true", help="as a release's notes")
+    command = commands.add_parser("diff", help="show what changed between two installers or two locks")
+    command.add_argument(
+        "old", type=Path, metavar="OLD", help="an installer, packed or unpacked, or an environment.lock.yml"
+    )
+    command.add_argument("new", type=Path, metavar="NEW", help="the same, newer")
+    command.add_argument("--markdown", action="store_true", help="write it as release notes")
     command.set_defaults(command=diff)
 
     command = commands.add_parser("test", help="run the tests; more arguments go to pytest")
@@ -131,7 +137,7 @@ def add_source_options(command):
         action="append",
         default=[],
         metavar="NAME|URL|PATH",
-        help="a conda channel, in place of the wheels; may be given several times, the first one counts most",
+        help="a conda channel, instead of wheels; may be given several times, the first one has precedence",
     )
     command.add_argument(
         "--overlay",
@@ -139,7 +145,7 @@ def add_source_options(command):
         action="append",
         default=[],
         metavar="DIR",
-        help="a folder with more packages and configuration; may be given several times, the last one counts most",
+        help="a folder with more packages and configuration; may be given several times, the last one has precedence",
     )
 
 
@@ -188,7 +194,7 @@ def run(*words):
         )
 
 
-def build(arguments):
+def build(arguments: argparse.Namespace) -> int:
     from construct.build import build_release
 
     build_release(
@@ -205,27 +211,21 @@ def build(arguments):
     return 0
 
 
-def lock(arguments):
-    from construct.channels import lock_from_channels
-    from recipe.errors import UserError
-    from recipe.lock import lock_tools, lock_wheels
+def lock(arguments: argparse.Namespace) -> int:
+    from construct.lock import lock_environment
     from recipe.overlay import Stack
 
-    stack = Stack.of(ROOT, arguments.overlay)
-    if stack.overlays and not stack.locked_in:
-        raise UserError("these overlays bring no packages, so there is nothing to lock", "build with them")
-    if arguments.channel:
-        lock_from_channels(stack, arguments.channel, arguments.platform, arguments.virtual_package, arguments.update)
-        return 0
-    if arguments.platform != "linux-64" or arguments.virtual_package:
-        raise UserError("wheels are for the machine that runs this", "solve for another one with --channel")
-    if not stack.overlays and not arguments.update:
-        lock_tools(ROOT)
-    lock_wheels(stack, arguments.update)
+    lock_environment(
+        Stack.of(ROOT, arguments.overlay),
+        arguments.platform,
+        arguments.virtual_package,
+        arguments.update,
+        arguments.channel,
+    )
     return 0
 
 
-def mirror(arguments):
+def mirror(arguments: argparse.Namespace) -> int:
     from construct.mirror import mirror
     from recipe.overlay import Stack
 
@@ -233,15 +233,15 @@ def mirror(arguments):
     return 0
 
 
-def verify(arguments):
+def verify(arguments: argparse.Namespace) -> int:
     from construct.verify import verify
 
     verify(arguments.installer, arguments.channel)
     return 0
 
 
-def diff(arguments):
-    from construct.changes import diff
+def diff(arguments: argparse.Namespace) -> int:
+    from construct.diff import diff
 
     print(diff(arguments.old, arguments.new, markdown=arguments.markdown), end="")
     return 0

@@ -1,9 +1,10 @@
-"""What is in a release, read from its installer, from an unpacked one, or from a lock.
+"""Reads what is in a release from its installer, packed or unpacked.
 
-Standard library only, so that `release.py verify` and `diff` need no network and nothing installed.
+Standard library only: `release.py verify` and `diff` run on a bare Python.
 """
 
 import hashlib
+import io
 import json
 import re
 import tarfile
@@ -14,34 +15,16 @@ from typing import IO, Any
 
 from construct.installer import HEADER_BYTES
 from recipe.errors import UserError
+from recipe.lock_file import FILE_NAME, Lock
 
-LOCK = "environment.lock.yml"
-LOCKED = re.compile(
-    r'"?([a-z0-9_][a-z0-9._-]*)(==|>=|=)([^\[\]=",\s]+)(?:\[build=([^,\]]+),sha256=([0-9a-f]{64})\])?"?'
-)
-TEXTS = ("SHA256SUMS", LOCK, "packages.txt", "release.json", "sbom.cdx.json")
+TEXTS = ("SHA256SUMS", FILE_NAME, "packages.txt", "release.json", "sbom.cdx.json")
 SUFFIXES = (".conda", ".tar.bz2")  # of conda packages
 COPY_AGAIN = "copy it here again from where it was published, with its .sha256"
 
 
 @dataclass(frozen=True)
-class Package:
-    """A line of a lock; `build` and `sha256` are None in one that pins versions only."""
-
-    name: str
-    version: str
-    build: str | None = None
-    sha256: str | None = None
-
-    @property
-    def stem(self) -> str:
-        """The archive's name without its suffix, where the lock says the build."""
-        return f"{self.name}-{self.version}-{self.build}"
-
-
-@dataclass(frozen=True)
 class Member:
-    """A file of the payload, as it really is."""
+    """A file of the payload as it was read."""
 
     size: int
     sha256: str
@@ -49,20 +32,20 @@ class Member:
 
 @dataclass(frozen=True)
 class Contents:
-    """A release's files, unpacked or not: each one's size and hash by path, and the text of those that describe it."""
+    """A release: the size and hash of each file by path, and the text of the files that describe it."""
 
     path: Path
     members: Mapping[str, Member]
     texts: Mapping[str, str]
 
     def text(self, name: str) -> str:
-        """One of TEXTS, or a repodata.json. Raises UserError if the release has none."""
+        """Return one of TEXTS, or a repodata.json. Raises UserError if the release lacks it."""
         if name not in self.texts:
             raise UserError(f"{self.path} has no {name}", COPY_AGAIN)
         return self.texts[name]
 
     def document(self, name: str) -> dict[str, Any]:
-        """The same for JSON. Raises UserError if it is none."""
+        """Return one of these parsed as a JSON object. Raises UserError if it is not one."""
         try:
             found = json.loads(self.text(name))
         except ValueError as error:
@@ -76,12 +59,12 @@ class Contents:
         return self.document("release.json")
 
     @property
-    def lock(self) -> dict[str, Package]:
-        return parse_lock(self.text(LOCK), f"{LOCK} in {self.path}")
+    def lock(self) -> Lock:
+        return Lock.parse(self.text(FILE_NAME), f"{FILE_NAME} in {self.path}")
 
     @property
     def archives(self) -> dict[str, Member]:
-        """The packages of the channel, by `subdir/file name`."""
+        """Return the packages of the channel by `SUBDIR/FILE`."""
         return {
             name.removeprefix("channel/"): member
             for name, member in self.members.items()
@@ -90,39 +73,12 @@ class Contents:
 
 
 def indexed(repodata: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """The records of a repodata.json by file name, of packages of either kind."""
+    """Return the records of a repodata.json by file name, for both archive formats."""
     return {**(repodata.get("packages") or {}), **(repodata.get("packages.conda") or {})}
 
 
-def parse_lock(text: str, where: str) -> dict[str, Package]:
-    """The packages of a lock by name, whichever of its forms it has. Raises UserError for anything else."""
-    packages: dict[str, Package] = {}
-    _, found, dependencies = text.partition("\ndependencies:\n")
-    if not found:
-        raise UserError(f"{where} is not a lock", "name an environment.lock.yml")
-    for line in dependencies.splitlines():
-        item = line.strip()
-        if not item or item.startswith("#"):
-            continue
-        match = LOCKED.fullmatch(item.removeprefix("- ").strip())
-        if not item.startswith("- ") or not match:
-            raise UserError(f"{where}: not a locked package: {item}", "name an environment.lock.yml")
-        if match[1] in packages:
-            raise UserError(f"{where} locks {match[1]} twice", "python3 release.py lock")
-        version = match[3] if match[2] != ">=" else f">={match[3]}"
-        packages[match[1]] = Package(match[1], version, match[4], match[5])
-    return packages
-
-
-def read_lock_file(path: Path) -> dict[str, Package]:
-    try:
-        return parse_lock(path.read_text(), str(path))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read {path}: {error}", "name an environment.lock.yml") from error
-
-
 def read_installer(path: Path) -> Contents:
-    """What an installer holds. Raises UserError if it is none, is cut off, or is not what its header says."""
+    """Read an installer. Raises UserError if it is not one, is cut off, or is not what its header says."""
     with open_file(path) as file:
         size, sha256 = read_header(path, file)
         actual = path.stat().st_size
@@ -136,13 +92,13 @@ def read_installer(path: Path) -> Contents:
         texts: dict[str, str] = {}
         try:
             for name, content in tar_members(path, file):
-                take(name, content, members, texts)
+                read_member(name, content, members, texts)
         except tarfile.TarError as error:
             raise UserError(f"the payload of {path} is not a tar: {error}", COPY_AGAIN) from error
     return Contents(path, members, texts)
 
 
-def open_file(path: Path) -> IO[bytes]:
+def open_file(path: Path) -> io.BufferedReader:
     try:
         return path.open("rb")
     except OSError as error:
@@ -160,7 +116,7 @@ def read_header(path: Path, file: IO[bytes]) -> tuple[int, str]:
 
 
 def tar_members(path: Path, file: IO[bytes]) -> Iterator[tuple[str, IO[bytes]]]:
-    """Each file of the tar. Raises UserError for one that would land somewhere else, or is no file."""
+    """Yield each file of the tar. Raises UserError for one that would land elsewhere, or is not a regular file."""
     seen = set()
     with tarfile.open(fileobj=file, mode="r:") as tar:
         for member in tar:
@@ -175,7 +131,7 @@ def tar_members(path: Path, file: IO[bytes]) -> Iterator[tuple[str, IO[bytes]]]:
 
 
 def read_directory(path: Path) -> Contents:
-    """What an unpacked installer holds (`tail -c +32769 X.sh | tar -x`). Raises UserError if it is none."""
+    """Read an unpacked installer (`tail -c +32769 X.sh | tar -x`). Raises UserError if it is not one."""
     if not (path / "release.json").is_file():
         raise UserError(f"{path} is not an unpacked release", "name an installer, or what its tar was unpacked to")
     members: dict[str, Member] = {}
@@ -183,12 +139,12 @@ def read_directory(path: Path) -> Contents:
     for one in sorted(path.rglob("*")):
         if one.is_file():
             with one.open("rb") as content:
-                take(one.relative_to(path).as_posix(), content, members, texts)
+                read_member(one.relative_to(path).as_posix(), content, members, texts)
     return Contents(path, members, texts)
 
 
-def take(name: str, content: IO[bytes], members: dict[str, Member], texts: dict[str, str]) -> None:
-    """Note a file's size and hash, and the text of one that describes the release."""
+def read_member(name: str, content: IO[bytes], members: dict[str, Member], texts: dict[str, str]) -> None:
+    """Add a file's size and hash to `members`, and to `texts` its text if it describes the release."""
     if name in TEXTS or name.endswith("/repodata.json"):
         data = content.read()
         texts[name] = data.decode(errors="replace")

@@ -1,4 +1,4 @@
-"""The locked packages of a release, gathered in one directory, a conda channel, wherever they come from."""
+"""Gathers the locked packages of a release in one directory, a conda channel, from wherever they come."""
 
 import os
 from collections.abc import Sequence
@@ -6,30 +6,38 @@ from pathlib import Path
 
 from rattler import Channel, RepoDataRecord
 
-from construct.channels import fetch_packages, find_locked, pins_versions_only
-from construct.locked import lock_channels, require_locked, solve_environment
+from construct.channels import fetch_packages, find_locked
+from construct.index import write_index
+from construct.solve import require_locked, solve_environment
 from recipe import pins
-from recipe.channel import PLATFORM, build_channel, build_own_packages, write_index
+from recipe.channel import PLATFORM, build_channel, build_own_packages
 from recipe.errors import UserError
 from recipe.files import file_sha256
+from recipe.lock_file import Lock
 from recipe.overlay import Stack
 from recipe.report import progress, say
 
 
+def read_lock(stack: Stack, path: Path | None, channels: Sequence[str]) -> Lock:
+    """Read the lock at `path`, the stack's own by default. Raises UserError if there is none."""
+    path = path or stack.lock_for(PLATFORM)
+    if not path.exists():
+        raise UserError(f"there is no {path}", relock(stack, channels))
+    return Lock.read(path)
+
+
 def relock(stack: Stack, channels: Sequence[str]) -> str:
-    """What to do about a lock that does not fit."""
+    """Return the fix for a lock that does not fit."""
     options = "".join(f" --channel {one}" for one in channels) + stack.options
-    return f"if that is what you want: python3 release.py lock{options}, and review the diff"
+    return f"if you want that: python3 release.py lock{options}, and review the diff"
 
 
-def fill_channel(stack: Stack, lock: Path, channels: Sequence[str], cache: Path, channel: Path) -> list[RepoDataRecord]:
-    """Have the locked packages and our own, indexed, in the new directory `channel`; return them, sorted by name.
+def fill_channel(stack: Stack, lock: Lock, channels: Sequence[str], cache: Path, channel: Path) -> list[RepoDataRecord]:
+    """Write the locked packages and our own, indexed, to the new directory `channel`; return them, sorted by name.
 
-    They come from `channels`, or else from wheels. `cache` may be deleted at any time. Raises UserError if that is not
-    what the lock is of, or if it gives other packages than are locked.
+    They come from `channels`, or are made from wheels if there are none. `cache` may be deleted at any time. Raises
+    UserError if the lock is not of that source, or if it gives other packages than are locked.
     """
-    if not lock.exists():
-        raise UserError(f"there is no {lock}", relock(stack, channels))
     if channels:
         from_channels(stack, lock, channels, cache, channel)
     else:
@@ -39,9 +47,10 @@ def fill_channel(stack: Stack, lock: Path, channels: Sequence[str], cache: Path,
     return records
 
 
-def from_channels(stack: Stack, lock: Path, channels: Sequence[str], cache: Path, channel: Path) -> None:
-    if pins_versions_only(lock):
-        say(f"{os.path.relpath(lock)} pins versions only: each sha256 is the one that the channel's index says")
+def from_channels(stack: Stack, lock: Lock, channels: Sequence[str], cache: Path, channel: Path) -> None:
+    """Write the packages of conda channels, and our own, to `channel`."""
+    if lock.pins_versions_only:
+        say(f"{os.path.relpath(lock.where)} pins versions only: the channel's index decides each sha256")
     records = find_locked(lock, stack.own, channels, PLATFORM)
     with progress(f"getting the packages from {', '.join(channels)}", len(records)) as report:
         corrected = fetch_packages(records, channel, cache / "archives", report)
@@ -50,11 +59,13 @@ def from_channels(stack: Stack, lock: Path, channels: Sequence[str], cache: Path
     write_index(channel, corrected)
 
 
-def from_wheels(stack: Stack, lock: Path, cache: Path, channel: Path) -> None:
-    if not pins_versions_only(lock):
-        options = "".join(f" --channel {one}" for one in lock_channels(lock) if one != "./channel") or " --channel ..."
-        raise UserError(f"{lock} is one of conda channels", f"python3 release.py build{options}{stack.options}")
-    if file_sha256(stack.wheels) not in lock.read_text():
-        raise UserError(f"{lock} was made with another {stack.wheels.name}", relock(stack, ()))
-    with progress("making conda packages of the wheels", len(pins.read(stack.wheels)) + 1 + len(stack.own)) as report:
+def from_wheels(stack: Stack, lock: Lock, cache: Path, channel: Path) -> None:
+    """Write packages made from the pinned wheels, and our own, to `channel`."""
+    if not lock.pins_versions_only:
+        options = "".join(f" --channel {one}" for one in lock.channels if one != "./channel") or " --channel ..."
+        raise UserError(f"{lock.where} is of conda channels", f"python3 release.py build{options}{stack.options}")
+    if lock.wheels_sha256 != file_sha256(stack.wheels):
+        raise UserError(f"{lock.where} was made with another {stack.wheels.name}", relock(stack, ()))
+    with progress("making conda packages from the wheels", len(pins.read(stack.wheels)) + 1 + len(stack.own)) as report:
         build_channel(stack, cache, channel, report)
+    write_index(channel)

@@ -8,6 +8,7 @@ from typing import Any
 
 from rattler import RepoDataRecord
 
+from construct.solve import sha256_of
 from recipe.metadata import pypi_name
 from recipe.pins import Pin
 
@@ -15,9 +16,9 @@ from recipe.pins import Pin
 def render_sbom(
     name: str, release: str, moment: datetime, records: Sequence[RepoDataRecord], pins: Mapping[str, Pin]
 ) -> str:
-    """The SBOM's text: each conda package with its sha256 and licence, what it depends on, and the wheel it is made of.
+    """Return the SBOM's text: each conda package with its sha256, its licence, its dependencies and its wheel.
 
-    The same release gives the same text, serial number included.
+    The same release gives the same text, including the serial number.
     """
     known = {record.name.normalized: reference(record) for record in records}
     document = {
@@ -52,19 +53,19 @@ def render_sbom(
 
 
 def reference(record: RepoDataRecord) -> str:
-    """The package's purl: https://github.com/package-url/purl-spec/blob/main/types-doc/conda-definition.md"""
+    """Return the package's purl: https://github.com/package-url/purl-spec/blob/main/types-doc/conda-definition.md"""
     return f"pkg:conda/{record.name.normalized}@{record.version}?build={record.build}&subdir={record.subdir}&type=conda"
 
 
 def component(record: RepoDataRecord, pin: Pin | None) -> dict[str, Any]:
-    """One package; a wheel that it is made of is named as its ancestor."""
+    """Return the entry of one package, which names the wheel it is made from as its ancestor."""
     found: dict[str, Any] = {
         "type": "library",
         "bom-ref": reference(record),
         "name": record.name.normalized,
         "version": str(record.version),
         "purl": reference(record),
-        "hashes": [{"alg": "SHA-256", "content": record.sha256.hex()}],
+        "hashes": [{"alg": "SHA-256", "content": sha256_of(record)}],
     }
     if record.license:
         found["licenses"] = [{"license": {"name": record.license}}]

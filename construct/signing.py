@@ -1,7 +1,7 @@
-"""`release.py build --sign`: one SHA256SUMS over all files of a release, and one detached signature of it.
+"""`release.py build --sign`: writes one SHA256SUMS over all files of a release, and one detached signature of it.
 
-A machine without network checks both with what it has: gpg, or `ssh-keygen -Y verify` of OpenSSH >= 8.0 (ssh-keygen(1),
-its format is PROTOCOL.sshsig).
+A machine without network checks both with gpg, or with `ssh-keygen -Y verify` of OpenSSH >= 8.0 (ssh-keygen(1); the
+format is PROTOCOL.sshsig).
 """
 
 import os
@@ -14,13 +14,13 @@ from construct.installer import write_sums
 from recipe.errors import UserError
 
 SUMS = "SHA256SUMS"
-NAMESPACE = "file"  # what ssh-keygen's manual has for files in general
+NAMESPACE = "file"  # the one that ssh-keygen(1) gives for files in general
 
 
 def require_signable(output: Path, stem: str, key: str) -> None:
-    """Raise UserError unless there is such a key, and `output` has room for this release's files and no others.
+    """Raise UserError unless the key exists and `output` holds nothing but unsigned files of this release.
 
-    `stem` is what their names begin with. What was signed once is published, and never changes.
+    `stem` is what their names begin with. A signed release is published and never changes.
     """
     others = sorted(path.name for path in output.iterdir() if not path.name.startswith(stem))
     if (output / SUMS).exists():
@@ -30,27 +30,29 @@ def require_signable(output: Path, stem: str, key: str) -> None:
         )
     if others:
         raise UserError(
-            f"{output} holds {others[0]}, which is not of this release", "give --output a directory of its own"
+            f"{output} holds {others[0]}, which does not belong to this release", "give --output a directory of its own"
         )
     if not is_ssh_key(key):
-        run("gpg", ["gpg", "--batch", "--list-secret-keys", key], f"there is no key {key}: no file, and none of gpg's")
+        missing = f"there is no key {key}, neither a file nor one of gpg's"
+        run_signer("gpg", ["gpg", "--batch", "--list-secret-keys", key], missing)
 
 
 def sign_release(output: Path, key: str) -> Path:
-    """Write SHA256SUMS of `output` and the signature beside it, which is returned.
+    """Write SHA256SUMS of `output` and the signature beside it, and return the signature's path.
 
-    `key` is the file of a private SSH key (or of a public one whose private one the agent has), or a name that gpg
-    knows a secret key by. Raises UserError if signing fails; then neither is there.
+    `key` is the file of a private SSH key (or of a public one whose private key the agent holds), or the name of a
+    secret key of gpg's. Raises UserError if signing fails; then neither file exists.
     """
     with tempfile.TemporaryDirectory(dir=output, prefix=".signing-") as directory:
         write_sums(output)
         sums = (output / SUMS).rename(Path(directory, SUMS))
         if is_ssh_key(key):
             signature = sums.with_name(f"{SUMS}.sig")
-            run("ssh-keygen", ["ssh-keygen", "-Y", "sign", "-q", "-f", key, "-n", NAMESPACE, sums])
+            run_signer("ssh-keygen", ["ssh-keygen", "-Y", "sign", "-q", "-f", key, "-n", NAMESPACE, sums])
         else:
             signature = sums.with_name(f"{SUMS}.asc")
-            run("gpg", ["gpg", "--batch", "--armor", "--detach-sign", "--local-user", key, "--output", signature, sums])
+            options = ["--batch", "--armor", "--detach-sign", "--local-user", key, "--output"]
+            run_signer("gpg", ["gpg", *options, signature, sums])
         signature.rename(output / signature.name)
         sums.rename(output / SUMS)
     return output / signature.name
@@ -60,8 +62,8 @@ def is_ssh_key(key: str) -> bool:
     return Path(key).is_file()
 
 
-def run(tool: str, words: Sequence[str | Path], problem: str = "") -> None:
-    """Run gpg or ssh-keygen; a passphrase is asked for by its own agent, or on the terminal."""
+def run_signer(tool: str, words: Sequence[str | Path], problem: str = "") -> None:
+    """Run gpg or ssh-keygen, which ask for a passphrase through their agent or on the terminal."""
     try:
         done = subprocess.run(
             [os.fspath(word) for word in words],
@@ -80,7 +82,7 @@ def run(tool: str, words: Sequence[str | Path], problem: str = "") -> None:
 
 
 def check_command(name: str, signature: Path) -> str:
-    """What an admin runs, in the directory with the files, to check them."""
+    """Return the command that checks the files, for an administrator to run in their directory."""
     if signature.suffix == ".asc":
         check = f"gpg --verify {signature.name} {SUMS}"
     else:

@@ -1,6 +1,6 @@
-"""`release.py verify`: is an installer what it says, and what was published? Offline, and installing nothing.
+"""`release.py verify`: checks that an installer is what it says and what was published. Offline; it installs nothing.
 
-Standard library only: an admin runs this on the air-gapped side, from a checkout, with any Python >= 3.11.
+Standard library only: an administrator runs this on the air-gapped side, from a checkout, with any Python >= 3.11.
 """
 
 import json
@@ -8,18 +8,19 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from construct.contents import LOCK, SUFFIXES, Contents, indexed, read_directory, read_installer
+from construct.contents import SUFFIXES, Contents, indexed, read_directory, read_installer
 from recipe.errors import UserError
 from recipe.files import file_sha256
+from recipe.lock_file import FILE_NAME
 
 SUMS = "SHA256SUMS"
 
 
 def verify(target: Path, channel: Path | None) -> None:
-    """Check an installer, or what its tar was unpacked to, and print what is in it.
+    """Check an installer, packed or unpacked, and print what is in it.
 
-    `channel` is a mirror or a channel that is to hold each of its packages, too. Raises UserError naming all that is
-    wrong.
+    `channel` is a mirror or a channel that has to hold each of its packages as well. Raises UserError, naming
+    everything that is wrong.
     """
     contents = read_directory(target) if target.is_dir() else read_installer(target)
     problems: list[str] = []
@@ -37,18 +38,18 @@ def verify(target: Path, channel: Path | None) -> None:
         problems += check_channel(contents, channel)
     if problems:
         raise UserError(
-            f"{target} is not to be trusted:\n" + "\n".join(f"  {problem}" for problem in problems),
+            f"{target} cannot be trusted:\n" + "\n".join(f"  {problem}" for problem in problems),
             "copy it here again; if that changes nothing, get it from where it was published",
         )
     print_contents(contents)
     for note in notes:
         print(note)
     if channel:
-        print(f"{channel} holds all of these packages, each with the locked sha256")
+        print(f"{channel} holds each of these packages with the locked sha256")
 
 
 def check_beside(path: Path, problems: list[str]) -> str:
-    """Hold an installer against the checksums that lie beside it; return what there is to say of that."""
+    """Compare an installer with the checksums beside it: add to `problems`, and return a line on what was compared."""
     sha256 = file_sha256(path)
     sums = [one for one in (path.with_name(f"{path.name}.sha256"), path.with_name(SUMS)) if one.is_file()]
     for one in sums:
@@ -65,24 +66,24 @@ def check_beside(path: Path, problems: list[str]) -> str:
         if beside.is_file() and name in listed and listed[name] != file_sha256(beside):
             problems.append(f"{name} is not what {SUMS} says")
     if not sums:
-        return f"sha256 {sha256}; there is no {path.name}.sha256 beside it to compare that with"
+        return f"sha256 {sha256}; there is no {path.name}.sha256 beside it to compare it with"
     return f"sha256 {sha256}, as {' and '.join(one.name for one in sums)} beside it say{'s' if len(sums) == 1 else ''}"
 
 
 def read_sums(text: str) -> dict[str, str]:
-    """sha256 by file name, of lines in the format of sha256sum(1)."""
+    """Return the sha256 by file name from lines in the format of sha256sum(1)."""
     return {match[2]: match[1] for match in re.finditer(r"^([0-9a-f]{64}) [ *](.+)$", text, re.MULTILINE)}
 
 
 def check_sums(contents: Contents) -> Iterator[str]:
-    """SHA256SUMS names each file, and each one is what it says."""
+    """SHA256SUMS names each file with its hash."""
     sums = read_sums(contents.text(SUMS))
     members = {name: member.sha256 for name, member in contents.members.items() if name != SUMS}
     yield from differences(members, sums, SUMS)
 
 
 def check_release(contents: Contents) -> Iterator[str]:
-    """release.json names each file but the two that are written after it, and the lock."""
+    """release.json names the lock, and each file except the two that are written after it."""
     release = contents.release
     try:
         listed = {file["path"]: (file["size"], file["sha256"]) for file in release["files"]}
@@ -97,8 +98,8 @@ def check_release(contents: Contents) -> Iterator[str]:
         if name not in (SUMS, "release.json")
     }
     yield from differences(members, listed, "release.json")
-    if lock_sha256 != contents.members[LOCK].sha256:
-        yield f"release.json was made with another {LOCK}"
+    if lock_sha256 != contents.members[FILE_NAME].sha256:
+        yield f"release.json was made with another {FILE_NAME}"
     if contents.path.suffix == ".sh" and not contents.path.name.startswith("-".join(named)):
         yield f"it is {named[0]} {named[1]}, which its file name does not say"
 
@@ -106,24 +107,24 @@ def check_release(contents: Contents) -> Iterator[str]:
 def check_lock(contents: Contents) -> Iterator[str]:
     """The channel holds each locked package with the locked sha256, and nothing else."""
     locked = {}
-    for package in contents.lock.values():
-        if package.sha256:
-            locked[package.stem] = package.sha256
+    for line in contents.lock.lines.values():
+        if line.sha256:
+            locked[line.archive_stem] = line.sha256
         else:
-            yield f"{LOCK} says no build and sha256 of {package.name}"
+            yield f"{FILE_NAME} pins no build and sha256 of {line.name}"
     found = {stem(name): member.sha256 for name, member in contents.archives.items()}
-    yield from differences(found, locked, LOCK)
+    yield from differences(found, locked, FILE_NAME)
 
 
 def stem(archive: str) -> str:
-    """NAME-VERSION-BUILD of SUBDIR/NAME-VERSION-BUILD.conda."""
+    """Return NAME-VERSION-BUILD of SUBDIR/NAME-VERSION-BUILD.conda."""
     name = archive.partition("/")[2]
     return next(name.removesuffix(suffix) for suffix in SUFFIXES if name.endswith(suffix))
 
 
 def check_index(contents: Contents) -> Iterator[str]:
-    """The channel's repodata.json files say the same."""
-    listed = {}
+    """The channel's repodata.json files list each package with its size and hash."""
+    listed: dict[str, tuple[object, object]] = {}
     for name in contents.texts:
         if name.startswith("channel/") and name.endswith("/repodata.json"):
             for file_name, record in indexed(contents.document(name)).items():
@@ -150,14 +151,14 @@ def check_sbom(contents: Contents) -> Iterator[str]:
         return
     if of != (contents.release.get("name"), contents.release.get("version")):
         yield f"sbom.cdx.json is of {' '.join(map(str, of))}"
-    locked = {f"{one.name} {one.version}": one.sha256 for one in contents.lock.values()}
+    locked = {f"{one.name} {one.version}": one.sha256 for one in contents.lock.lines.values()}
     yield from differences(locked, listed, "sbom.cdx.json")
 
 
 def check_channel(contents: Contents, directory: Path) -> Iterator[str]:
-    """A mirror, or an unpacked release's channel, holds and lists each package that this release locks."""
+    """A mirror, or the channel of an unpacked release, holds and lists each package of this release."""
     root = directory / "channel" if (directory / "channel").is_dir() else directory
-    listed = {}
+    listed: dict[str, object] = {}
     for path in sorted(root.glob("*/repodata.json")):
         try:
             packages = indexed(json.loads(path.read_text()))
@@ -172,13 +173,13 @@ def check_channel(contents: Contents, directory: Path) -> Iterator[str]:
         if not archive.is_file():
             yield f"{directory} lacks {name}"
         elif file_sha256(archive) != member.sha256:
-            yield f"{archive} is not the locked package: its sha256 is another"
+            yield f"{archive} is not the locked package: its sha256 differs"
         elif listed.get(name) != member.sha256:
             yield f"{archive.parent / 'repodata.json'} does not list {archive.name} with its sha256"
 
 
 def differences(found: Mapping[str, object], wanted: Mapping[str, object], where: str) -> Iterator[str]:
-    """What is missing, too much, or another thing than `where` says."""
+    """Yield what is missing, what is surplus, and what differs from what `where` says."""
     for name in sorted(wanted.keys() - found.keys()):
         yield f"{name} is in {where} but missing"
     for name in sorted(found.keys() - wanted.keys()):
@@ -189,7 +190,7 @@ def differences(found: Mapping[str, object], wanted: Mapping[str, object], where
 
 
 def print_contents(contents: Contents) -> None:
-    """The packages, then what the release is."""
+    """Print the packages, then what the release is."""
     release = contents.release
     engine = release.get("engine") or {}
     overlays = release.get("overlays") or []
@@ -200,6 +201,5 @@ def print_contents(contents: Contents) -> None:
     print(f"engine {engine.get('name')} {engine.get('version')}, commit {release.get('commit')}")
     if overlays:
         print(f"overlays {', '.join(overlays)}")
-    print(
-        f"{len(contents.lock)} packages, {len(contents.members)} files, {size / 1e6:.0f} MB: all as locked and listed"
-    )
+    packages, files = len(contents.lock.lines), len(contents.members)
+    print(f"{packages} packages, {files} files, {size / 1e6:.0f} MB: all as locked and listed")

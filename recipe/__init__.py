@@ -1,1 +1,1 @@
-"""Makes the conda packages of a barehub release: wheels in, a channel and its lock out."""
+"""Makes the conda packages of a barehub release from wheels, and locks which ones these are."""

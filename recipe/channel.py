@@ -1,16 +1,14 @@
 """Builds the recipe channel: a static conda channel with every package of the hub environment.
 
-    recipe/wheels.txt --pip--> wheels --convert--> linux-64/*.conda --index--> repodata.json
+    recipe/wheels.txt --pip--> wheels --convert--> linux-64/*.conda
 
-A package depends on its source, the converter, the Python minor and what it says it needs. It is cached under a key
-made of these, so a build that changes none of them compresses nothing.
+A package depends on its source, the converter, the Python minor and the dependencies it states. It is cached under a
+key made of these, so a build that changes none of them compresses nothing. construct/index.py writes the index.
 """
 
-import asyncio
 import ctypes
 import functools
 import hashlib
-import json
 import multiprocessing
 import os
 import shutil
@@ -21,14 +19,11 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from datetime import UTC, datetime
 from pathlib import Path
-from types import MappingProxyType
 
 from packaging.utils import canonicalize_name, parse_wheel_filename
-from rattler import RepoDataRecord
-from rattler.index import index_fs
 
 from recipe import pins
-from recipe.convert import assemble, build_noarch_package, build_package, compile_sources, owners
+from recipe.convert import assemble, build_noarch_package, build_package, compile_sources, owners, staging
 from recipe.elf import newest_glibc
 from recipe.errors import UserError
 from recipe.files import file_sha256
@@ -39,22 +34,22 @@ from recipe.wheel import Wheel
 
 PLATFORM = "linux-64"
 # The time of every file in every package: one constant, so that an unchanged source gives an unchanged package in
-# release after release, and a mirror never sees two files of one name.
+# each release, and a mirror never sees two files of one name.
 TIMESTAMP = datetime(2020, 1, 1, tzinfo=UTC)
 
 Report = Callable[[str], None]
 
 
 def running_target() -> Target:
-    """Packages are for the interpreter that is shipped: the running one."""
+    """Return the target of the interpreter that is shipped: the running one."""
     return Target(python="{}.{}.{}".format(*sys.version_info), platform=PLATFORM)
 
 
 def build_channel(stack: Stack, cache: Path, channel: Path, report: Report) -> None:
     """Fill `channel`, an empty directory, with the packages of `stack`.
 
-    `cache` keeps wheels and packages between builds; it may be deleted at any time. `report` is told each package's
-    name as it is done. Raises UserError if a source is not what is pinned, or cannot be had or shipped.
+    `cache` keeps wheels and packages between builds; it may be deleted at any time. `report` is called with the name of
+    each finished package. Raises UserError if a source is not what is pinned, or cannot be fetched or shipped.
     """
     target = running_target()
     wheels = fetch_wheels(stack.wheels, cache / "wheels", target)
@@ -67,13 +62,12 @@ def build_channel(stack: Stack, cache: Path, channel: Path, report: Report) -> N
     for package in build_own_packages(stack, cache, noarch):
         report(package.name)
     owners(sorted(channel.glob("*/*.conda")))
-    write_index(channel)
 
 
 def build_own_packages(stack: Stack, cache: Path, output: Path) -> Iterator[Path]:
     """Make the packages of this repository and of the overlays; yield each one's path.
 
-    They are noarch, so that the same files fit the Python and the machine of any channel.
+    They are noarch: the same files fit the Python and the machine of any channel.
     """
     wheel = build_barehub(stack.root, cache)
     yield build_noarch_package(wheel, running_target(), output, TIMESTAMP, {})
@@ -82,18 +76,18 @@ def build_own_packages(stack: Stack, cache: Path, output: Path) -> Iterator[Path
 
 
 def build_packages(wheels: Mapping[str, Wheel], target: Target, cache: Path) -> Iterator[Path]:
-    """Convert what is not in the cache, one process per core, the largest first; yield each package's path."""
+    """Yield the path of each package, from the cache or made now: one process per core, the largest wheel first."""
     cache.mkdir(parents=True, exist_ok=True)
     converter = converter_digest()
     todo: list[tuple[str, Callable[..., Path], tuple[object, ...], int]] = []
     interpreter_key = digest(converter, interpreter_digest())
     todo.append((interpreter_key, build_interpreter, (target,), sys.maxsize))
     for wheel in wheels.values():
-        # The dependencies are part of the key, since an extra of another wheel ends up among them.
+        # The dependencies are part of the key, since those of another wheel's extra are among them.
         key = digest(converter, wheel.sha256, target.minor, *conda_metadata(wheel, target, wheels).depends)
         todo.append((key, build_wheel, (wheel, target, dict(wheels)), wheel.path.stat().st_size))
 
-    # Not forked: rattler's threads may hold a lock at that moment, for which a forked worker would wait for ever.
+    # Not forked: rattler's threads may hold a lock at that moment, and a forked worker would wait for it forever.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(os.cpu_count(), context, initializer=end_with_parent) as pool:
         pending = []
@@ -111,12 +105,12 @@ def build_packages(wheels: Mapping[str, Wheel], target: Target, cache: Path) -> 
 
 
 def end_with_parent() -> None:
-    """Have a worker killed when a killed build leaves it behind, waiting for work: prctl(2), PR_SET_PDEATHSIG."""
+    """Arrange that a worker is killed when its parent dies, instead of waiting for work: prctl(2), PR_SET_PDEATHSIG."""
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 
 
 def into_cache(place: Path, build: Callable[..., Path], *arguments: object) -> Path:
-    """Run `build(*arguments, directory)` and keep the package it makes at `place`, whole or not at all."""
+    """Run `build(*arguments, directory)` and move the package it makes to `place`, all or nothing; return its path."""
     with tempfile.TemporaryDirectory(dir=place.parent, prefix=".building-") as directory:
         package = build(*arguments, Path(directory))
         staged = Path(directory, "done")
@@ -128,15 +122,13 @@ def into_cache(place: Path, build: Callable[..., Path], *arguments: object) -> P
 
 
 def build_wheel(wheel: Wheel, target: Target, wheels: Mapping[str, Wheel], output: Path) -> Path:
+    """Make the package of a wheel in `output` and return its path."""
     return build_package(wheel, target, output, TIMESTAMP, wheels)
 
 
 def build_interpreter(target: Target, output: Path) -> Path:
-    """The `python` package, made of the running interpreter; its __glibc is what its ELF files ask for."""
-    with tempfile.TemporaryDirectory() as directory:
-        stage, licences = Path(directory, "stage"), Path(directory, "licences")
-        stage.mkdir()
-        licences.mkdir()
+    """Make the `python` package from the running interpreter; its __glibc is what its ELF files need."""
+    with staging() as (stage, licences):
         stage_interpreter(stage)
         compile_sources(stage, stage / f"lib/python{target.minor}", target, TIMESTAMP)
         for text in (stage / f"lib/python{target.minor}").glob("LICENSE*"):
@@ -154,39 +146,45 @@ def build_interpreter(target: Target, output: Path) -> Path:
 
 
 def fetch_wheels(requirements: Path, cache: Path, target: Target) -> dict[str, Wheel]:
-    """Have every pinned wheel in `cache`; return them, opened and checked, by PEP 503 name.
+    """Download the pinned wheels that `cache` lacks; return all of them, opened and checked, by PEP 503 name.
 
     Raises UserError if pip cannot get one, or gets one with another hash.
     """
     wanted = pins.read(requirements)
     cache.mkdir(parents=True, exist_ok=True)
-    if not all(find_wheel(cache, name, pin, target) for name, pin in wanted.items()):
+    missing = [name for name, pin in wanted.items() if not find_wheel(cache, name, pin, target)]
+    for name in missing:
+        for path in usable_wheels(cache, name, wanted[name], target):
+            path.unlink()  # truncated or of an older pin; pip would keep it
+    if missing:
         pins.download(requirements, cache, target.minor)
     wheels = {}
     for name, pin in wanted.items():
-        path = find_wheel(cache, name, pin, target)
-        if path is None:
+        found = find_wheel(cache, name, pin, target)
+        if found is None:
             raise UserError(
                 f"no wheel of {name} {pin.version} for Python {target.minor} is pinned",
                 f"build with one of Python {', '.join(pins.PYTHONS)}, or: python3 release.py lock",
             )
-        wheels[name] = Wheel.open(path, file_sha256(path))
+        wheels[name] = Wheel.open(found, file_sha256(found))
     return wheels
 
 
 def find_wheel(cache: Path, name: str, pin: pins.Pin, target: Target) -> Path | None:
-    """The wheel in `cache` that this pin means and this Python can use."""
-    for path in cache.glob("*.whl"):
+    """Return the pinned wheel in `cache`; None if there is none with a pinned sha256."""
+    return next((path for path in usable_wheels(cache, name, pin, target) if file_sha256(path) in pin.sha256), None)
+
+
+def usable_wheels(cache: Path, name: str, pin: pins.Pin, target: Target) -> Iterator[Path]:
+    """Yield the wheels in `cache` that by their file name are of the pinned version and fit this Python."""
+    for path in sorted(cache.glob("*.whl")):
         its_name, version, _, tags = parse_wheel_filename(path.name)
         if (its_name, str(version)) == (canonicalize_name(name), pin.version) and tags & target.tags():
-            if file_sha256(path) in pin.sha256:
-                return path
-            path.unlink()  # truncated or of an older pin; pip gets it again
-    return None
+            yield path
 
 
 def build_barehub(root: Path, cache: Path) -> Wheel:
-    """The wheel of post_install/, made without network by flit, which is reproducible."""
+    """Build the wheel of post_install/ with flit, which is reproducible and needs no network."""
     output = cache / "barehub"
     shutil.rmtree(output, ignore_errors=True)
     with tempfile.TemporaryDirectory() as directory:
@@ -199,40 +197,19 @@ def build_barehub(root: Path, cache: Path) -> Wheel:
     return Wheel.open(path, file_sha256(path))
 
 
-def write_index(channel: Path, fetched: Mapping[str, RepoDataRecord] = MappingProxyType({})) -> None:
-    """Write repodata.json of each subdir, one line a package, without the time of indexing.
-
-    Two builds give the same bytes, and construct/add_to_channel.sh can merge two such files. `fetched` are records by
-    file name as their own channel has them, where what a package depends on may have been corrected since it was made.
-    """
-    asyncio.run(index_fs(channel, write_zst=False, write_shards=False))
-    shutil.rmtree(channel / ".tmp", ignore_errors=True)
-    for path in channel.glob("*/repodata.json"):
-        repodata = json.loads(path.read_text())
-        sections = []
-        for section in ("packages", "packages.conda"):
-            for name, record in repodata[section].items():
-                record.pop("indexed_timestamp", None)
-                if name in fetched:
-                    record |= {"depends": fetched[name].depends, "constrains": fetched[name].constrains}
-            rows = [f'  "{name}": {json.dumps(r, sort_keys=True)}' for name, r in sorted(repodata[section].items())]
-            sections.append("\n".join([f' "{section}": {{', *([",\n".join(rows)] if rows else []), " },"]))
-        info = f' "info": {{"subdir": "{path.parent.name}"}},'
-        path.write_text("\n".join(["{", info, *sections, ' "removed": [],', ' "repodata_version": 1', "}"]) + "\n")
-
-
 @functools.cache
 def interpreter_digest() -> str:
-    """Identifies what the `python` package is made of: the interpreter's files and the libraries that they load."""
+    """Return a hash of what the `python` package is made from: the interpreter's files and the libraries they load."""
     files = interpreter_files()
     return digest(*(f"{path.name} {file_sha256(path)}" for path in files))
 
 
 def converter_digest() -> str:
-    """Identifies the code that decides what is in a package."""
+    """Return a hash of the code that decides what is in a package."""
     modules = ("wheel", "metadata", "convert", "interpreter", "elf", "channel")
     return digest(*((Path(__file__).parent / f"{module}.py").read_text() for module in modules))
 
 
 def digest(*parts: str) -> str:
+    """Return a hash of `parts` and of where one ends."""
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()

@@ -1,8 +1,8 @@
-"""Makes a conda package of a checked wheel: stages its files as in a prefix, compiles them, packs them.
+"""Makes a conda package from a checked wheel: stages its files as in a prefix, compiles them, packs them.
 
-Modules come with their `.pyc` files, which is why a package with Python in it belongs to one minor version:
-otherwise the engine compiles them on the target, and that takes longer than all the rest of an install.
-Built twice from the same wheel, with the same timestamp and Python, a package is the same to the last bit.
+Modules come with their `.pyc` files, so a package with Python in it belongs to one minor version: otherwise the engine
+would compile them on the target, which takes longer than the rest of an install. Two builds from the same wheel, with
+the same timestamp and Python, are the same to the last bit.
 
 The format: https://docs.conda.io/projects/conda-build/en/stable/resources/package-spec.html
 """
@@ -16,7 +16,8 @@ import subprocess
 import sys
 import tempfile
 import tokenize
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path, PurePosixPath
 from zipfile import ZipFile
@@ -28,15 +29,15 @@ from recipe.errors import UserError
 from recipe.metadata import CondaMetadata, Target, conda_metadata
 from recipe.wheel import ANOTHER_VERSION, UNRECORDED, Wheel
 
-# Not taken from a dist-info: signatures, and what tells of one installation. RECORD and INSTALLER come anew.
+# Not copied from a dist-info: signatures, and what describes one installation. RECORD and INSTALLER are written here.
 NOT_COPIED = UNRECORDED | {"INSTALLER", "REQUESTED", "direct_url.json"}
 
 LICENCE_FILE = re.compile(r"licenses/.+|(licen[cs]e|copying|notice|authors)[^/]*", re.IGNORECASE)
 
-# `sh` sees a command that starts the `python` beside the script, Python sees a string in ''' quotes. So no
-# prefix has to be written into a script. It works below a path with spaces or one too long for a #! line (the
-# kernel cuts that at 127 or 255 bytes), through a link, and after a move; the packages have no placeholders
-# to be replaced, and the files on the target are bit for bit those in the archive.
+# `sh` sees a command that starts the `python` beside the script, Python sees a string in ''' quotes. So no prefix has
+# to be written into a script. It works below a path with spaces or one too long for a #! line (the kernel cuts that at
+# 127 or 255 bytes), through a link, and after a move; the packages need no placeholders, and the files on the target
+# are bit for bit those in the archive.
 SCRIPT_HEADER = """\
 #!/bin/sh
 '''exec' "$(dirname -- "$(realpath -- "$0")")/python" "$0" "$@"
@@ -50,6 +51,16 @@ if __name__ == "__main__":
 """
 
 
+@contextmanager
+def staging() -> Iterator[tuple[Path, Path]]:
+    """Yield two empty temporary directories: one for the files of a package as in a prefix, one for its licences."""
+    with tempfile.TemporaryDirectory() as directory:
+        stage, licences = Path(directory, "stage"), Path(directory, "licences")
+        stage.mkdir()
+        licences.mkdir()
+        yield stage, licences
+
+
 def build_package(
     wheel: Wheel,
     target: Target,
@@ -60,14 +71,11 @@ def build_package(
 ) -> Path:
     """Make the conda package of `wheel` in `output_dir` and return its path.
 
-    `timestamp`, with a time zone, becomes the time of every file. `wheels` is as for `conda_metadata`.
-    UserError if the wheel does not run on the target, or if its files get into each other's way.
+    `timestamp`, with a time zone, becomes the time of every file. `wheels` is as for `conda_metadata`. Raises UserError
+    if the wheel does not run on the target, or if two of its files have the same place.
     """
     metadata = conda_metadata(wheel, target, wheels)
-    with tempfile.TemporaryDirectory() as directory:
-        stage, licences = Path(directory, "stage"), Path(directory, "licences")
-        stage.mkdir()
-        licences.mkdir()
+    with staging() as (stage, licences):
         stage_wheel(wheel, target, stage)
         if wheel.has_python:
             compile_sources(stage, stage / target.site_packages, target, timestamp)
@@ -79,12 +87,9 @@ def build_package(
 def build_noarch_package(
     wheel: Wheel, target: Target, output_dir: Path, timestamp: datetime, wheels: Mapping[str, Wheel]
 ) -> Path:
-    """The same for a wheel of pure Python, as one package for every Python and machine, compiled on the target."""
+    """Make one package for every Python and machine from a wheel of pure Python. It is compiled on the target."""
     metadata = conda_metadata(wheel, target, wheels, noarch=True)
-    with tempfile.TemporaryDirectory() as directory:
-        stage, licences = Path(directory, "stage"), Path(directory, "licences")
-        stage.mkdir()
-        licences.mkdir()
+    with staging() as (stage, licences):
         stage_wheel(wheel, target, stage)
         write_record(stage, target.site_packages, wheel.dist_info)
         (stage / target.site_packages).rename(stage / "site-packages")
@@ -95,8 +100,9 @@ def build_noarch_package(
 def stage_wheel(wheel: Wheel, target: Target, stage: Path) -> None:
     """Unpack the wheel to where its files belong below a prefix, and write its scripts.
 
-    Without Python the dist-info stays out: it would lie below one Python's directory in a package that fits
-    them all, and conda would take it for something that pip has installed.
+    A wheel without Python loses its dist-info: that would lie below the directory of one Python in a package that fits
+    all of them, and conda would take it for something that pip has installed. Raises UserError if two files have the
+    same place.
     """
     scripts, dist_info = f"{wheel.data_dir}/scripts/", f"{wheel.dist_info}/"
     not_copied = {dist_info + name for name in NOT_COPIED}
@@ -132,7 +138,7 @@ def _write_new(path: Path, content: bytes, executable: bool) -> None:
 
 
 def destination(member: str, wheel: Wheel, target: Target) -> PurePosixPath:
-    """Where a file of the wheel belongs below the prefix. UserError if nowhere."""
+    """Return where a file of the wheel belongs below the prefix. Raises UserError if it has no place there."""
     if not member.startswith(f"{wheel.data_dir}/"):
         return target.site_packages / member
     scheme, _, rest = member.removeprefix(f"{wheel.data_dir}/").partition("/")
@@ -150,9 +156,9 @@ def destination(member: str, wheel: Wheel, target: Target) -> PurePosixPath:
 
 
 def with_header(script: bytes) -> bytes:
-    """A `#!python` script with SCRIPT_HEADER as its start.
+    """Return a `#!python` script with SCRIPT_HEADER as its beginning.
 
-    In UTF-8, whatever it was in: Python heeds a coding line only if it is one of the first two.
+    It is converted to UTF-8, since Python heeds a coding line only among the first two lines.
     """
     lines = script.splitlines(keepends=True)
     encoding, _ = tokenize.detect_encoding(iter(lines).__next__)
@@ -160,9 +166,9 @@ def with_header(script: bytes) -> bytes:
 
 
 def compile_sources(stage: Path, directory: Path, target: Target, timestamp: datetime) -> None:
-    """Have a `.pyc` beside each module below `directory`, but for those that do not compile (templates).
+    """Write a `.pyc` beside each module below `directory` that compiles; some are templates.
 
-    A `.pyc` is valid for one mtime of its source: all files get that of the package. UserError if this Python
+    A `.pyc` is valid for one mtime of its source: all files get that of the package. Raises UserError if this Python
     is not the target's.
     """
     running = "{}.{}".format(*sys.version_info)
@@ -173,9 +179,9 @@ def compile_sources(stage: Path, directory: Path, target: Target, timestamp: dat
         )
     for path in stage.rglob("*"):
         os.utime(path, (timestamp.timestamp(),) * 2, follow_symlinks=False)
-    # In a process of its own, since what marshal writes can depend on what the process did before. With a
-    # relative path, since that gets into the code; importing corrects it there (_imp._fix_co_filename). With
-    # -P and -S, or a module in the stage or of this machine could change what the compiler does.
+    # In a process of its own, since what marshal writes can depend on what the process did before. With a relative
+    # path, since the path gets into the code; importing corrects it there (_imp._fix_co_filename). With -P and -S, or a
+    # module in the stage or on this machine could change what the compiler does.
     options = ["-qq", "--invalidation-mode=timestamp"]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     done = subprocess.run(
@@ -210,7 +216,7 @@ def write_record(stage: Path, site_packages: PurePosixPath, dist_info: str) -> N
 
 
 def copy_licences(wheel: Wheel, directory: Path) -> None:
-    """Copy the licence files of the dist-info to one flat directory, as a package keeps only base names."""
+    """Copy the licence files of the dist-info to one flat directory, since a package keeps only base names."""
     with ZipFile(wheel.path) as archive:
         for member in wheel.members:
             name = member.removeprefix(f"{wheel.dist_info}/")
@@ -230,12 +236,12 @@ def assemble(
 ) -> Path:
     """Pack all files in `stage` as NAME-VERSION-BUILD.conda in `output_dir`, all or nothing; return its path.
 
-    Without a target it is a package for every Python and machine, whose modules are in `stage`/site-packages. BUILD is
-    the metadata's with a hash of all that the package holds: in a mirror, one file name stands for one content.
+    Without a target the package fits every Python and machine, and its modules are in `stage`/site-packages. BUILD is
+    the metadata's with a hash of everything that the package holds: in a mirror, one file name stands for one content.
     The members are sorted, their time is `timestamp`, uid and gid 0, mode 0644 or 0755. The level is zstd's.
     """
     build = f"{metadata.build}h{content_digest(metadata, stage)[:7]}_0"
-    # files=, since files_dir= leaves out hidden files; detect_prefix=False, since there is none to be found.
+    # files=, since files_dir= leaves out hidden files; detect_prefix=False, since no file holds a prefix.
     files = [
         FileEntry.from_paths(path, path.relative_to(stage))
         for path in sorted(stage.rglob("*"))
@@ -263,7 +269,7 @@ def assemble(
 
 
 def content_digest(metadata: CondaMetadata, stage: Path) -> str:
-    """A hash of a package's metadata and of the names, modes and contents of its files."""
+    """Return a hash of a package's metadata and of the names, modes and contents of its files."""
     digest = hashlib.sha256(repr(metadata).encode())
     for path in sorted(stage.rglob("*")):
         if path.is_symlink():
@@ -275,7 +281,7 @@ def content_digest(metadata: CondaMetadata, stage: Path) -> str:
 
 
 def owners(packages: Iterable[Path]) -> dict[str, Path]:
-    """Which package brings each path of an environment made of them all. UserError if two bring the same."""
+    """Return which package brings each path of an environment. Raises UserError if two bring the same."""
     owner: dict[str, Path] = {}
     for package in packages:
         for entry in PathsJson.from_package_archive(package).paths:

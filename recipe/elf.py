@@ -1,4 +1,4 @@
-"""What ELF files ask of the system: the glibc they need and the libraries they load."""
+"""Reads from ELF files what they need of the system: a glibc, and libraries."""
 
 import re
 from collections.abc import Iterable
@@ -6,8 +6,9 @@ from pathlib import Path
 
 from elftools.common.exceptions import ELFError
 from elftools.elf.elffile import ELFFile
+from elftools.elf.gnuversions import GNUVerNeedSection
 
-# The libraries that glibc itself brings; whatever else a program loads must be shipped with it.
+# The libraries that glibc itself brings; every other library that a program loads must be shipped with it.
 GLIBC_LIBRARIES = re.compile(
     r"(ld-linux-x86-64|lib(c|m|mvec|dl|rt|pthread|util|resolv|anl|BrokenLocale|thread_db))\.so\.\d+|linux-vdso\.so\.1"
 )
@@ -16,7 +17,7 @@ MAGIC = b"\x7fELF"
 
 
 def is_elf(path: Path) -> bool:
-    """True for a regular file with ELF's magic number."""
+    """Return whether `path` is a regular file with ELF's magic number."""
     if path.is_symlink() or not path.is_file():
         return False
     with path.open("rb") as file:
@@ -24,7 +25,7 @@ def is_elf(path: Path) -> bool:
 
 
 def glibc_version(path: Path) -> tuple[int, int]:
-    """The newest glibc symbol version that the ELF file at `path` requires; (0, 0) if it requires none.
+    """Return the newest glibc symbol version that the ELF file at `path` requires; (0, 0) if it requires none.
 
     Read from .gnu.version_r, as the dynamic linker does
     (https://refspecs.linuxfoundation.org/LSB_5.0.0/LSB-Core-generic/LSB-Core-generic/symversion.html).
@@ -35,7 +36,7 @@ def glibc_version(path: Path) -> tuple[int, int]:
             section = ELFFile(file).get_section_by_name(".gnu.version_r")
         except ELFError:
             return newest
-        for _, versions in section.iter_versions() if section else ():
+        for _, versions in section.iter_versions() if isinstance(section, GNUVerNeedSection) else ():
             for version in versions:
                 if match := re.fullmatch(r"GLIBC_(\d+)\.(\d+)(\.\d+)?", version.name):
                     newest = max(newest, (int(match[1]), int(match[2])))
@@ -45,5 +46,5 @@ def glibc_version(path: Path) -> tuple[int, int]:
 
 
 def newest_glibc(paths: Iterable[Path]) -> tuple[int, int]:
-    """The newest glibc that any ELF file among `paths` requires; (0, 0) if there is none."""
+    """Return the newest glibc that any ELF file among `paths` requires; (0, 0) if none requires one."""
     return max((glibc_version(path) for path in paths if is_elf(path)), default=(0, 0))

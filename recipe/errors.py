@@ -1,8 +1,8 @@
-"""The one exception for mistakes that a person can put right."""
+"""The one exception for what the operator can fix."""
 
 
 class UserError(Exception):
-    """What is wrong, and in `fix` what to do about it.
+    """Says what is wrong, and in `fix` what to do about it.
 
     Raised where the fact is known, printed once in `main()`. Any other exception is our bug.
     """

@@ -1,8 +1,8 @@
 """The `python` package: the interpreter that runs release.py, made to run from any prefix.
 
-Any CPython will do that keeps its standard library in lib/pythonX.Y: one built from source, python-build-standalone,
-conda-forge's, Debian's. What is left out: tests, Tk, idle, static libraries, build configuration with this machine's
-paths. What is added: the shared libraries outside glibc that it loads, found again by a relative rpath.
+Any CPython that keeps its standard library in lib/pythonX.Y is suitable: one built from source, conda-forge's,
+Debian's, python-build-standalone. Left out: tests, Tk, idle, static libraries, build configuration with this machine's
+paths. Added: the shared libraries outside glibc that it loads, found through a relative rpath.
 """
 
 import os
@@ -41,7 +41,7 @@ LEFT_OUT = re.compile(
     re.VERBOSE,
 )
 
-# What the build machine's compiler was told, with its paths, becomes what the installed prefix needs.
+# Replaces the building machine's paths in the compiler's options by those of the installed prefix.
 SYSCONFIG_TAIL = """
 import sys as _sys
 build_time_vars = {
@@ -54,8 +54,8 @@ build_time_vars = {
 def stage_interpreter(stage: Path) -> None:
     """Fill `stage`, an empty directory, with the running CPython as a relocatable prefix.
 
-    Raises UserError if this interpreter cannot be shipped: another implementation or layout, or a module that the hub
-    needs and it lacks.
+    Raises UserError if this interpreter cannot be shipped: it is another implementation, has another layout, or lacks a
+    module that the hub needs.
     """
     prefix = Path(sys.base_prefix)
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
@@ -79,11 +79,11 @@ def stage_interpreter(stage: Path) -> None:
     ship_libraries(stage)
     neutral_sysconfig(library, prefix)
     upstream_layout(library)
-    check(binaries / version, library)
+    check_runs(binaries / version, library)
 
 
 def interpreter_files() -> list[Path]:
-    """The files that `stage_interpreter` starts from: the program, the standard library, the libraries they load."""
+    """Return the files that `stage_interpreter` copies: the program, the standard library, the libraries they load."""
     program = Path(sys.executable).resolve()
     library = Path(sysconfig.get_path("stdlib", vars={"installed_base": sys.base_prefix}))
     files = [program]
@@ -95,7 +95,7 @@ def interpreter_files() -> list[Path]:
 
 
 def copy_tree(source: Path, target: Path) -> None:
-    """Copy a directory without what LEFT_OUT names; links to files become files, modes are made plain."""
+    """Copy a directory without what LEFT_OUT names. Links to files become files; modes become 0644 or 0755."""
     for directory, subdirectories, files in os.walk(source):
         place = target / Path(directory).relative_to(source)
         place.mkdir(parents=True)
@@ -131,10 +131,10 @@ def ship_libraries(stage: Path) -> None:
 
 
 def loaded_libraries(path: Path, origin: Path) -> list[tuple[str, Path]]:
-    """(soname, file) of the libraries outside glibc that ldd finds for `path`, without those already in `origin`.
+    """Return (soname, file) of the libraries outside glibc that ldd finds for `path`, without those in `origin`.
 
-    ldd is asked about the staged copy with the original's library directory on LD_LIBRARY_PATH, since an rpath may be
-    relative to where the original stood.
+    ldd examines the staged copy with the original's library directory on LD_LIBRARY_PATH, since an rpath may be
+    relative to the place of the original. Raises UserError if a library is missing.
     """
     environment = {"PATH": os.defpath, "LD_LIBRARY_PATH": str(Path(sys.base_prefix) / "lib"), "LC_ALL": "C"}
     done = subprocess.run(["ldd", path], env=environment, capture_output=True, text=True, check=False)
@@ -151,7 +151,7 @@ def loaded_libraries(path: Path, origin: Path) -> list[tuple[str, Path]]:
 
 
 def keep_licence(library: Path, stage: Path) -> None:
-    """Copy the distribution's licence text for a shipped library, where dpkg knows it, to share/licenses."""
+    """Copy the distribution's licence text for a shipped library to share/licenses, if dpkg knows it."""
     if not shutil.which("dpkg-query"):
         return
     # Debian's /lib is a link to /usr/lib, and dpkg knows a file by one of the two names.
@@ -167,7 +167,7 @@ def keep_licence(library: Path, stage: Path) -> None:
 
 
 def neutral_sysconfig(library: Path, prefix: Path) -> None:
-    """Replace this machine's prefix in _sysconfigdata by the prefix the interpreter will run from."""
+    """Replace this machine's prefix in _sysconfigdata by the prefix that the interpreter will run from."""
     ours = re.compile(re.escape(str(prefix)) + r"(?![\w.-])")
     for path in library.glob("_sysconfigdata*.py"):
         variables = {
@@ -181,8 +181,8 @@ def neutral_sysconfig(library: Path, prefix: Path) -> None:
 def upstream_layout(library: Path) -> None:
     """Undo Debian's own places for packages (dist-packages, below local/): site-packages is where conda puts them.
 
-    `site` is frozen into the interpreter and cannot be edited, but takes lib/python3/dist-packages for one of its
-    directories. `check` sees whether this was all that differed.
+    `site` is frozen into the interpreter and cannot be edited, but it uses lib/python3/dist-packages as one of its
+    directories. `check_runs` finds any other difference.
     """
     if "dist-packages" not in (library / "site.py").read_text():
         return
@@ -192,8 +192,11 @@ def upstream_layout(library: Path) -> None:
     config.write_text(config.read_text().replace("prefix_scheme = 'posix_local'", "prefix_scheme = 'posix_prefix'"))
 
 
-def check(python: Path, library: Path) -> None:
-    """Run the staged interpreter in an empty environment: it must import what a hub needs, and from its own prefix."""
+def check_runs(python: Path, library: Path) -> None:
+    """Run the staged interpreter in an empty environment.
+
+    Raises UserError unless it imports what a hub needs, from its own prefix.
+    """
     packages = library / "site-packages"
     program = (
         f"import os, sys, sysconfig, {', '.join(MUST_IMPORT)}\n"

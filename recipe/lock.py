@@ -1,20 +1,22 @@
-"""`release.py lock` where wheels are the source: chooses versions anew and writes them down.
+"""`release.py lock` where wheels are the source: chooses versions and pins them. What stays locked is decided here.
 
-Two files come of it: wheels.txt with the wheels of the hub environment, and environment.lock.yml with the environment
-that they make. Without overlays the requirements of the tools that build and test it are pinned as well.
+Two files are the result: wheels.txt with the wheels of the hub environment, and environment.lock.yml with the
+environment made from them. Without overlays the tools that build and test barehub are pinned as well.
 """
 
-import hashlib
 import os
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from packaging.version import Version
 
 from recipe import pins
 from recipe.channel import PLATFORM
 from recipe.errors import UserError
+from recipe.files import file_sha256
+from recipe.lock_file import WHEELS_FOLLOW, Line, Lock
 from recipe.metadata import conda_name, conda_version
 from recipe.overlay import Stack
 from recipe.report import say
@@ -22,13 +24,30 @@ from recipe.specs import requirement
 
 ALONE = ("conda-ship",)  # declares conda, which its `cs` does not need and PyPI does not have
 
-HEADER = """\
-# The hub environment{overlays}: the version of every package. Written by `python3 release.py lock`; do not edit.
-# The wheels are pinned by sha256 in {wheels}, whose own sha256 is
-#   {wheels_sha256}
-# Python is the interpreter that release.py runs on: CPython {pythons}.
-# Builds and sha256 of the packages made from these are in the copy of this file in each installer.
-"""
+Locked = TypeVar("Locked")
+
+
+def lock_wheels(stack: Stack, platform: str, virtual: Sequence[str], update: Sequence[str] | None) -> Path:
+    """Write the stack's lock and its wheels.txt, and return the lock's path; without overlays pin the tools as well.
+
+    `update` is as for `held`. Raises UserError if no set of versions works together, or for another `platform` than
+    this machine's, or `virtual` packages: pip chooses wheels for the machine that runs it.
+    """
+    if platform != PLATFORM or virtual:
+        raise UserError("wheels are for the machine that runs this", "use --channel to solve for another one")
+    if not stack.overlays and not update:
+        lock_tools(stack.root)
+    say("pinning the hub environment")
+    wanted = [requirement(spec) for spec in stack.specs if spec.split()[0] not in {"python", *stack.own}]
+    stays = dict(held(stack, platform, update, locked_wheels).values())
+    try:
+        pinned = pins.pin(wanted, held=stays)
+    except UserError as error:
+        if not stays:
+            raise
+        raise UserError(str(error), what_else_can_move(stack)) from error
+    stack.wheels.write_text(pins.render(pinned, "The wheels that the hub environment is made of."))
+    return write_lock(lock_of(stack, pinned), stack.lock_for(platform))
 
 
 def lock_tools(root: Path) -> None:
@@ -41,63 +60,69 @@ def lock_tools(root: Path) -> None:
         path.write_text(pins.render(pinned, f"The `{group}` group of pyproject.toml, for release.py's .venv."))
 
 
-def lock_wheels(stack: Stack, update: Sequence[str] | None) -> None:
-    """Write the stack's lock and wheels.txt. Raises UserError if there is no set of versions that work together.
+def held(
+    stack: Stack,
+    platform: str,
+    update: Sequence[str] | None,
+    read: Callable[[Stack, str], Mapping[str, Locked] | None],
+) -> dict[str, Locked]:
+    """Return what stays as it is locked now, by conda name.
 
-    `update` names the packages that may move; all others stay as the lock has them. None is every package's chance,
-    but for those of the base below an overlay which the overlays do not name.
+    `update` names the packages that may move. An empty list frees all; so does None, except for overlays with specs:
+    these move what they name and hold the rest as the repository's lock has it. `read` returns what a stack's lock
+    pins for a platform, or None if there is no lock of that kind. Raises UserError for a name in `update` that is
+    neither locked nor asked for.
     """
-    say("pinning the hub environment")
-    wanted = [requirement(spec) for spec in stack.specs if spec.split()[0] not in {"python", *stack.own}]
-    held = held_pins(stack, update)
-    try:
-        pinned = pins.pin(wanted, held=held)
-    except UserError as error:
-        if not held:
-            raise
-        raise UserError(str(error), what_else_can_move(stack)) from error
-    lock = stack.lock_for(PLATFORM)
-    stack.wheels.write_text(pins.render(pinned, "The wheels that the hub environment is made of."))
-    lock.write_text(render(stack, pinned))
-    say(f"wrote {os.path.relpath(lock)} and {stack.wheels.name} with {len(pinned)} wheels; look at: git diff")
-
-
-def held_pins(stack: Stack, update: Sequence[str] | None) -> dict[str, pins.Pin]:
-    """The pins that stay. Raises UserError for a package to update that is neither locked nor asked for."""
-    named = {spec.split()[0] for spec in stack.specs}
     if update is None and stack.locked_in:
-        base = pins.read(Stack(stack.root).wheels)
-        on_top = {spec.split()[0] for overlay in stack.overlays for spec in overlay.specs}
-        return {name: pin for name, pin in base.items() if conda_name(name) not in on_top}
-    if not update:
+        free = {spec.split()[0] for overlay in stack.overlays for spec in overlay.specs}
+        locked = read(Stack(stack.root), platform) or {}
+    elif update:
+        path = stack.lock_for(platform)
+        free = set(update)
+        now = read(stack, platform)
+        if now is None:
+            raise UserError(f"there is no {path} of this source to update", "leave out --update")
+        if unknown := sorted(free - now.keys() - {spec.split()[0] for spec in stack.specs}):
+            raise UserError(f"{', '.join(unknown)}: not in {path}", "use the names in it")
+        locked = now
+    else:
         return {}
+    return {name: one for name, one in locked.items() if name not in free}
+
+
+def locked_wheels(stack: Stack, platform: str) -> Mapping[str, tuple[str, pins.Pin]] | None:
+    """Return the name on PyPI and the pin of each wheel, by its conda name; None if nothing is pinned yet."""
     if not stack.wheels.exists():
-        raise UserError(f"there is no {stack.wheels} to update", "leave out --update")
-    now = pins.read(stack.wheels)
-    if unknown := sorted(set(update) - named - {conda_name(name) for name in now}):
-        raise UserError(f"{', '.join(unknown)}: not in {stack.wheels}", "use the names in it")
-    return {name: pin for name, pin in now.items() if conda_name(name) not in update}
+        return None
+    return {conda_name(name): (name, pin) for name, pin in pins.read(stack.wheels).items()}
 
 
 def what_else_can_move(stack: Stack) -> str:
-    """The way out where the packages that are held leave no solution."""
+    """Return the fix where the packages that are held leave no solution."""
     more = "name more packages after --update"
     return f"{more}; or in {stack.locked_in.path / 'environment.yml'}, which frees them" if stack.locked_in else more
 
 
-def versions_of(pinned: Mapping[str, pins.Pin]) -> dict[str, str]:
-    """Conda name and version of every package that is made of a wheel."""
-    return dict(sorted((conda_name(name), conda_version(Version(pin.version))) for name, pin in pinned.items()))
-
-
-def render(stack: Stack, pinned: Mapping[str, pins.Pin]) -> str:
-    """The text of environment.lock.yml: a plain conda environment file."""
-    header = HEADER.format(
-        overlays=stack.title,
-        wheels=stack.wheels.relative_to(stack.lock_for(PLATFORM).parent),
-        wheels_sha256=hashlib.sha256(stack.wheels.read_bytes()).hexdigest(),
-        pythons=", ".join(pins.PYTHONS),
+def lock_of(stack: Stack, pinned: Mapping[str, pins.Pin]) -> Lock:
+    """Return the lock of an environment whose packages are made from the wheels of wheels.txt."""
+    wheels = stack.wheels.relative_to(stack.lock_for(PLATFORM).parent)
+    versions = {conda_name(name): conda_version(Version(pin.version)) for name, pin in pinned.items()}
+    lines = {"python": Line("python", ">=3.11")} | {name: Line(name, versions[name]) for name in sorted(versions)}
+    return Lock(
+        lines,
+        comments=(
+            f"The hub environment{stack.title}: the version of every package. Written by `python3 release.py lock`; "
+            "do not edit.",
+            f"The wheels are pinned by sha256 in {wheels}, {WHEELS_FOLLOW}",
+            f"Python is the interpreter that release.py runs on: CPython {', '.join(pins.PYTHONS)}.",
+            "Builds and sha256 of the packages made from these are in the copy of this file in each installer.",
+        ),
+        wheels_sha256=file_sha256(stack.wheels),
     )
-    lines = ["name: barehub", "channels:", "  - ./channel", "dependencies:", "  - python>=3.11"]
-    lines += [f"  - {name}=={version}" for name, version in versions_of(pinned).items()]
-    return header + "\n".join(lines) + "\n"
+
+
+def write_lock(lock: Lock, path: Path) -> Path:
+    """Write the lock to `path` and return that."""
+    path.write_text(lock.render())
+    say(f"wrote {os.path.relpath(path)} with {len(lock.lines)} packages; review it: git diff")
+    return path

@@ -1,4 +1,4 @@
-"""What a wheel's package is called, which version it has and what it depends on, in conda's language.
+"""The name, version and dependencies of a wheel's package, as conda writes them.
 
 Python's side: https://packaging.python.org/en/latest/specifications/ (version-specifiers/,
 dependency-specifiers/, platform-compatibility-tags/). Conda's side: `VersionOrder` in conda/models/version.py
@@ -18,8 +18,8 @@ from packaging.version import Version
 from recipe.errors import UserError
 from recipe.wheel import ANOTHER_VERSION, Wheel
 
-# PyPI's name (PEP 503): conda-forge's. Only where they differ, and only what a hub is likely to hold: with a
-# name that is missing here all works, but an environment.yml has to spell it differently for conda-forge.
+# PyPI's name (PEP 503): conda-forge's. Only where they differ, and only what a hub is likely to hold: a name that is
+# missing here works, but an environment.yml then has to spell it differently for conda-forge.
 CONDA_NAMES = {
     "docker": "docker-py",
     "fastjsonschema": "python-fastjsonschema",
@@ -47,9 +47,9 @@ LEGACY_MANYLINUX = {"manylinux1": (2, 5), "manylinux2010": (2, 12), "manylinux20
 
 @dataclass(frozen=True)
 class Target:
-    """The machine and the interpreter that packages are made for, which need not be the running ones.
+    """The machine and the interpreter that packages are made for, not necessarily the running ones.
 
-    python: "3.11" or "3.11.9". platform: a conda subdir. glibc_max: the newest glibc a wheel may ask for.
+    python: "3.11" or "3.11.9". platform: a conda subdir. glibc_max: the newest glibc that a wheel may need.
     """
 
     python: str
@@ -79,7 +79,7 @@ class Target:
         return f"python >={major}.{minor},<{major}.{minor + 1}.0a0"
 
     def marker_environment(self) -> dict[str, str]:
-        """All the variables that a marker can name, so that the running interpreter supplies none."""
+        """Return all variables that a marker can name, so that the running interpreter supplies none."""
         full = self.python if self.python.count(".") == 2 else f"{self.python}.0"
         return {
             "extra": "",
@@ -97,7 +97,7 @@ class Target:
         }
 
     def tags(self) -> frozenset[Tag]:
-        """The tags of the wheels that run here. A bare linux_x86_64 is none: it promises no glibc."""
+        """Return the tags of the wheels that run here. A bare linux_x86_64 is not one: it promises no glibc."""
         major, newest = self.glibc_max
         platforms = [f"manylinux_{major}_{minor}_{self.machine}" for minor in range(5, newest + 1)]
         legacy = [alias for alias, glibc in LEGACY_MANYLINUX.items() if glibc <= self.glibc_max]
@@ -109,7 +109,7 @@ class Target:
 
 @dataclass(frozen=True)
 class CondaMetadata:
-    """What a conda package says of itself. build: what its build string begins with; a hash of the content follows."""
+    """What a conda package states of itself. build: the start of its build string; a hash of the content follows."""
 
     name: str
     version: str
@@ -121,18 +121,18 @@ class CondaMetadata:
 
 
 def conda_name(pypi: str) -> str:
-    """The name that a distribution has in a conda channel."""
+    """Return the name that a distribution has in a conda channel."""
     name = canonicalize_name(pypi)
     return CONDA_NAMES.get(name, name)
 
 
 def pypi_name(conda: str) -> str:
-    """The other way round, normalised as in PEP 503."""
+    """Return the name on PyPI of a conda package, normalised as in PEP 503."""
     return PYPI_NAMES.get(conda, canonicalize_name(conda))
 
 
 def conda_version(version: Version) -> str:
-    """A version, spelled so that conda orders it among others as PEP 440 does.
+    """Return a version, spelled so that conda orders it among others as PEP 440 does.
 
     To conda, 1.0.dev1 is newer than 1.0a1 but 1.0dev1 is older; 1.0+x is older than 1.0 but 1.0+1.x is newer.
     """
@@ -140,10 +140,10 @@ def conda_version(version: Version) -> str:
 
 
 def conda_constraint(specifier: Specifier) -> str:
-    """One clause of a requirement.
+    """Return one clause of a requirement.
 
-    Conda cannot say two rules of PEP 440: >1.0 leaves out 1.0.post1, and 1.0+x meets ==1.0. The first gives a
-    looser clause here, the second a stricter one.
+    Conda cannot express two rules of PEP 440: >1.0 excludes 1.0.post1, and 1.0+x meets ==1.0. The clause is looser for
+    the first and stricter for the second.
     """
     operator, text = specifier.operator, specifier.version
     if text.endswith(".*"):
@@ -160,12 +160,11 @@ def conda_constraint(specifier: Specifier) -> str:
 
 
 def conda_metadata(wheel: Wheel, target: Target, wheels: Mapping[str, Wheel], *, noarch: bool = False) -> CondaMetadata:
-    """Name, version and dependencies of the package made from `wheel`; a noarch one is for any Python it allows.
+    """Return name, version and dependencies of the package made from `wheel`; a noarch one is for any Python it allows.
 
-    `wheels` is the whole set by PEP 503 name: the extras of requirements are looked up there. UserError if
-    the wheel does not run on the target, or if one whose extra is asked for is not in the set.
-
-    The build string begins with py311_ for what belongs to one Python, py if noarch.
+    `wheels` is the whole set by PEP 503 name: the extras of requirements are looked up there. The build string begins
+    with py311_ for what belongs to one Python, with py if noarch. Raises UserError if the wheel does not run on the
+    target, or if a wheel whose extra is required is not in the set.
     """
     metadata = wheel.metadata
     urls = {label.casefold(): url for label, url in (metadata.project_urls or {}).items()}
@@ -192,9 +191,9 @@ def conda_metadata(wheel: Wheel, target: Target, wheels: Mapping[str, Wheel], *,
 
 
 def glibc_floor(wheel: Wheel, target: Target) -> tuple[int, int] | None:
-    """The oldest glibc that the wheel runs on; None if it does not matter. UserError if not on the target.
+    """Return the oldest glibc that the wheel runs on; None if it needs none. Raises UserError if not on the target.
 
-    Several manylinux tags in one file name say that the wheel fits all of them, so that the oldest counts.
+    Several manylinux tags in one file name mean that the wheel fits all of them, so the oldest one applies.
     """
     usable = {tag.platform for tag in wheel.tags & target.tags()}
     if not usable:
@@ -213,14 +212,14 @@ def glibc_floor(wheel: Wheel, target: Target) -> tuple[int, int] | None:
 
 
 def _manylinux_glibc(platform: str) -> tuple[int, int]:
-    """The glibc that a manylinux tag stands for (PEP 600)."""
+    """Return the glibc that a manylinux tag stands for (PEP 600)."""
     if new := re.match(r"manylinux_(\d+)_(\d+)_", platform):
         return int(new[1]), int(new[2])
     return LEGACY_MANYLINUX[platform.partition("_")[0]]
 
 
 def _dependencies(wheel: Wheel, target: Target, wheels: Mapping[str, Wheel]) -> Iterator[str]:
-    """The wheel's own requirements; for `a[b]` also those of a's extra b, since conda has no extras."""
+    """Yield the wheel's own requirements; for `a[b]` also those of a's extra b, since conda has no extras."""
     environment = target.marker_environment()
     pending, seen = [(wheel, "")], set()
     while pending:
@@ -233,7 +232,7 @@ def _dependencies(wheel: Wheel, target: Target, wheels: Mapping[str, Wheel]) -> 
             if marker is not None and not marker.evaluate(environment | {"extra": extra}):
                 continue
             if extra and (marker is None or marker.evaluate(environment)):
-                continue  # needed without the extra too, so that the source's own package asks for it
+                continue  # needed without the extra too, so the source's own package asks for it
             name = canonicalize_name(requirement.name)
             if name != wheel.name:  # an extra may be made of the same distribution's other extras
                 clauses = ",".join(sorted(map(conda_constraint, requirement.specifier), reverse=True))
@@ -248,7 +247,7 @@ def _dependencies(wheel: Wheel, target: Target, wheels: Mapping[str, Wheel]) -> 
 
 
 def _license(wheel: Wheel) -> str | None:
-    """License-Expression, else License unless it is a whole text, else the classifiers."""
+    """Return License-Expression, else License unless it is a whole text, else the classifiers."""
     metadata = wheel.metadata
     if metadata.license_expression:
         return metadata.license_expression

@@ -1,4 +1,4 @@
-"""An overlay: a folder that makes a distribution of barehub with opinions. It becomes a conda package of its own.
+"""An overlay: a folder that turns barehub into a distribution with opinions. It becomes a conda package of its own.
 
     environment.yml         more specs, or tighter ones; conda-forge's names
     environment.lock.yml    written by `release.py lock --overlay DIR`, with wheels.txt where wheels are the source
@@ -7,26 +7,26 @@
     python/                 modules for the configuration to import
     share/                  anything else, below the prefix's share/
 
-Nothing of it is required; other files, a README for instance, stay where they are. Overlays stack: where two bring the
-same file, the later one's counts. A stack is solved as a whole, so that its lock is one, and lies in the last overlay
-that brings specs.
+Each of these is optional; other files, a README for instance, are not packaged. Overlays stack: where two bring the
+same file, the later one's is used. A stack is solved as a whole, so it has one lock, in the last overlay that brings
+specs.
 """
 
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path, PurePosixPath
 
-from recipe.convert import assemble
+from recipe.convert import assemble, staging
 from recipe.errors import UserError
+from recipe.lock_file import FILE_NAME
 from recipe.metadata import CondaMetadata
 from recipe.specs import environment_specs, merge_specs
 
-# Folder of an overlay: where its files go in a noarch package (site-packages is moved to the Python's own).
+# Folder of an overlay: where its files go in a noarch package (conda moves site-packages to that of its Python).
 PLACES = {
     "jupyterhub_config.d": PurePosixPath("share/barehub/jupyterhub_config.d"),
     "examples": PurePosixPath("share/barehub/examples"),
@@ -37,7 +37,7 @@ PLACES = {
 
 @dataclass(frozen=True)
 class Overlay:
-    """One overlay. files: what it brings to a prefix, by its place there. specs: as in its environment.yml."""
+    """One overlay. files: what it brings to a prefix, by the place there. specs: as in its environment.yml."""
 
     name: str
     path: Path
@@ -50,14 +50,14 @@ class Overlay:
 
     @property
     def brings_specs(self) -> bool:
-        """Whether there is an environment.yml, though it may ask for nothing."""
+        """Return whether there is an environment.yml, even one that asks for nothing."""
         return (self.path / "environment.yml").exists()
 
 
 def read_overlays(paths: Sequence[Path]) -> list[Overlay]:
     """Read a stack of overlays, the first one lowest. A file that a later one replaces is left out.
 
-    Raises UserError for what is no overlay, or two of one name.
+    Raises UserError for a folder that is not an overlay, or for two of one name.
     """
     overlays: list[Overlay] = []
     taken: set[PurePosixPath] = set()
@@ -72,7 +72,7 @@ def read_overlays(paths: Sequence[Path]) -> list[Overlay]:
 
 
 def read_overlay(path: Path) -> Overlay:
-    """Read one overlay. Raises UserError for what is none."""
+    """Read one overlay. Raises UserError if the folder is not one."""
     path = path.resolve()
     if not path.is_dir():
         raise UserError(f"{path} is not a directory", "name an overlay's folder")
@@ -93,61 +93,58 @@ def read_overlay(path: Path) -> Overlay:
 
 @dataclass(frozen=True)
 class Stack:
-    """What a release is made of: the repository at `root`, and overlays on top of it, the first one lowest."""
+    """What a release is made from: the repository at `root` and overlays on top of it, the first one lowest."""
 
     root: Path
     overlays: tuple[Overlay, ...] = ()
 
     @classmethod
     def of(cls, root: Path, overlays: Sequence[Path] = ()) -> "Stack":
-        """The stack of overlays in these folders. Raises UserError as `read_overlays` does."""
+        """Return the stack of the overlays in these folders. Raises UserError as `read_overlays` does."""
         return cls(root, tuple(read_overlays(overlays)))
 
     @property
     def specs(self) -> list[str]:
-        """What the environment is asked to hold, one spec for each name; the overlays' own packages among it."""
+        """Return what the environment is asked to hold, one spec a name, including the overlays' own packages."""
         base = environment_specs(self.root / "construct/environment.yml")
         on_top = [spec for overlay in self.overlays for spec in (*overlay.specs, overlay.package)]
         return merge_specs([*base, *on_top])
 
     @property
     def own(self) -> set[str]:
-        """The packages that are made of what is here, and so are in no lock: a commit pins them."""
+        """Return the packages made from this repository and the overlays. They are in no lock: a commit pins them."""
         return {"barehub", *(overlay.package for overlay in self.overlays)}
 
     @property
     def locked_in(self) -> Overlay | None:
-        """The overlay that holds the lock of the whole stack; None where that is the repository's."""
+        """Return the overlay that holds the lock of the whole stack; None if the repository holds it."""
         return next((overlay for overlay in reversed(self.overlays) if overlay.brings_specs), None)
 
     @property
     def title(self) -> str:
-        """The overlays in words: "" or " with slurm"."""
+        """Return the overlays in words: "" or " with slurm"."""
         return "".join(f" with {overlay.name}" for overlay in self.overlays)
 
     @property
     def options(self) -> str:
-        """The options that name the overlays again, for a command to copy."""
+        """Return the options that name the overlays, for a command to copy."""
         return "".join(f" --overlay {os.path.relpath(overlay.path)}" for overlay in self.overlays)
 
     def lock_for(self, platform: str) -> Path:
-        """The lock of one platform; x86_64's has the plain name that others look for."""
+        """Return the lock of one platform; that of x86_64 has the plain name that other programs look for."""
         if platform == "linux-64":
-            return (self.locked_in.path if self.locked_in else self.root) / "environment.lock.yml"
+            return (self.locked_in.path if self.locked_in else self.root) / FILE_NAME
         return (self.locked_in.path if self.locked_in else self.root / "construct") / f"environment.{platform}.lock.yml"
 
     @property
     def wheels(self) -> Path:
-        """The pinned wheels of the lock's packages."""
+        """Return wheels.txt, the pinned wheels of the lock's packages."""
         return self.locked_in.path / "wheels.txt" if self.locked_in else self.root / "recipe/wheels.txt"
 
 
 def build_overlay(overlay: Overlay, version: str, output: Path, timestamp: datetime) -> Path:
     """Make the overlay's package in `output` and return its path. It depends on barehub and on the overlay's specs."""
-    with tempfile.TemporaryDirectory() as directory:
-        stage, licences = Path(directory, "stage"), Path(directory, "licences")
-        stage.mkdir()
-        licences.mkdir()
+    with staging() as (stage, licences):
         for text in overlay.path.glob("LICEN[CS]E*"):
             shutil.copyfile(text, licences / text.name)
         for place, source in sorted(overlay.files.items()):

@@ -1,9 +1,9 @@
 """Pins Python wheels: from requirements to exact versions and sha256 for every supported CPython.
 
-pip does the resolving. Two of its habits need care:
+pip resolves the requirements. Two of its habits need care:
 
-- it evaluates environment markers for the interpreter that runs it, whatever `--python-version` says, so what another
-  Python needs on top is looked for here;
+- it evaluates environment markers for the interpreter that runs it, whatever `--python-version` says, so the additional
+  requirements of other Pythons are found here;
 - of several wheels it prefers the one for the newest glibc, so the platforms are listed oldest first.
 
 The result is written in pip's own format (https://pip.pypa.io/en/stable/reference/requirements-file-format/), which
@@ -24,7 +24,7 @@ from packaging.utils import canonicalize_name
 
 from recipe.errors import UserError
 
-# The first one decides the versions; the others must have a wheel of exactly these.
+# The first one decides the versions; for the others there must be a wheel of exactly these.
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 
 # https://peps.python.org/pep-0600/ and its legacy aliases, oldest glibc first. 2.28 is Enterprise Linux 8.
@@ -46,7 +46,7 @@ PLATFORMS = tuple(
 
 @dataclass
 class Pin:
-    """One distribution of the resolved set: its version, its wheels' sha256 and what it depends on."""
+    """One distribution of the resolved set: its version, the sha256 of its wheels, and its dependencies."""
 
     version: str
     sha256: set[str]
@@ -55,16 +55,16 @@ class Pin:
 
 
 def wheel_platform_options(python: str) -> list[str]:
-    """pip's options that select wheels for CPython `python` ("3.12") on x86_64 Linux with glibc."""
+    """Return pip's options that select wheels for CPython `python` ("3.12") on x86_64 Linux with glibc."""
     return ["--only-binary=:all:", f"--python-version={python}", *(f"--platform={p}" for p in PLATFORMS)]
 
 
 def pip(*arguments: str | os.PathLike[str]) -> str:
-    """Run this interpreter's pip, quietly, with the machine's own pip configuration; return its stdout.
+    """Run this interpreter's pip, quietly, with the machine's pip configuration; return its stdout.
 
-    Raises UserError with the last lines that pip printed.
+    Raises UserError with the last lines that pip printed if it fails.
     """
-    words = [sys.executable, "-m", "pip", "--disable-pip-version-check", *map(os.fspath, arguments)]
+    words = [sys.executable, "-m", "pip", "--disable-pip-version-check", *(os.fspath(one) for one in arguments)]
     done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     if done.returncode:
         errors = [line for line in done.stderr.splitlines() if not line.startswith("WARNING")]
@@ -76,7 +76,7 @@ def pip(*arguments: str | os.PathLike[str]) -> str:
 
 
 def download(requirements: Path, directory: Path, python: str) -> None:
-    """Have the wheels that a hash-pinned requirements file lists, for CPython `python`, in `directory`."""
+    """Download the wheels that a hash-pinned requirements file lists, for CPython `python`, to `directory`."""
     pip(
         *("download", "--quiet", "--no-deps", "--require-hashes"),
         *(f"--dest={directory}", f"--requirement={requirements}"),
@@ -87,9 +87,9 @@ def download(requirements: Path, directory: Path, python: str) -> None:
 def resolve(
     requirements: Iterable[str], python: str, *, dependencies: bool = True, held: Mapping[str, Pin] | None = None
 ) -> dict[str, Pin]:
-    """Let pip choose a wheel for each requirement, and unless told otherwise for what these depend on.
+    """Return the wheel that pip chooses for each requirement, and for their `dependencies` unless that is False.
 
-    Of the distributions in `held` it can choose these versions only.
+    Of the distributions in `held` pip can choose only these versions.
     """
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as constraints:
         constraints.writelines(f"{name}=={pin.version}\n" for name, pin in (held or {}).items())
@@ -113,7 +113,7 @@ def resolve(
 
 
 def missing_for(python: str, pins: Mapping[str, Pin]) -> list[str]:
-    """The requirements of `pins` that hold on CPython `python` and that none of `pins` meets."""
+    """Return the requirements of `pins` that apply to CPython `python` and that none of `pins` meets."""
     target = {"python_version": python, "python_full_version": f"{python}.0"}
     return [
         str(requirement)
@@ -132,10 +132,10 @@ def pin(
 ) -> dict[str, Pin]:
     """Pin `requirements` and all they depend on, and the distributions `alone` without their dependencies.
 
-    What is in `held`, as far as it is needed, stays as it is.
-    Returns the pins by PEP 503 name, sorted; each holds the sha256 of the wheel that every Python in PYTHONS takes.
-    Raises UserError if one of these Pythons has no wheel of the chosen version.
+    A pin in `held` that is needed stays as it is. Returns the pins by PEP 503 name, sorted; each holds the sha256 of
+    the wheel for every Python in PYTHONS. Raises UserError if one of these has no wheel of the chosen version.
     """
+    held = held or {}
     wanted = list(requirements)
     while True:
         pins = resolve(wanted, PYTHONS[0], held=held)
@@ -149,13 +149,13 @@ def pin(
     for python in PYTHONS[1:]:
         for name, other in resolve(exact, python, dependencies=False).items():
             pins[name].sha256 |= other.sha256
-    for name in pins.keys() & (held or {}).keys():  # more wheels of a version may have been published since
+    for name in pins.keys() & held.keys():  # more wheels of a version may have been published since
         pins[name].sha256 = held[name].sha256
     return dict(sorted(pins.items()))
 
 
 def render(pins: Mapping[str, Pin], title: str) -> str:
-    """The text of a requirements file in pip's hash-checking format."""
+    """Return the text of a requirements file in pip's hash-checking format."""
     lines = [f"# {title}", "# Written by `python3 release.py lock`; do not edit."]
     for name, one in pins.items():
         lines.append(f"{name}=={one.version} \\")
@@ -165,7 +165,7 @@ def render(pins: Mapping[str, Pin], title: str) -> str:
 
 
 def read(path: Path) -> dict[str, Pin]:
-    """Read back what `render` wrote. Raises UserError for anything else."""
+    """Read what `render` wrote. Raises UserError for anything else."""
     pins: dict[str, Pin] = {}
     for line in path.read_text().replace(" \\\n", " ").splitlines():
         if not line or line.startswith("#"):

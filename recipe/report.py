@@ -1,4 +1,4 @@
-"""What release.py tells the person who runs it: a progress bar on a terminal, plain lines elsewhere."""
+"""What release.py prints while it works: a progress bar on a terminal, plain lines elsewhere."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -16,7 +16,7 @@ def say(text: str) -> None:
 
 @contextlib.contextmanager
 def progress(what: str, total: int) -> Iterator[Callable[[str], None]]:
-    """Give a function to call with the name of each of `total` things as it is done."""
+    """Yield a function to call with the name of each of `total` things when it is done."""
     if not console.is_terminal:
         say(what)
         yield lambda name: None

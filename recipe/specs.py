@@ -1,10 +1,10 @@
-"""The loose specs of environment.yml files, and what they are to conda, to pip and in a TOML table."""
+"""The loose specs of environment.yml files, as conda writes them and as pip does."""
 
 import re
 from collections.abc import Iterable
 from pathlib import Path
 
-import yaml
+import yaml  # type: ignore[import-untyped]  # it ships no types
 
 from recipe.errors import UserError
 from recipe.metadata import pypi_name
@@ -14,7 +14,7 @@ CLAUSE = re.compile(r"(==|!=|>=|<=|~=|=|>|<)?\s*([0-9][0-9A-Za-z.!+_-]*?)(\.\*|\
 
 
 def environment_specs(path: Path) -> list[str]:
-    """The specs of a conda environment file, each as `name` or `name constraint`. Raises UserError for other things."""
+    """Return the specs of a conda environment file, as `name` or `name constraint`. Raises UserError for others."""
     try:
         document = yaml.safe_load(path.read_text()) or {}
         lines = document.get("dependencies") or []
@@ -30,7 +30,7 @@ def environment_specs(path: Path) -> list[str]:
 
 
 def merge_specs(specs: Iterable[str]) -> list[str]:
-    """One spec for each name, which asks for all that the several ones ask for; in the order of their first."""
+    """Return one spec for each name, with the constraints of all its specs; in the order of first appearance."""
     merged: dict[str, list[str]] = {}
     for spec in specs:
         name, _, constraint = spec.partition(" ")
@@ -41,7 +41,7 @@ def merge_specs(specs: Iterable[str]) -> list[str]:
 
 
 def requirement(spec: str) -> str:
-    """What a spec is to pip, where conda and pip say the same. Raises UserError where they cannot."""
+    """Return pip's requirement for a spec. Raises UserError if pip cannot express it."""
     name, _, constraint = spec.partition(" ")
     clauses = []
     for clause in constraint.split(",") if constraint else ():

@@ -1,11 +1,10 @@
 """Reads a wheel and refuses one that is damaged, malformed or not what was pinned.
 
-Nothing in a wheel is believed before it is checked: its hash against the pin, its name against its own
-metadata, its members against its RECORD. What comes out is a `Wheel`, a plain value that can be handed to
-other processes.
+Nothing in a wheel is trusted before it is checked: its hash against the pin, its name against its own metadata, its
+members against its RECORD. The result is a `Wheel`, a plain value that can be passed to other processes.
 
 The formats: https://packaging.python.org/en/latest/specifications/binary-distribution-format/
-and beside it recording-installed-packages/ (RECORD), core-metadata/ and entry-points/.
+and, in the same place, recording-installed-packages/ (RECORD), core-metadata/ and entry-points/.
 """
 
 import base64
@@ -53,8 +52,8 @@ class Script:
 class Wheel:
     """A wheel whose content has been checked.
 
-    name: normalised as in PEP 503. dist_info: the name of that directory. members: its files.
-    has_python: whether it brings anything that needs an interpreter.
+    name: normalised as in PEP 503. dist_info: the name of that directory. members: its files. has_python: whether it
+    brings anything that needs an interpreter.
     """
 
     path: Path
@@ -70,13 +69,13 @@ class Wheel:
 
     @classmethod
     def open(cls, path: Path, sha256: str) -> "Wheel":
-        """Read the wheel at `path` and check all of it; UserError names the file and the cure."""
+        """Read the wheel at `path` and check all of it. Raises UserError, naming the file, if anything is wrong."""
         with path.open("rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
         if found != sha256:
             raise UserError(
                 f"{path.name} has sha256 {found}, but {sha256} is pinned",
-                fix="delete the file and run again; if it stays so: python3 release.py lock",
+                fix="delete the file and run this again; if that changes nothing: python3 release.py lock",
             )
         try:
             name, version, _, tags = parse_wheel_filename(path.name)
@@ -101,7 +100,7 @@ class Wheel:
 
     @property
     def requires(self) -> list[Requirement]:
-        """What it needs, markers not yet evaluated."""
+        """Return its requirements, markers not yet evaluated."""
         return self.metadata.requires_dist or []
 
 
@@ -114,7 +113,7 @@ def _data_dir(dist_info: str) -> str:
 
 
 def _checked_members(archive: ZipFile, path: Path) -> tuple[str, ...]:
-    """The names of the files, none of which can land outside the directory it is unpacked to."""
+    """Return the names of the files, none of which can land outside the directory it is unpacked to."""
     infos = archive.infolist()
     for member in infos:
         name = member.filename
@@ -130,7 +129,7 @@ def _checked_members(archive: ZipFile, path: Path) -> tuple[str, ...]:
 
 
 def _find_dist_info(members: tuple[str, ...], path: Path, name: str, version: Version) -> str:
-    """The one *.dist-info directory, named as the file is; a *.data directory has to be its sister."""
+    """Return the one *.dist-info directory, named like the file; a *.data directory must have the same stem."""
     tops = {m.partition("/")[0] for m in members if "/" in m}
     found = sorted(top for top in tops if top.endswith(".dist-info"))
     if len(found) != 1:
@@ -152,7 +151,7 @@ def _same(its_name: str, its_version: str, name: str, version: Version) -> bool:
 
 
 def _check_record(archive: ZipFile, path: Path, members: tuple[str, ...], record: str) -> None:
-    """RECORD lists every file with a strong hash that holds, and nothing else."""
+    """Check that RECORD lists every file with a strong hash that matches, and nothing else."""
     rows = {row[0]: row[1] for row in csv.reader(io.StringIO(archive.read(record).decode())) if row}
     unrecorded = {record.removesuffix("RECORD") + name for name in UNRECORDED}
     if strays := (set(members) ^ set(rows)) - unrecorded:
@@ -163,8 +162,7 @@ def _check_record(archive: ZipFile, path: Path, members: tuple[str, ...], record
         algorithm, _, expected = rows[member].partition("=")
         if algorithm in WEAK_HASHES or algorithm not in hashlib.algorithms_guaranteed:
             _refuse(path, f"RECORD has no strong hash for {member}")
-        with archive.open(member) as file:
-            digest = hashlib.file_digest(file, algorithm).digest()
+        digest = hashlib.new(algorithm, archive.read(member)).digest()
         if base64.urlsafe_b64encode(digest).rstrip(b"=").decode() != expected:
             _refuse(path, f"{member} does not have the hash in RECORD")
 
@@ -176,8 +174,8 @@ def _check_wheel_version(archive: ZipFile, path: Path, wheel_file: str) -> None:
 
 
 def _read_metadata(archive: ZipFile, path: Path, file: str, name: str, version: Version) -> Metadata:
-    """METADATA; the fields that something depends on are parsed here, so that a bad one is found here."""
-    # validate=False: many published wheels break a rule in fields that nobody reads here.
+    """Return METADATA. The fields in use are parsed here, so that an invalid one is found here."""
+    # validate=False: many published wheels break a rule in fields that are not read here.
     metadata = Metadata.from_email(archive.read(file), validate=False)
     try:
         if not _same(metadata.name, str(metadata.version), name, version):
@@ -191,12 +189,18 @@ def _read_metadata(archive: ZipFile, path: Path, file: str, name: str, version: 
     return metadata
 
 
+class CaseSensitiveParser(configparser.ConfigParser):
+    """Keeps the case of names, which configparser lowers by default."""
+
+    def optionxform(self, optionstr: str) -> str:
+        return optionstr
+
+
 def _read_scripts(archive: ZipFile, path: Path, members: tuple[str, ...], entry_points: str) -> tuple[Script, ...]:
-    """The console and gui scripts that entry_points.txt asks for."""
+    """Return the console and gui scripts that entry_points.txt asks for."""
     if entry_points not in members:
         return ()
-    parser = configparser.ConfigParser(delimiters=("=",), interpolation=None)
-    parser.optionxform = str  # names keep their case
+    parser = CaseSensitiveParser(delimiters=("=",), interpolation=None)
     try:
         parser.read_string(archive.read(entry_points).decode())
     except configparser.Error as e:
@@ -212,7 +216,7 @@ def _read_scripts(archive: ZipFile, path: Path, members: tuple[str, ...], entry_
 
 
 def _has_python(archive: ZipFile, members: tuple[str, ...], dist_info: str) -> bool:
-    """Whether there is a module, a header or a Python script, and not just data and binaries."""
+    """Return whether there is a module, a header or a Python script, and not only data and binaries."""
     data = _data_dir(dist_info)
     for member in members:
         if member.startswith(f"{data}/scripts/"):

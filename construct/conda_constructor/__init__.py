@@ -1,7 +1,7 @@
-"""The engine constructor: an installer made by conda's own constructor of construct/construct.yaml.
+"""The engine constructor: an installer made by conda's own constructor from construct/construct.yaml.
 
-It holds every package, as the channel beside it does. So that no package is there twice, the engine is the installer
-without them, and `fill` puts it together again on the target:
+construct/engines.py has the contract. That installer holds every package, as the channel beside it does. So that no
+package is in the payload twice, the engine is the installer without them, and `fill` reassembles it on the target:
 
     pieces    in order, `glue N` (the next N bytes of glue) and `package SUBDIR/FILE` (that file of the channel)
     glue      the bytes in between: constructor's header, conda-standalone, the heads of the packages in its tar
@@ -20,23 +20,43 @@ from pathlib import Path
 
 from rattler import RepoDataRecord
 
+from construct.process import run_quietly
 from recipe.errors import UserError
 
 NAME = "constructor"
-# Of the payload, while it fills a prefix: as unpacked, put together again, in the prefix's cache; and conda-standalone.
-COPIES = 4
+COPIES = 4  # as unpacked, reassembled, in the prefix's cache; and one more for conda-standalone
+FILL = Path(__file__).with_name("fill.sh")
 INSTALL = "install it (conda install -c conda-forge constructor), or build with --engine conda-ship"
 
 
 def command() -> list[str] | None:
-    """How to run constructor: from PATH, or as a module of the Python that release.py was started with. None if not."""
+    """Return the words that run constructor: from PATH, or as a module of the Python that started release.py.
+
+    None if it is not installed.
+    """
     program = shutil.which("constructor")
     words = [program] if program else [str(Path(sys.base_prefix) / "bin/python3"), "-P", "-m", "constructor"]
-    return words if version(words) else None
+    return words if version_of(words) else None
 
 
-def version(words: Sequence[str]) -> str | None:
-    """What `constructor --version` says; None if that is no constructor (PyPI has another package of that name)."""
+def require_command() -> list[str]:
+    """Return the words that run constructor. Raises UserError if it is not installed."""
+    found = command()
+    if found is None:
+        raise UserError("there is no constructor", INSTALL)
+    return found
+
+
+def version() -> str:
+    """Return the version of the installed constructor. Raises UserError if there is none."""
+    return version_of(require_command()) or "unknown"
+
+
+def version_of(words: Sequence[str]) -> str | None:
+    """Return what `constructor --version` prints.
+
+    None if the program is not conda's constructor: PyPI has another package of that name.
+    """
     try:
         done = subprocess.run([*words, "--version"], capture_output=True, text=True, check=False)
     except OSError:
@@ -45,19 +65,8 @@ def version(words: Sequence[str]) -> str | None:
     return match[1] if match and done.returncode == 0 else None
 
 
-def require_command() -> list[str]:
-    found = command()
-    if found is None:
-        raise UserError("there is no constructor", INSTALL)
-    return found
-
-
-def engine_version() -> str:
-    return version(require_command()) or "unknown"
-
-
 def environment(work: Path) -> dict[str, str]:
-    """This process's environment without what somebody has set up for conda, but the solver, and `work` for a home."""
+    """Return this process's environment without any configuration of conda but the solver, with `work` as HOME."""
     kept = {
         key: value
         for key, value in os.environ.items()
@@ -65,13 +74,13 @@ def environment(work: Path) -> dict[str, str]:
     }
     return {
         **kept,
-        "HOME": str(work),  # nobody's .condarc, and nothing written to it
+        "HOME": str(work),  # reads no user's .condarc, and writes nothing to it
         "CONDA_NUMBER_CHANNEL_NOTICES": "0",  # asks the network, even for what comes from files
         "CONDA_OVERRIDE_GLIBC": "2.99",  # the installer itself checks what the packages ask for
     }
 
 
-def build_engine(
+def build(
     records: Sequence[RepoDataRecord],
     specs: Sequence[str],
     platform: str,
@@ -79,43 +88,35 @@ def build_engine(
     payload: Path,
     work: Path,
 ) -> None:
-    """Make payload/engine for the locked `records` of payload/channel; `work` is for what lies on the way.
+    """Write the pieces of constructor's installer to payload/engine.
 
-    conda's history gets the specs of construct/environment.yml, not `specs`. Raises UserError if constructor fails.
+    conda's history gets the specs of construct/environment.yml, not `specs`: construct.yaml reads them from there.
     """
     channel, unfinished, output = payload / "channel", work / "payload", work / "output"
     unfinished.mkdir(parents=True)
     for name in ("channel", "environment.lock.yml"):
         (unfinished / name).symlink_to(payload / name)
     (unfinished / "release.json").write_text(json.dumps({"name": "barehub", "version": release}))
-    done = subprocess.run(
-        [
-            *require_command(),
-            f"--platform={platform}",
-            f"--cache-dir={work / 'cache'}",
-            f"--output-dir={output}",
-            Path(__file__).parents[1],
-        ],
-        env={**environment(work), "BAREHUB_PAYLOAD": str(unfinished)},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
+    options = [f"--platform={platform}", f"--cache-dir={work / 'cache'}", f"--output-dir={output}"]
+    run_quietly(
+        [*require_command(), *options, Path(__file__).parents[1]],
+        {**environment(work), "BAREHUB_PAYLOAD": str(unfinished)},
+        problem="constructor failed",
+        fix="see above, or build with --engine conda-ship",
+        last_lines=15,
     )
     made = sorted(output.glob("*.sh"))
-    if done.returncode or len(made) != 1:
-        end = "\n".join(done.stdout.strip().splitlines()[-15:])
-        raise UserError(f"constructor failed:\n{end}", "see above, or build with --engine conda-ship")
-    engine = payload / "engine"
-    engine.mkdir()
-    cut(made[0], sorted(channel / record.subdir / record.file_name for record in records), channel, engine)
-    shutil.copyfile(Path(__file__).with_name("fill.sh"), engine / "fill")
-    (engine / "fill").chmod(0o755)
+    if len(made) != 1:
+        raise UserError(f"constructor made {len(made)} installers instead of one", "build with --engine conda-ship")
+    packages = sorted(channel / record.subdir / record.file_name for record in records)
+    cut(made[0], packages, channel, payload / "engine")
 
 
 def cut(installer: Path, packages: Sequence[Path], channel: Path, engine: Path) -> None:
-    """Write pieces, glue and sha256 of `installer` to `engine`. A package that is not found in it whole is no piece."""
+    """Write pieces, glue and sha256 of `installer` to `engine`.
+
+    A package whose bytes are not in the installer as a whole stays part of the glue.
+    """
     data = installer.read_bytes()
     places = []
     for package in packages:

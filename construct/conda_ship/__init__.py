@@ -1,25 +1,26 @@
 """The engine conda-ship: a native runtime (glibc >= 2.17) stamped with the lock, which fills a prefix offline.
 
-An engine turns "lock and channel" into a directory with an executable `fill`, called as `fill CHANNEL PREFIX STAGE` on
-the target; nothing else knows which one it was. https://conda-incubator.github.io/conda-ship/reference/configuration/
+construct/engines.py has the contract. https://conda-incubator.github.io/conda-ship/reference/configuration/
 """
 
 import os
 import shutil
-import subprocess
 from collections.abc import Sequence
-from importlib.metadata import version
+from importlib.metadata import version as installed_version
 from pathlib import Path
 
 from rattler import LockChannel, LockFile, LockPlatform, RepoDataRecord
 
+from construct.process import run_quietly
 from recipe.errors import UserError
 
 NAME = "conda-ship"
-COPIES = 2  # of the payload, while it fills a prefix: as unpacked, and in its cache
+COPIES = 2  # as unpacked, and in the runtime's cache
+FILL = Path(__file__).with_name("fill.sh")
 # The runtime refuses a lock without URLs but never uses them offline; they end up in conda-meta. RFC 2606's .invalid
-# keeps a later `conda update` from asking anybody.
+# keeps a later `conda update` from asking any server.
 CHANNEL = "https://channel.invalid/barehub/"
+AGAIN = "rm -r .venv, then run this again"
 
 MANIFEST = """\
 [workspace]
@@ -39,11 +40,26 @@ source-environment = "default"
 """
 
 
-def engine_version() -> str:
-    return version("conda-ship")
+def command() -> list[str] | None:
+    """Return the words that run conda-ship; None if it is not installed."""
+    program = shutil.which("cs")
+    return [program] if program else None
 
 
-def build_engine(
+def require_command() -> list[str]:
+    """Return the words that run conda-ship. Raises UserError if it is not installed."""
+    found = command()
+    if found is None:
+        raise UserError("there is no conda-ship", AGAIN)
+    return found
+
+
+def version() -> str:
+    """Return the version of the installed conda-ship."""
+    return installed_version("conda-ship")
+
+
+def build(
     records: Sequence[RepoDataRecord],
     specs: Sequence[str],
     platform: str,
@@ -51,10 +67,7 @@ def build_engine(
     payload: Path,
     work: Path,
 ) -> None:
-    """Make payload/engine for the locked `records` of payload/channel; `work` is for what lies on the way.
-
-    `specs` become the environment's requested packages in conda's history. Raises UserError if conda-ship fails.
-    """
+    """Write the runtime to payload/engine; `specs` become the requested packages in conda's history."""
     lock = LockFile([LockPlatform(platform)])
     lock.set_channels("default", [LockChannel(CHANNEL)])
     for record in records:
@@ -67,19 +80,12 @@ def build_engine(
     (work / "pixi.toml").write_text(
         MANIFEST.format(channel=CHANNEL, platform=platform, dependencies=dependencies, release=release)
     )
-
-    done = subprocess.run(
-        ["cs", "build", f"--manifest={work / 'pixi.toml'}", f"--out-dir={work / 'out'}"],
-        env={**os.environ, "SOURCE_DATE_EPOCH": "0"},
-        capture_output=True,
-        text=True,
-        check=False,
+    run_quietly(
+        [*require_command(), "build", f"--manifest={work / 'pixi.toml'}", f"--out-dir={work / 'out'}"],
+        {**os.environ, "SOURCE_DATE_EPOCH": "0"},
+        problem="conda-ship failed",
+        fix=AGAIN,
     )
-    if done.returncode:
-        raise UserError(f"conda-ship failed:\n{done.stderr.strip()}", "rm -r .venv, then run this again")
-    engine = payload / "engine"
-    engine.mkdir()
-    shutil.move(work / "out/barehub", engine / "runtime")
-    shutil.copyfile(Path(__file__).with_name("fill.sh"), engine / "fill")
-    for name in ("runtime", "fill"):
-        (engine / name).chmod(0o755)
+    runtime = payload / "engine/runtime"
+    shutil.move(work / "out/barehub", runtime)
+    runtime.chmod(0o755)

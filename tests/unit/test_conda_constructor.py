@@ -17,7 +17,7 @@ import yaml
 
 from construct import conda_constructor, conda_ship
 from construct.conda_constructor import cut
-from construct.engines import choose_engine
+from construct.engines import build_engine, choose_engine
 from recipe.errors import UserError
 
 CONSTRUCT = Path(__file__).parents[2] / "construct"
@@ -221,8 +221,7 @@ def build(tmp_path: Path) -> Path:
     (payload / "channel/noarch/one-1-0.conda").write_bytes(os.urandom(5000))
     (payload / "environment.lock.yml").touch()
     records = [SimpleNamespace(subdir="noarch", file_name="one-1-0.conda")]
-    conda_constructor.build_engine(records, [], "linux-64", LABEL, payload, tmp_path / "work")
-    return payload / "engine"
+    return build_engine(conda_constructor, records, [], "linux-64", LABEL, payload, tmp_path / "work")
 
 
 def test_constructor_sees_nothing_that_somebody_has_set_up_for_conda(
@@ -247,7 +246,7 @@ def test_what_constructor_says_is_told_when_it_fails(
 
 def test_auto_takes_constructor_where_it_is_installed(stand_in: Path) -> None:
     assert choose_engine("auto") is conda_constructor
-    assert conda_constructor.engine_version() == "3.99.1"
+    assert conda_constructor.version() == "3.99.1"
     # PyPI has another package of that name.
     stand_in.write_text("#!/bin/sh\necho 0.1.0\n")
     assert choose_engine("auto") is conda_ship

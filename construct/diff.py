@@ -1,31 +1,32 @@
-"""`release.py diff`: what changed between two locks or two installers, in words; also as a release's notes.
+"""`release.py diff`: what changed between two locks or two installers, for a reader or as release notes.
 
-Standard library only, as construct/verify.py.
+Standard library only: it runs on a bare Python.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from construct.contents import Package, read_directory, read_installer, read_lock_file
+from construct.contents import read_directory, read_installer
+from recipe.lock_file import Line, Lock
 
-# What an admin looks for first.
+# What an administrator looks for first.
 LEADING = ("jupyterhub-base", "jupyterhub-traefik-proxy", "traefik", "python")
 
 
 @dataclass(frozen=True)
 class Side:
-    """One of the two: what it is called, its packages by name, and for an installer what it asks of a machine."""
+    """One of the two: its title, its packages by name, and for an installer what it needs and consists of."""
 
     title: str
-    packages: dict[str, Package]
+    packages: Mapping[str, Line]
     facts: dict[str, str]
 
 
 @dataclass(frozen=True)
 class Change:
-    """A package that is on both sides, but not the same; `kind` is a word for it."""
+    """A package that differs between the two sides. kind: "older", "major", "rebuilt" or ""."""
 
     name: str
     old: str
@@ -34,14 +35,18 @@ class Change:
 
 
 def diff(old: Path, new: Path, *, markdown: bool) -> str:
-    """The changes from `old` to `new`, each a lock, an installer or an unpacked one. UserError for others."""
+    """Return the changes from `old` to `new`. Each is a lock or an installer, packed or unpacked.
+
+    Raises UserError for anything else.
+    """
     before, after = read_side(old), read_side(new)
     return render_markdown(before, after) if markdown else render_plain(before, after)
 
 
 def read_side(path: Path) -> Side:
+    """Read a lock or an installer. Raises UserError for anything else."""
     if path.suffix in (".yml", ".yaml"):
-        return Side(str(path), read_lock_file(path), {})
+        return Side(str(path), Lock.read(path).lines, {})
     contents = read_directory(path) if path.is_dir() else read_installer(path)
     release = contents.release
     engine = release.get("engine") or {}
@@ -53,11 +58,11 @@ def read_side(path: Path) -> Side:
         "overlays": ", ".join(release.get("overlays") or []) or "none",
         "size": f"{sum(file['size'] for file in release.get('files') or []) / 1e6:.0f} MB",
     }
-    return Side(f"{release.get('name')} {release.get('version')}", contents.lock, facts)
+    return Side(f"{release.get('name')} {release.get('version')}", contents.lock.lines, facts)
 
 
 def changes(old: Side, new: Side) -> list[Change]:
-    """What is on both sides in another version or build, what an admin looks for first at the top."""
+    """Return what differs in version or build, with what an administrator looks for first at the top."""
     found = []
     for name in old.packages.keys() & new.packages.keys():
         before, after = old.packages[name], new.packages[name]
@@ -73,37 +78,38 @@ def not_leading(name: str) -> int:
 
 
 def kind(name: str, old: str, new: str) -> str:
-    """Either "older", "major" or "" for two versions that differ; only their numbers are looked at.
+    """Return "older", "major" or "" for two versions that differ, judged by their numbers only.
 
-    Many packages have a year in front, so only of those that an admin knows a new major version is worth a word.
+    Many packages begin with the year, so a new major version is reported only of what an administrator knows by name.
     """
-    before, after = numbers(old), numbers(new)
+    before, after = version_numbers(old), version_numbers(new)
     if after < before:
         return "older"
     return "major" if name in LEADING and after[:1] > before[:1] else ""
 
 
-def numbers(version: str) -> list[int]:
+def version_numbers(version: str) -> list[int]:
+    """Return the numbers in a version, without its epoch."""
     return [int(part) for part in re.findall(r"[0-9]+", version.partition("!")[2] or version)]
 
 
-def only_in(one: Side, other: Side) -> list[Package]:
+def only_in(one: Side, other: Side) -> list[Line]:
     return [one.packages[name] for name in sorted(one.packages.keys() - other.packages.keys())]
 
 
 def words(old: Side, new: Side) -> Iterator[str]:
-    """Sentences for an admin about what these changes mean."""
+    """Yield sentences for an administrator about what these changes mean."""
     for change in changes(old, new):
         if change.name == "jupyterhub-base" and change.kind == "major":
             yield f"JupyterHub {change.old} -> {change.new} is a new major version: read its upgrade notes."
-            yield "Updating migrates the hub's database, of which a copy is kept; `barehub rollback` goes back to it."
+            yield "An upgrade migrates the hub's database and keeps a copy; `barehub rollback` goes back to that."
     for fact in old.facts.keys() & new.facts.keys():
         if fact in ("distribution", "platform") and old.facts[fact] != new.facts[fact]:
             yield f"These are for another {fact}: {old.facts[fact]} and {new.facts[fact]}."
 
 
 def facts(old: Side, new: Side) -> list[tuple[str, str, str]]:
-    """Name, old and new value of what is not the same about two installers."""
+    """Return name, old and new value of each fact that differs between two installers."""
     return [(name, old.facts[name], value) for name, value in new.facts.items() if old.facts.get(name, value) != value]
 
 
@@ -122,7 +128,7 @@ def render_plain(old: Side, new: Side) -> str:
 
 
 def table(title: str, rows: Sequence[tuple[str, ...]]) -> list[str]:
-    """Lines with aligned columns under a title; none without rows."""
+    """Return lines with aligned columns under a title; none if there are no rows."""
     if not rows:
         return []
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]

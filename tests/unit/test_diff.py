@@ -1,4 +1,4 @@
-"""`release.py diff`: what an admin reads about two releases."""
+"""`release.py diff`: what an administrator reads about two releases."""
 
 import re
 from datetime import UTC, datetime
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from construct.changes import diff
+from construct.diff import diff
 from construct.installer import write_installer
 from recipe.errors import UserError
 from tests.unit.test_verify import NUMBERS, describe, write_payload
@@ -42,7 +42,7 @@ removed:
   gone  1.0
 
 JupyterHub 5.5.4 -> 6.1.1 is a new major version: read its upgrade notes.
-Updating migrates the hub's database, of which a copy is kept; `barehub rollback` goes back to it.
+An upgrade migrates the hub's database and keeps a copy; `barehub rollback` goes back to that.
 """
     )
 

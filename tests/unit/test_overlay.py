@@ -10,26 +10,12 @@ from rattler.package_streaming import extract
 from recipe.channel import TIMESTAMP
 from recipe.errors import UserError
 from recipe.overlay import Stack, build_overlay, read_overlays
-from recipe.pins import Pin, render
 from recipe.specs import environment_specs, merge_specs, requirement
-
-ROOT = Path(__file__).parents[2]
-
-
-def overlay(directory: Path, *specs: str, **files: str) -> Path:
-    """A folder with an environment.yml if there are specs; `__` in the name of a file stands for a slash."""
-    directory.mkdir(parents=True)
-    if specs:
-        (directory / "environment.yml").write_text("dependencies:\n" + "".join(f"  - {spec}\n" for spec in specs))
-    for name, text in files.items():
-        path = directory / f"{name.replace('__', '/')}.py"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-    return directory
+from tests.unit.channels import ROOT, write_overlay
 
 
 def test_each_folder_has_its_place_in_the_prefix(tmp_path: Path) -> None:
-    path = overlay(
+    path = write_overlay(
         tmp_path / "slurm",
         "batchspawner >=1.3",
         **{"python__slurmhub__spawner": "x = 1\n", "share__slurm__page": "", "examples__70-more": "", "setup": ""},
@@ -52,7 +38,7 @@ def test_each_folder_has_its_place_in_the_prefix(tmp_path: Path) -> None:
 
 
 def test_one_name_stands_for_one_content(tmp_path: Path) -> None:
-    path = overlay(tmp_path / "one", examples__1="a")
+    path = write_overlay(tmp_path / "one", examples__1="a")
     [before] = read_overlays([path])
     first = build_overlay(before, "1.0", tmp_path, TIMESTAMP)
     content = first.read_bytes()
@@ -63,16 +49,16 @@ def test_one_name_stands_for_one_content(tmp_path: Path) -> None:
 
 
 def test_a_later_overlay_replaces_an_earlier_ones_file(tmp_path: Path) -> None:
-    low = overlay(tmp_path / "low", examples__1="low", examples__2="low")
-    high = overlay(tmp_path / "high", examples__2="high")
+    low = write_overlay(tmp_path / "low", examples__1="low", examples__2="low")
+    high = write_overlay(tmp_path / "high", examples__2="high")
     lower, higher = read_overlays([low, high])
     assert [path.name for path in lower.files] == ["1.py"]
     assert [path.read_text() for path in higher.files.values()] == ["high"]
 
 
 def test_the_lock_of_a_stack_is_the_last_overlays_that_brings_specs(tmp_path: Path) -> None:
-    low, high = overlay(tmp_path / "low", "a"), overlay(tmp_path / "high", "b", "jupyterhub-base <6")
-    site = overlay(tmp_path / "site", examples__1="")
+    low, high = write_overlay(tmp_path / "low", "a"), write_overlay(tmp_path / "high", "b", "jupyterhub-base <6")
+    site = write_overlay(tmp_path / "site", examples__1="")
     stack = Stack.of(ROOT, [low, high, site])
     assert (stack.lock_for("linux-64"), stack.wheels) == (high / "environment.lock.yml", high / "wheels.txt")
     assert stack.lock_for("linux-aarch64") == high / "environment.linux-aarch64.lock.yml"
@@ -92,7 +78,7 @@ def test_what_is_no_overlay_is_refused(tmp_path: Path, name: str, complaint: str
 
 
 def test_two_overlays_of_one_name_are_refused(tmp_path: Path) -> None:
-    paths = [overlay(tmp_path / place / "same", examples__1="") for place in "ab"]
+    paths = [write_overlay(tmp_path / place / "same", examples__1="") for place in "ab"]
     with pytest.raises(UserError, match="two overlays named same"):
         read_overlays(paths)
 
@@ -127,21 +113,3 @@ def test_specs_are_read_strictly_and_merged(tmp_path: Path) -> None:
     path.write_text("dependencies:\n  - pip:\n    - a\n")
     with pytest.raises(UserError, match="not a conda package"):
         environment_specs(path)
-
-
-def test_an_overlays_lock_holds_the_bases_versions_but_for_what_it_names(tmp_path: Path) -> None:
-    from recipe.lock import held_pins
-
-    root = tmp_path / "root"
-    (root / "construct").mkdir(parents=True)
-    (root / "recipe").mkdir()
-    (root / "construct/environment.yml").write_text("dependencies:\n  - jupyterhub-base\n")
-    pinned = {name: Pin("1.0", {"a" * 64}) for name in ("jupyterhub", "tornado", "traitlets")}
-    (root / "recipe/wheels.txt").write_text(render(pinned, "title"))
-    stack = Stack.of(root, [overlay(tmp_path / "old", "jupyterhub-base <6")])
-    assert held_pins(stack, None).keys() == {"tornado", "traitlets"}
-    base = Stack(root)
-    assert held_pins(base, None) == {}
-    assert held_pins(base, ["tornado"]).keys() == {"jupyterhub", "traitlets"}
-    with pytest.raises(UserError, match="tornada: not in"):
-        held_pins(base, ["tornada"])
