@@ -23,11 +23,8 @@ def verify(target: Path, channel: Path | None) -> None:
     everything that is wrong.
     """
     contents = read_directory(target) if target.is_dir() else read_installer(target)
-    problems: list[str] = []
-    notes = []
-    if not target.is_dir():
-        notes.append(check_beside(target, problems))
-    problems += [
+    problems = [
+        *([] if target.is_dir() else check_beside(target)),
         *check_sums(contents),
         *check_release(contents),
         *check_lock(contents),
@@ -42,42 +39,55 @@ def verify(target: Path, channel: Path | None) -> None:
             "copy it here again; if that changes nothing, get it from where it was published",
         )
     print_contents(contents)
-    for note in notes:
-        print(note)
+    if not target.is_dir():
+        print(compared_with(target))
     if channel:
         print(f"{channel} holds each of these packages with the locked sha256")
 
 
-def check_beside(path: Path, problems: list[str]) -> str:
-    """Compare an installer with the checksums beside it: add to `problems`, and return a line on what was compared."""
-    sha256 = file_sha256(path)
-    sums = [one for one in (path.with_name(f"{path.name}.sha256"), path.with_name(SUMS)) if one.is_file()]
-    for one in sums:
-        wanted = read_sums(one.read_text(errors="replace")).get(path.name)
+def check_beside(path: Path) -> Iterator[str]:
+    """The checksums beside an installer name it with its hash, and signed ones its package list and SBOM."""
+    for one in sums_beside(path):
+        wanted = read_sums(one).get(path.name)
         if wanted is None:
-            problems.append(f"{one.name} says nothing about {path.name}")
-        elif wanted != sha256:
-            problems.append(f"{path.name} has the sha256 {sha256}, {one.name} says {wanted}")
-    stem = path.name.removesuffix(".sh")
+            yield f"{one.name} says nothing about {path.name}"
+        elif wanted != file_sha256(path):
+            yield f"{path.name} has the sha256 {file_sha256(path)}, {one.name} says {wanted}"
     signed = path.with_name(SUMS)
-    listed = read_sums(signed.read_text(errors="replace")) if signed.is_file() else {}
+    listed = read_sums(signed) if signed.is_file() else {}
+    stem = path.name.removesuffix(".sh")
     for name in (f"{stem}.packages.txt", f"{stem}.cdx.json"):
         beside = path.with_name(name)
         if beside.is_file() and name in listed and listed[name] != file_sha256(beside):
-            problems.append(f"{name} is not what {SUMS} says")
+            yield f"{name} is not what {SUMS} says"
+
+
+def sums_beside(path: Path) -> list[Path]:
+    """Return the files beside an installer that may hold its checksum."""
+    return [one for one in (path.with_name(f"{path.name}.sha256"), path.with_name(SUMS)) if one.is_file()]
+
+
+def compared_with(path: Path) -> str:
+    """Return a line with an installer's sha256 and the files beside it that hold the same."""
+    sha256 = file_sha256(path)
+    sums = sums_beside(path)
     if not sums:
         return f"sha256 {sha256}; there is no {path.name}.sha256 beside it to compare it with"
     return f"sha256 {sha256}, as {' and '.join(one.name for one in sums)} beside it say{'s' if len(sums) == 1 else ''}"
 
 
-def read_sums(text: str) -> dict[str, str]:
-    """Return the sha256 by file name from lines in the format of sha256sum(1)."""
+def read_sums(path: Path) -> dict[str, str]:
+    """Return the sha256 by file name that a file in the format of sha256sum(1) lists."""
+    return parse_sums(path.read_text(errors="replace"))
+
+
+def parse_sums(text: str) -> dict[str, str]:
     return {match[2]: match[1] for match in re.finditer(r"^([0-9a-f]{64}) [ *](.+)$", text, re.MULTILINE)}
 
 
 def check_sums(contents: Contents) -> Iterator[str]:
     """SHA256SUMS names each file with its hash."""
-    sums = read_sums(contents.text(SUMS))
+    sums = parse_sums(contents.text(SUMS))
     members = {name: member.sha256 for name, member in contents.members.items() if name != SUMS}
     yield from differences(members, sums, SUMS)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from recipe import channel, pins
+from recipe import pins
 from recipe.channel import fetch_wheels, find_wheel, into_cache
 from recipe.errors import UserError
 from recipe.metadata import Target
@@ -15,63 +15,56 @@ from tests.unit.wheels import make
 PY311 = Target("3.11")
 
 
+@pytest.fixture(autouse=True)
+def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The one place where pip looks for wheels."""
+    directory = tmp_path / "index"
+    directory.mkdir()
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(directory))
+    return directory
+
+
 @pytest.fixture
-def requirements(tmp_path: Path) -> Path:
-    """A wheels.txt that pins one wheel; it is in the directory `index`."""
-    (tmp_path / "index").mkdir()
-    wheel = make(tmp_path / "index")
+def requirements(tmp_path: Path, index: Path) -> Path:
+    """A wheels.txt that pins the one wheel there."""
     path = tmp_path / "wheels.txt"
-    path.write_text(pins.render({"demo": Pin("1.0", {wheel.sha256})}, "title"))
+    path.write_text(pins.render({"demo": Pin("1.0", {make(index).sha256})}, "title"))
     return path
 
 
-@pytest.fixture(autouse=True)
-def downloads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Let pip be a copy from `index`, which like pip keeps a file that is there; return the names it was called for."""
-    called: list[str] = []
-
-    def download(requirements: Path, directory: Path, python: str) -> None:
-        called.append(requirements.name)
-        for path in (tmp_path / "index").glob("*.whl"):
-            if not (directory / path.name).exists():
-                shutil.copyfile(path, directory / path.name)
-
-    monkeypatch.setattr(channel.pins, "download", download)
-    return called
+def test_a_wheel_is_downloaded_once(tmp_path: Path, index: Path, requirements: Path) -> None:
+    assert fetch_wheels(requirements, tmp_path / "cache", PY311).keys() == {"demo"}
+    shutil.rmtree(index)
+    assert fetch_wheels(requirements, tmp_path / "cache", PY311).keys() == {"demo"}
 
 
-def test_a_wheel_is_downloaded_once(tmp_path: Path, requirements: Path, downloads: list[str]) -> None:
+def test_a_truncated_wheel_is_downloaded_again(tmp_path: Path, requirements: Path) -> None:
     cache = tmp_path / "cache"
-    for _ in range(2):
-        assert fetch_wheels(requirements, cache, PY311).keys() == {"demo"}
-    assert downloads == ["wheels.txt"]
-
-
-def test_a_truncated_wheel_is_downloaded_again(tmp_path: Path, requirements: Path, downloads: list[str]) -> None:
-    cache = tmp_path / "cache"
-    [path] = [wheel.path for wheel in fetch_wheels(requirements, cache, PY311).values()]
+    path = fetch_wheels(requirements, cache, PY311)["demo"].path
     content = path.read_bytes()
     path.write_bytes(content[:-1])
     fetch_wheels(requirements, cache, PY311)
     assert path.read_bytes() == content
-    assert len(downloads) == 2
 
 
-def test_finding_a_wheel_changes_nothing(tmp_path: Path, requirements: Path) -> None:
-    other = Pin("1.0", {"0" * 64})
-    before = sorted((tmp_path / "index").iterdir())
-    assert find_wheel(tmp_path / "index", "demo", other, PY311) is None
-    assert find_wheel(tmp_path / "index", "demo", pins.read(requirements)["demo"], PY311) == before[0]
-    assert sorted((tmp_path / "index").iterdir()) == before
+def test_finding_a_wheel_changes_nothing(index: Path, requirements: Path) -> None:
+    [path] = index.iterdir()
+    assert find_wheel(index, "demo", Pin("1.0", {"0" * 64}), PY311) is None
+    assert find_wheel(index, "demo", pins.read(requirements)["demo"], PY311) == path
+    assert [*index.iterdir()] == [path]
 
 
-def test_a_python_without_a_pinned_wheel_is_named(tmp_path: Path) -> None:
-    make(tmp_path, tag="cp312-cp312-manylinux_2_17_x86_64")
-    (tmp_path / "index").mkdir()
-    path = tmp_path / "wheels.txt"
-    path.write_text(pins.render({"demo": Pin("1.0", {"0" * 64})}, "title"))
-    with pytest.raises(UserError, match=r"no wheel of demo 1\.0 for Python 3\.11 is pinned"):
-        fetch_wheels(path, tmp_path / "cache", PY311)
+def test_a_python_that_the_pinned_wheels_do_not_fit_is_named(tmp_path: Path, index: Path, requirements: Path) -> None:
+    cache = tmp_path / "cache"
+    fetch_wheels(requirements, cache, PY311)
+    [path] = cache.iterdir()
+    path.rename(cache / "demo-1.0-cp312-cp312-manylinux_2_17_x86_64.whl")
+    [path] = index.iterdir()
+    path.rename(index / "demo-1.0-cp312-cp312-manylinux_2_17_x86_64.whl")
+    with pytest.raises(UserError) as caught:
+        fetch_wheels(requirements, cache, PY311)
+    assert caught.value.fix
 
 
 def test_a_package_is_in_the_cache_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -82,10 +75,12 @@ def test_a_package_is_in_the_cache_whole_or_not_at_all(tmp_path: Path) -> None:
             raise UserError("broken")
         return path
 
-    place = tmp_path / "key"
+    cache = tmp_path / "packages"
+    cache.mkdir()
+    place = cache / "key"
     with pytest.raises(UserError):
         into_cache(place, build, "broken")
-    assert list(tmp_path.iterdir()) == []
+    assert list(cache.iterdir()) == []
     for text in ("first", "second"):
         assert into_cache(place, build, text).read_text() == text
-    assert [path.name for path in tmp_path.iterdir()] == ["key"]
+    assert [path.name for path in cache.iterdir()] == ["key"]

@@ -1,4 +1,4 @@
-"""`release.py verify`: what was changed in an installer on the way, and by whom, is found and named."""
+"""`release.py verify`: whatever was changed in an installer on the way is found and named."""
 
 import json
 import shutil
@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def write_payload(payload: Path, packages: dict[str, str]) -> None:
-    """A release's files, all in accord with each other."""
+    """Write the files of a release, which agree with each other."""
     subdir = payload / "channel/linux-64"
     subdir.mkdir(parents=True)
     archives = {}

@@ -1,4 +1,4 @@
-"""A wheel that is damaged, malformed or not the pinned one is refused, with its name and the cure."""
+"""A wheel that is damaged, malformed or not the pinned one is refused, with its name and a fix."""
 
 import pickle
 import stat
