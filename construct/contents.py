@@ -15,9 +15,9 @@ from typing import IO, Any
 
 from construct.installer import HEADER_BYTES
 from recipe.errors import UserError
-from recipe.lock_file import FILE_NAME, Lock
+from recipe.lock_file import LOCK_NAME, Lock
 
-TEXTS = ("SHA256SUMS", FILE_NAME, "packages.txt", "release.json", "sbom.cdx.json")
+TEXTS = ("SHA256SUMS", LOCK_NAME, "packages.txt", "release.json", "sbom.cdx.json")
 SUFFIXES = (".conda", ".tar.bz2")  # of conda packages
 COPY_AGAIN = "copy it here again from where it was published, with its .sha256"
 
@@ -60,7 +60,7 @@ class Contents:
 
     @property
     def lock(self) -> Lock:
-        return Lock.parse(self.text(FILE_NAME), f"{FILE_NAME} in {self.path}")
+        return Lock.parse(self.text(LOCK_NAME), f"{LOCK_NAME} in {self.path}")
 
     @property
     def archives(self) -> dict[str, Member]:

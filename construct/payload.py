@@ -11,7 +11,6 @@ from pathlib import Path
 from rattler import RepoDataRecord
 
 from construct.engines import Engine
-from construct.index import ADD_TO_CHANNEL
 from construct.installer import MARGIN_KB, write_sums
 from construct.measure import Measured
 from construct.sbom import render_sbom
@@ -19,11 +18,12 @@ from construct.solve import lock_lines, sha256_of
 from recipe import pins
 from recipe.channel import PLATFORM
 from recipe.files import file_sha256
-from recipe.lock_file import FILE_NAME, Lock
+from recipe.lock_file import LOCK_NAME, Lock
 from recipe.metadata import MACHINES
 from recipe.overlay import Stack
 
 SCHEMA = 1  # of release.json
+SCRIPTS = ("add_to_channel.sh",)  # of construct/, which the header runs from the payload
 
 
 @dataclass(frozen=True)
@@ -51,9 +51,9 @@ class Release:
 
 def write_locked(payload: Path, release: Release, records: Sequence[RepoDataRecord]) -> None:
     """Write the lock of exactly `records`, for the engine and for `conda env create -f` with the channel beside it."""
-    comment = f"The packages of this release. Beside ./channel: conda env create -f {FILE_NAME}"
+    comment = f"The packages of this release. Beside ./channel: conda env create -f {LOCK_NAME}"
     lock = Lock(lock_lines(records), release.name, comments=(comment,))
-    (payload / FILE_NAME).write_text(lock.render())
+    (payload / LOCK_NAME).write_text(lock.render())
 
 
 def write_descriptions(
@@ -61,7 +61,8 @@ def write_descriptions(
 ) -> None:
     """Add the files that describe the payload, last those that list all others: release.json and SHA256SUMS."""
     wheels = pins.read(release.stack.wheels) if lock.pins_versions_only else {}
-    shutil.copyfile(ADD_TO_CHANNEL, payload / ADD_TO_CHANNEL.name)
+    for script in SCRIPTS:
+        shutil.copyfile(Path(__file__).with_name(script), payload / script)
     (payload / "packages.txt").write_text(render_packages(records))
     sbom = render_sbom(release.name, release.label, release.moment, records, wheels)
     (payload / "sbom.cdx.json").write_text(sbom)
@@ -90,7 +91,7 @@ def render_release(payload: Path, release: Release, engine: Engine, measured: Me
         "engine": {"name": engine.NAME, "version": engine.version()},
         "platform": PLATFORM,
         "glibc": measured.glibc_version,
-        "lock_sha256": file_sha256(payload / FILE_NAME),
+        "lock_sha256": file_sha256(payload / LOCK_NAME),
         "files": [
             {"path": str(path.relative_to(payload)), "size": path.stat().st_size, "sha256": file_sha256(path)}
             for path in sorted(payload.rglob("*"))

@@ -11,7 +11,7 @@ from pathlib import Path
 from construct.contents import SUFFIXES, Contents, indexed, read_directory, read_installer
 from recipe.errors import UserError
 from recipe.files import file_sha256
-from recipe.lock_file import FILE_NAME
+from recipe.lock_file import LOCK_NAME
 
 SUMS = "SHA256SUMS"
 
@@ -108,8 +108,8 @@ def check_release(contents: Contents) -> Iterator[str]:
         if name not in (SUMS, "release.json")
     }
     yield from differences(members, listed, "release.json")
-    if lock_sha256 != contents.members[FILE_NAME].sha256:
-        yield f"release.json was made with another {FILE_NAME}"
+    if lock_sha256 != contents.members[LOCK_NAME].sha256:
+        yield f"release.json was made with another {LOCK_NAME}"
     if contents.path.suffix == ".sh" and not contents.path.name.startswith("-".join(named)):
         yield f"it is {named[0]} {named[1]}, which its file name does not say"
 
@@ -121,9 +121,9 @@ def check_lock(contents: Contents) -> Iterator[str]:
         if line.sha256:
             locked[line.archive_stem] = line.sha256
         else:
-            yield f"{FILE_NAME} pins no build and sha256 of {line.name}"
+            yield f"{LOCK_NAME} pins no build and sha256 of {line.name}"
     found = {stem(name): member.sha256 for name, member in contents.archives.items()}
-    yield from differences(found, locked, FILE_NAME)
+    yield from differences(found, locked, LOCK_NAME)
 
 
 def stem(archive: str) -> str:

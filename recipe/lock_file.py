@@ -17,14 +17,14 @@ from typing import Self
 
 from recipe.errors import UserError
 
-FILE_NAME = "environment.lock.yml"
+LOCK_NAME = "environment.lock.yml"
 LINE = re.compile(
     r'(?P<quote>"?)(?P<name>[a-z0-9_][a-z0-9._-]*)(?P<operator>==|>=)(?P<version>[^\[\]=",\s]+)'
     r"(\[build=(?P<build>[^,\]]+),sha256=(?P<sha256>[0-9a-f]{64})\])?(?P=quote)"
 )
 # The comment that ends so is followed by one that holds nothing but the sha256.
 WHEELS_FOLLOW = "whose own sha256 is"
-NAME_A_LOCK = f"name an {FILE_NAME}"
+NAME_A_LOCK = f"name an {LOCK_NAME}"
 LOCK_AGAIN = "python3 release.py lock"
 
 
@@ -77,7 +77,7 @@ class Lock:
     channels: tuple[str, ...] = ("./channel",)
     comments: tuple[str, ...] = ()
     wheels_sha256: str | None = None
-    where: str = field(default=FILE_NAME, compare=False)
+    where: str = field(default=LOCK_NAME, compare=False)
 
     @classmethod
     def read(cls, path: Path) -> Self:

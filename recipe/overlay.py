@@ -22,7 +22,7 @@ from pathlib import Path, PurePosixPath
 
 from recipe.convert import assemble, staging
 from recipe.errors import UserError
-from recipe.lock_file import FILE_NAME
+from recipe.lock_file import LOCK_NAME
 from recipe.metadata import CondaMetadata
 from recipe.specs import environment_specs, merge_specs
 
@@ -133,7 +133,7 @@ class Stack:
     def lock_for(self, platform: str) -> Path:
         """Return the lock of one platform; that of x86_64 has the plain name that other programs look for."""
         if platform == "linux-64":
-            return (self.locked_in.path if self.locked_in else self.root) / FILE_NAME
+            return (self.locked_in.path if self.locked_in else self.root) / LOCK_NAME
         return (self.locked_in.path if self.locked_in else self.root / "construct") / f"environment.{platform}.lock.yml"
 
     @property
