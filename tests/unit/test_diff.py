@@ -71,7 +71,7 @@ def test_a_lock_with_builds_and_hashes_against_one_of_versions(tmp_path: Path) -
 
 
 def test_two_installers(tmp_path: Path) -> None:
-    """What they ask of a machine is said, too."""
+    """What they need of a machine is reported as well."""
     paths = []
     for name, version, engine in (("old", "1.0", '"conda-ship"'), ("new", "2.0", '"constructor"')):
         payload = tmp_path / name

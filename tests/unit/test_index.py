@@ -48,7 +48,7 @@ def test_channels_add_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tools:
     names = sorted(name.rpartition("-")[0] for name in json.loads(merged["linux-64"])["packages.conda"])
     assert names == ["one-1.0", "one-1.1", "two-1.0"]
     for subdir, index in merged.items():
-        words = ["zstd", "-dcq", mirror / subdir / "repodata.json.zst"]
+        words = ["zstd", "-dcq", str(mirror / subdir / "repodata.json.zst")]
         assert subprocess.run(words, capture_output=True, text=True, check=True).stdout == index
     subprocess.run(["sha256sum", "--check", "--strict", "--quiet", "SHA256SUMS"], cwd=mirror, check=True)
     assert len((mirror / "SHA256SUMS").read_text().splitlines()) == 3

@@ -1,4 +1,4 @@
-"""`release.py build --sign`: what the admin's one command accepts, and what it does not."""
+"""`release.py build --sign`: what the administrator's one command accepts and rejects."""
 
 import os
 import shutil
@@ -27,7 +27,7 @@ def output(tmp_path: Path) -> Path:
 
 @pytest.fixture(params=["ssh-keygen", "gpg"])
 def key(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """A key, and for the admin its public part: allowed_signers, or gpg's key ring."""
+    """A key, and for the administrator its public part: allowed_signers, or gpg's key ring."""
     if not shutil.which(request.param):
         cannot_run(f"there is no {request.param}")
     if request.param == "gpg":
@@ -45,7 +45,7 @@ def key(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def check(output: Path, signature: Path, key: str) -> int:
-    """What the README has the admin run; its exit status."""
+    """Run the README's command, as the administrator does; return its exit status."""
     if signature.suffix == ".sig":
         public = Path(f"{key}.pub").read_text()
         (output.parent / "allowed_signers").write_text(f"barehub {public}")

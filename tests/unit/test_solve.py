@@ -19,7 +19,7 @@ PACKAGES = [("one", "1.0", ("two >=1", "__glibc >=2.98")), ("two", "1.0", ()), (
 
 @pytest.fixture
 def channel(tmp_path: Path) -> Path:
-    """A channel of three packages, of which one needs another and a glibc that nobody has yet."""
+    """A channel of three packages, of which one needs another one and a glibc that no system has yet."""
     return write_channel(tmp_path / "channel", PACKAGES)
 
 

@@ -213,7 +213,7 @@ def test_an_unpacked_one_is_checked_as_well(payload: Path) -> None:
 
 
 def test_a_mirror_holds_each_package(installer: Path, payload: Path, tmp_path: Path) -> None:
-    """It may hold others, too."""
+    """It may hold others as well."""
     mirror = tmp_path / "mirror"
     shutil.copytree(payload / "channel", mirror)
     index = mirror / "linux-64/repodata.json"
