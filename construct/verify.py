@@ -82,6 +82,7 @@ def read_sums(path: Path) -> dict[str, str]:
 
 
 def parse_sums(text: str) -> dict[str, str]:
+    """Return the same from the text of such a file."""
     return {match[2]: match[1] for match in re.finditer(r"^([0-9a-f]{64}) [ *](.+)$", text, re.MULTILINE)}
 
 
