@@ -16,9 +16,8 @@ from rattler import RepoDataRecord
 
 from construct.channels import pins_versions_only
 from construct.engines import choose_engine
-from construct.installer import MARGIN_KB, write_installer, write_sums
+from construct.installer import MARGIN_KB, SCRIPTS, write_installer, write_sums
 from construct.locked import render_lock, render_packages
-from construct.mirror import ADD_TO_CHANNEL
 from construct.packages import fill_channel
 from construct.sbom import render_sbom
 from construct.signing import check_command, require_signable, sign_release
@@ -83,7 +82,8 @@ def build_release(
         measured = try_out(payload / "engine", channel, records, work / "trial")
 
         say("writing the installer")
-        shutil.copyfile(ADD_TO_CHANNEL, payload / ADD_TO_CHANNEL.name)
+        for script in SCRIPTS:
+            shutil.copyfile(script, payload / script.name)
         pinned = pins.read(stack.wheels) if pins_versions_only(lock) else {}
         (payload / "packages.txt").write_text(render_packages(records))
         (payload / "sbom.cdx.json").write_text(render_sbom(name, release, moment, records, pinned))
@@ -97,9 +97,7 @@ def build_release(
                 "NAME": name,
                 "RELEASE": release,
                 "MACHINE": MACHINES[PLATFORM],
-                "BASE": f"/opt/{name}",
                 "GLIBC": "{}.{}".format(*measured.glibc),
-                "GLIBC_MINOR": measured.glibc[1],
                 "INSTALLED_KB": measured.kilobytes,
                 "NEEDED_KB": measured.kilobytes + filler.COPIES * payload_kb + MARGIN_KB,
                 # What the engine unpacks has directories of its own, and a tmpfs counts each link to a file.
