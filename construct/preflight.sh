@@ -141,7 +141,7 @@ check_base() {
             die 6 "$state is on ${mounted%% *}, where SQLite databases get corrupted" "choose a local disk with -p" ;;
     esac
     if [ -e "$base" ] && ! is_ours; then die 6 "$base is not empty and not a barehub" "$elsewhere"; fi
-    recorded=$(sed -n 's/.*"name": "\(.*\)".*/\1/p' "$base/install.json" 2>/dev/null) || :
+    recorded=$(sed -n 's/.*"name": "\([^"]*\)".*/\1/p' "$base/install.json" 2>/dev/null) || :
     if [ -n "$opt_name" ] && [ -n "$recorded" ] && [ "$opt_name" != "$recorded" ]; then
         die 2 "the barehub in $base is named $recorded" "leave out --name, or uninstall it first"
     fi

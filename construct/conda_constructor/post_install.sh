@@ -54,7 +54,7 @@ take_lock_over() {
 # shellcheck disable=SC2034  # hand_over reads the variables
 start_hooks() {
     eval "$BAREHUB_FUNCTIONS"
-    recorded=$(sed -n 's/.*"name": "\(.*\)".*/\1/p' "$base/install.json" 2>/dev/null) || :
+    recorded=$(sed -n 's/.*"name": "\([^"]*\)".*/\1/p' "$base/install.json" 2>/dev/null) || :
     active=$(readlink "$base/hub" 2>/dev/null) || active=
     active=${active##*/} prefix=$PREFIX release=$INSTALLER_VER unit=${recorded:-$INSTALLER_NAME} written=yes debug=no
     hand_over </dev/null

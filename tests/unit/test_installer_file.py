@@ -1,4 +1,4 @@
-"""The installer as a file: a shell script with a tar behind it, the same bytes for the same input, and what it tells."""
+"""The installer as a file: a script with a tar behind it, the same bytes for the same input, and what it prints."""
 
 import hashlib
 import os

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from barehub.cli import parser
 
 import construct.installer
-from barehub.cli import parser
 from construct.installer import HEADER, HEADER_BYTES, SCRIPTS, render_header
 from tests.unit.installers import NUMBERS, SHELLS, refused, run, write
 
@@ -54,7 +54,7 @@ def test_options_are_constructors(installer: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("shell", SHELLS)
-@pytest.mark.parametrize("value", [HOSTILE, "plain", "a=b,c", "'", "\n", "''"])
+@pytest.mark.parametrize("value", [HOSTILE, "a=b,-c", "'", "\n"])
 def test_values_reach_the_hooks_byte_for_byte(with_motd: Path, tmp_path: Path, value: str, shell: str) -> None:
     base = tmp_path / "base"
     for options in (["--motd", value], [f"--motd={value}"]):
