@@ -27,7 +27,8 @@
 #   --require-same-packages  upgrade: refuse to lose packages that were added by hand
 #   --log FILE             append all messages to FILE too
 #   --dry-run              print every change that would be made, make none
-#   --debug                print each command, keep BASE/.staging after a failure; so does BAREHUB_DEBUG=1
+#   --debug                print each command that changes something, keep BASE/.staging after a failure;
+#                            the same as BAREHUB_DEBUG=1 in the environment
 #
 #   --verify               check the integrity of this file, install nothing
 #   --list                 print its packages, install nothing
