@@ -1,34 +1,64 @@
 #!/bin/sh
-# usage: add_to_channel.sh FROM TO: move the packages of the conda channel FROM into the conda channel TO, which may hold
-# others or nothing. Both are on one file system; the caller holds the lock on TO; FROM is used up.
+# usage: add_to_channel.sh FROM TO
+#   Move the packages of the conda channel FROM into the conda channel TO, which may hold others or nothing. Both are on
+#   one file system; the caller holds the lock on TO; FROM is used up.
+# usage: add_to_channel.sh --unpack NAME TO <TAR
+#   The same for the payload of an installer, which is TAR. TO may be new and gets what describes the release, too, as
+#   TO/releases/NAME. This takes the lock itself.
 #
-# Readers of TO are never in trouble: archives come before the index that names them, each file appears by a rename,
+# Readers of TO can use it at any time: archives come before the index that names them, each file appears by a rename,
 # nothing is removed. The index has a line for each package, as recipe/channel.py writes it, so that sort and awk can
 # merge two. A head node may have nothing but POSIX tools, which is why this is not Python.
-# shellcheck disable=SC2317  # `rewrite` calls functions by name
+# shellcheck disable=SC2317,SC2329  # `rewrite` calls functions by name
 set -eu
 export LC_ALL=C
-from=$1 to=$2
 
 main() {
-    for index in "$from"/*/repodata.json; do check_subdir "$(basename "$(dirname "$index")")"; done
+    if [ "$1" = --unpack ]; then unpack "$2" "$3"; return; fi
+    from=$1 to=$2
+    for from_index in "$from"/*/repodata.json; do check_subdir "$(basename "$(dirname "$from_index")")"; done
     added=0 kept=0
-    for index in "$from"/*/repodata.json; do add_subdir "$(basename "$(dirname "$index")")"; done
+    for from_index in "$from"/*/repodata.json; do add_subdir "$(basename "$(dirname "$from_index")")"; done
     rewrite "$to/SHA256SUMS" sums
-    echo "added $added packages to $to, $kept were there"
+    echo "added $added packages to $to, which had $kept of them already"
 }
 
-# Nothing is changed before all is known to fit.
+unpack() { # the release's NAME, TO
+    mkdir -p "$2"
+    if [ ! -e "$2/noarch/repodata.json" ] && [ -n "$(find "$2" -mindepth 1 ! -path "$2/.new*" -print -quit)" ]; then
+        die 2 "$2 is not empty and no channel" "name a new directory, or one that --extract has made"
+    fi
+    exec 9<"$2"
+    flock -n 9 || die 6 "another process is adding to $2" "wait until it has finished"
+    new=$2/.new
+    trap 'rm -rf "$new"' EXIT
+    trap 'exit 129' HUP; trap 'exit 130' INT; trap 'exit 143' TERM
+    rm -rf "$new"
+    mkdir "$new"
+    tar -xf - -C "$new" || die 4 "unpacking to $2 failed" "see the message above; is the disk full?"
+    (cd "$new" && sha256sum --quiet -c SHA256SUMS) || die 5 "what was unpacked to $2 is damaged" "try another disk"
+    sed -n '/repodata[.]json$/d; s|  channel/|  |p' "$new/SHA256SUMS" >"$new/channel/SHA256SUMS"
+    main "$new/channel" "$2"
+    about=$2/releases/$1
+    mkdir -p "$about"
+    sed 's|^  - \./channel$|  - ../..|' "$new/environment.lock.yml" >"$about/environment.lock.yml"
+    # construct/construct.yaml reads the scripts
+    mv "$new/packages.txt" "$new/release.json" "$new/sbom.cdx.json" "$new/preflight.sh" "$new/steps.sh" "$about/"
+}
+
+# Nothing is changed before everything is known to fit.
 check_subdir() {
     [ -e "$to/$1/repodata.json" ] || return 0
     if [ "$(awk "$packages"' { n++ } END { print n + 0 }' "$to/$1/repodata.json")" -ne \
         "$(awk '{ n += gsub(/"subdir"/, "") } END { print n - 1 }' "$to/$1/repodata.json")" ]; then
-        die "$to/$1/repodata.json was written by another tool" "name a directory that release.py mirror or --extract made"
+        die 6 "$to/$1/repodata.json was written by another tool" \
+            "name a directory that release.py mirror or --extract made"
     fi
     for archive in "$from/$1"/*.conda "$from/$1"/*.tar.bz2; do
         there=$to/$1/${archive##*/}
         if [ -e "$archive" ] && [ -e "$there" ] && ! same "$archive" "$there"; then
-            die "$there differs from the package of the same name" "it is damaged, or was changed: look into it, then remove it"
+            die 6 "$there differs from the package of the same name" \
+                "it is damaged, or was changed: find out why, then remove it"
         fi
     done
 }
@@ -46,17 +76,24 @@ add_subdir() {
     rewrite "$to/$1/repodata.json.zst" zst "$to/$1/repodata.json"
 }
 
-# Of each package the line that is there stays, as its archive does.
+# The line of a package that TO has stays, as its archive does.
 index() {
     printf '{\n "info": {"subdir": "%s"},\n' "$1"
     for section in packages packages.conda; do
         printf ' "%s": {\n' "$section"
-        for file in "$to/$1/repodata.json" "$from/$1/repodata.json"; do
-            [ ! -e "$file" ] || awk -v section="\"$section\":" "$packages"' && inside == section { sub(/,$/, ""); print }' "$file"
-        done | awk '!seen[$1]++' | sort | sed '$!s/$/,/'
+        section_lines "$1" "$to" "$from" | awk '!seen[$1]++' | sort | sed '$!s/$/,/'
         printf ' },\n'
     done
     printf ' "removed": [],\n "repodata_version": 1\n}\n'
+}
+
+section_lines() { # subdir, channels
+    section_subdir=$1; shift
+    for section_channel; do
+        section_file=$section_channel/$section_subdir/repodata.json
+        [ ! -e "$section_file" ] ||
+            awk -v section="\"$section\":" "$packages"' && inside == section { sub(/,$/, ""); print }' "$section_file"
+    done
 }
 
 # An awk pattern for the lines of packages, which notes the section they are in.
@@ -64,7 +101,9 @@ index() {
 packages='/^ "[a-z.]+": \{$/ { inside = $1 } /^  "[^"]*": \{.*\},?$/'
 
 sums() {
-    for file in "$to/SHA256SUMS" "$from/SHA256SUMS"; do [ ! -e "$file" ] || cat "$file"; done | sort -u -k 2
+    set -- "$from/SHA256SUMS"
+    [ ! -e "$to/SHA256SUMS" ] || set -- "$to/SHA256SUMS" "$@"
+    sort -u -k 2 "$@"
 }
 
 # Compressed where there is zstd; else a frame of stored blocks, which every decoder takes (RFC 8878, 3.1.1).
@@ -91,19 +130,19 @@ little_endian() { # number, bytes
 }
 
 rewrite() { # file, what prints its new content
-    file=$1; shift
-    "$@" >"$file.new"
-    if [ -e "$file" ] && same "$file.new" "$file"; then rm "$file.new"; return; fi
-    sync -f "$file.new" 2>/dev/null || sync
-    mv "$file.new" "$file"
+    rewritten=$1; shift
+    "$@" >"$rewritten.new"
+    if [ -e "$rewritten" ] && same "$rewritten.new" "$rewritten"; then rm "$rewritten.new"; return; fi
+    sync -f "$rewritten.new" 2>/dev/null || sync
+    mv "$rewritten.new" "$rewritten"
 }
 
 same() { [ "$(sha256sum <"$1")" = "$(sha256sum <"$2")" ]; } # cmp is not everywhere
 
-die() { # what is wrong, what to do
-    printf 'error: %s\n  fix: %s\n' "$1" "$2" >&2
-    exit 6
+die() { # exit status, what is wrong, what to do
+    printf 'error: %s\n  fix: %s\n' "$2" "$3" >&2
+    exit "$1"
 }
 
-main
+main "$@"
 exit

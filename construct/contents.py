@@ -106,13 +106,12 @@ def open_file(path: Path) -> io.BufferedReader:
 
 
 def read_header(path: Path, file: IO[bytes]) -> tuple[int, str]:
-    """The size of the whole file and the sha256 of its payload, as the header of construct/header.sh gives them."""
+    """Return the size of the whole file and the sha256 of its payload, which a comment of construct/header.sh gives."""
     header = file.read(HEADER_BYTES)
-    size = re.search(rb"\n\s*file_bytes=([0-9]+) ", header)
-    sha256 = re.search(rb"sha256sum \| cut .*= ([0-9a-f]{64}) \]", header)
-    if not header.startswith(b"#!/bin/sh\n") or not size or not sha256:
+    given = re.search(rb"\n# file_bytes=([0-9]+) payload_sha256=([0-9a-f]{64})\n", header)
+    if not header.startswith(b"#!/bin/sh\n") or not given:
         raise UserError(f"{path} is not an installer that release.py made, or its beginning is damaged", COPY_AGAIN)
-    return int(size[1]), sha256[1].decode()
+    return int(given[1]), given[2].decode()
 
 
 def tar_members(path: Path, file: IO[bytes]) -> Iterator[tuple[str, IO[bytes]]]:

@@ -1,4 +1,4 @@
-"""Writes the installer: header.sh with its numbers filled in, padded to HEADER_BYTES, then a plain tar."""
+"""Write the installer: header.sh with its numbers filled in, padded to HEADER_BYTES, then a plain tar."""
 
 import hashlib
 import io
@@ -9,9 +9,12 @@ from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 
+from recipe.errors import UserError
 from recipe.files import file_sha256
 
 HEADER = Path(__file__).with_name("header.sh")
+# Of the payload: what the header reads from there.
+SCRIPTS = tuple(HEADER.with_name(name) for name in ("preflight.sh", "steps.sh", "add_to_channel.sh"))
 HEADER_BYTES = 32 * 1024  # so that `tail -c +32769` gets the tar out of any release
 
 # On top of the installed size, the unpacked payload and the engine's copy of it: room for the hub to work in.
@@ -19,7 +22,7 @@ MARGIN_KB = 64 * 1024
 
 
 def write_installer(path: Path, payload: Path, values: Mapping[str, object], moment: datetime) -> None:
-    """Make the installer at `path` of the directory `payload` and the header's placeholder values.
+    """Make the installer at `path` from the directory `payload` and the values of the header's placeholders.
 
     Same input, same bytes: the tar's members are sorted, owned by root, and all of one `moment`. `path` appears whole.
     """
@@ -55,7 +58,7 @@ def write_installer(path: Path, payload: Path, values: Mapping[str, object], mom
 
 
 def plain(member: tarfile.TarInfo, moment: datetime) -> tarfile.TarInfo:
-    """A member that tells nothing of the machine it was made on."""
+    """Return the member without what it tells of the machine it was made on."""
     member.uid = member.gid = 0
     member.uname = member.gname = "root"
     member.mtime = int(moment.timestamp())
@@ -64,14 +67,15 @@ def plain(member: tarfile.TarInfo, moment: datetime) -> tarfile.TarInfo:
 
 
 def render_header(values: Mapping[str, object]) -> bytes:
-    """header.sh with each @NAME@ filled in (a missing one is a KeyError), padded with newlines to HEADER_BYTES.
+    """Return header.sh with each @NAME@ filled in (a missing one is a KeyError), padded with newlines to HEADER_BYTES.
 
-    The script ends with `exit`, so the shell never reads what follows.
+    The script ends with `exit`, so the shell never reads what follows. Raises UserError if it is too long: the sizes
+    of the values are the builder's, and a unit test keeps room for them.
     """
     text = re.sub(r"@([A-Z_0-9]+)@", lambda match: str(values[match[1]]), HEADER.read_text())
     header = text.encode()
     if len(header) > HEADER_BYTES:
-        raise AssertionError(f"the header has {len(header)} bytes, more than {HEADER_BYTES}")
+        raise UserError(f"the header has {len(header)} bytes, more than {HEADER_BYTES}", "use a shorter --name")
     return header.ljust(HEADER_BYTES, b"\n")
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from rattler import RepoDataRecord
 
 from construct.engines import Engine
-from construct.installer import MARGIN_KB, write_sums
+from construct.installer import MARGIN_KB, SCRIPTS, write_sums
 from construct.measure import Measured
 from construct.sbom import render_sbom
 from construct.solve import lock_lines, sha256_of
@@ -23,7 +23,6 @@ from recipe.metadata import MACHINES
 from recipe.overlay import Stack
 
 SCHEMA = 1  # of release.json
-SCRIPTS = ("add_to_channel.sh",)  # of construct/, which the header runs from the payload
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,7 @@ def write_descriptions(
     """Add the files that describe the payload, last those that list all others: release.json and SHA256SUMS."""
     wheels = pins.read(release.stack.wheels) if lock.pins_versions_only else {}
     for script in SCRIPTS:
-        shutil.copyfile(Path(__file__).with_name(script), payload / script)
+        shutil.copyfile(script, payload / script.name)
     (payload / "packages.txt").write_text(render_packages(records))
     sbom = render_sbom(release.name, release.label, release.moment, records, wheels)
     (payload / "sbom.cdx.json").write_text(sbom)
@@ -119,9 +118,7 @@ def header_values(payload: Path, release: Release, engine: Engine, measured: Mea
         "NAME": release.name,
         "RELEASE": release.label,
         "MACHINE": release.machine,
-        "BASE": f"/opt/{release.name}",
         "GLIBC": measured.glibc_version,
-        "GLIBC_MINOR": measured.glibc[1],
         "INSTALLED_KB": measured.kilobytes,
         "NEEDED_KB": measured.kilobytes + engine.COPIES * payload_kb + MARGIN_KB,
         # What the engine unpacks has directories of its own, and a tmpfs counts each link to a file.

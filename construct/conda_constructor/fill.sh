@@ -1,17 +1,18 @@
 #!/bin/sh
 # usage: fill CHANNEL PREFIX STAGE: fill PREFIX with the locked packages of the conda channel CHANNEL, offline.
-# This one puts an installer of constructor's together again, which was cut where the channel has the same bytes, and runs it.
+# This one joins the pieces of an installer that constructor made, which was cut where the channel has the same bytes,
+# and runs it.
 set -eu
 channel=$1 prefix=$2 stage=$3 group=''
 here=$(dirname -- "$0")
 
-# Its workers must end with us, or they would go on writing to what is cleared away.
+# Its workers must end with this script, or they would go on writing to what is being removed.
 end() {
     code=$?
     trap - EXIT
     trap '' TERM # a second one would leave them alone
     if [ -n "$group" ]; then
-        # What they leave is cleared away. dash wants -s here; there is no group before setsid has made one.
+        # The caller removes what they leave. dash needs -s here; there is no group before setsid has made one.
         kill -s KILL -- "-$group" 2>/dev/null || kill -s KILL "$group" 2>/dev/null || :
         wait
     fi

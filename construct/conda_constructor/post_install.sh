@@ -1,6 +1,7 @@
-# shellcheck shell=sh
-# What an installer of constructor's runs last, when it has linked its packages into PREFIX. It sees PREFIX, INSTALLER_NAME
-# and INSTALLER_VER: https://conda.github.io/constructor/construct-yaml/#post_install
+# shellcheck shell=sh disable=SC2153  # constructor sets PREFIX
+# What an installer that constructor made runs last, when it has linked its packages into PREFIX. It sees PREFIX,
+# INSTALLER_NAME and INSTALLER_VER: https://conda.github.io/constructor/construct-yaml/#post_install
+# and BAREHUB_FUNCTIONS, the text of preflight.sh and steps.sh, from construct.yaml.
 #
 # Behind header.sh, which does the rest itself, BAREHUB_HOOKS is no.
 
@@ -11,11 +12,11 @@ main() {
     [ "${BAREHUB_HOOKS:-yes}" = yes ] || exit 0
     vouch
     take_lock_over
-    run_hooks
+    start_hooks
 }
 
-# What serves the installing only, and what tells of the machine where the installer was made. The caller's umask decided
-# over modes.
+# Remove what only the installation needs, and what tells of the machine where the installer was made. The modes came
+# from the caller's umask.
 tidy() {
     rm -rf "$PREFIX/_conda" "$PREFIX/micromamba" "$PREFIX/_internal" "$PREFIX/.condarc"
     rm -f "$PREFIX/.installer.info" "$PREFIX/.nonadmin" "$PREFIX/conda-meta/initial-state.explicit.txt"
@@ -24,7 +25,7 @@ tidy() {
     mv "$history.new" "$history"
     # conda-standalone's pip plug-in may put this there, which would keep pip out of the release.
     grep -q EXTERNALLY-MANAGED "$PREFIX"/conda-meta/*.json || rm -f "$PREFIX"/lib/python3*/EXTERNALLY-MANAGED
-    # conda compiles those noarch packages alone that say so in info/link.json.
+    # conda compiles only those noarch packages that say so in info/link.json.
     "$PREFIX/bin/python" -I -m compileall -q "$PREFIX"/lib/python3* || :
     chmod -R a+rX,go-w "$PREFIX"
 }
@@ -37,7 +38,7 @@ vouch() {
     mv "$receipt.new" "$receipt"
 }
 
-# From the process that pre_install.sh has left.
+# pre_install.sh has left a process that holds it.
 take_lock_over() {
     base=${PREFIX%/releases/*}
     exec 9<"$base"
@@ -49,14 +50,14 @@ take_lock_over() {
     }
 }
 
-# In an environment that holds nothing of the caller's; an installation keeps the name that it has.
-run_hooks() {
-    recorded=$(sed -n 's/.*"name": "\(.*\)".*/\1/p' "$base/install.json" 2>/dev/null) || :
-    set -- --base="$base" --release="$INSTALLER_VER" --name="${recorded:-$INSTALLER_NAME}"
+# An installation keeps the name that it has.
+# shellcheck disable=SC2034  # hand_over reads the variables
+start_hooks() {
+    eval "$BAREHUB_FUNCTIONS"
+    recorded=$(sed -n 's/.*"name": "\([^"]*\)".*/\1/p' "$base/install.json" 2>/dev/null) || :
     active=$(readlink "$base/hub" 2>/dev/null) || active=
-    if [ "${active##*/}" = "$INSTALLER_VER" ]; then set -- "$@" --restart; fi
-    env -i PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8 HOME=/ \
-        "$PREFIX/bin/python" -I -m barehub install "$@" </dev/null
+    active=${active##*/} prefix=$PREFIX release=$INSTALLER_VER unit=${recorded:-$INSTALLER_NAME} written=yes debug=no
+    hand_over </dev/null
 }
 
 main

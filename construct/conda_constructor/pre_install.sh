@@ -1,6 +1,7 @@
-# shellcheck shell=sh
-# What an installer of constructor's runs when it has unpacked its packages into PREFIX and linked none of them yet. It sees
-# PREFIX, INSTALLER_NAME and INSTALLER_VER: https://conda.github.io/constructor/construct-yaml/#pre_install
+# shellcheck shell=sh disable=SC2034  # preflight.sh reads the variables
+# What an installer that constructor made runs when it has unpacked its packages into PREFIX and linked none of them yet.
+# It sees PREFIX, INSTALLER_NAME and INSTALLER_VER: https://conda.github.io/constructor/construct-yaml/#pre_install
+# and BAREHUB_FUNCTIONS, the text of preflight.sh and steps.sh, from construct.yaml.
 #
 # Behind header.sh, which has checked all this itself, BAREHUB_HOOKS is no.
 
@@ -8,76 +9,65 @@ main() {
     set -eu
     [ "${BAREHUB_HOOKS:-yes}" = yes ] || exit 0
     umask 022
-    base=${PREFIX%/releases/*}
+    eval "$BAREHUB_FUNCTIONS"
+    set_variables
     check_prefix
     check_base
+    check_release
+    check_space
+    check_ports
     hold_lock
-    clear_place
+    clear_prefix
     # The installer has just made them, with the caller's umask; the proxy's account has to get through.
     if [ ! -e "$base/install.json" ]; then chmod a+rx "$base" "$base/releases"; fi
 }
 
+# constructor has checked that there is room for the release, and needs no -u to put one beside another.
+set_variables() {
+    distribution=$INSTALLER_NAME release=$INSTALLER_VER this_file=INSTALLER
+    base=${PREFIX%/releases/*} unpacked=$PREFIX example="-p /opt/$INSTALLER_NAME/releases/$INSTALLER_VER"
+    update=any repair=yes hooks=yes keep=no from='' needed_kb=$((64 * 1024)) needed_inodes=0
+}
+
 check_prefix() {
-    example="-p /opt/$INSTALLER_NAME/releases/$INSTALLER_VER"
     case $PREFIX in
-        /releases/* | *[!A-Za-z0-9/._+-]*) refuse "$PREFIX cannot hold a release" "use A-Z a-z 0-9 / . _ + - only: $example" ;;
-        */releases/"$INSTALLER_VER") ;;
-        *) refuse "this release cannot be in $PREFIX" "name BASE/releases/$INSTALLER_VER, like $example" ;;
+        /releases/* | *[!A-Za-z0-9/._+-]*)
+            die 2 "$PREFIX cannot hold a release" "use A-Z a-z 0-9 / . _ + - only: $example" ;;
+        */releases/"$release") ;;
+        *) die 2 "this release cannot be in $PREFIX" "name BASE/releases/$release, like $example" ;;
     esac
     # An environment's files hold their path, and a link on the way may be changed one day.
     real=$(cd -P "$PREFIX" && pwd)
-    [ "$real" = "$PREFIX" ] || refuse "there is a link on the way to $PREFIX" "name the real place: -p $real"
-    if [ -d /run/systemd/system ] && [ "$(id -u)" -eq 0 ]; then
-        case $base/ in /home/* | /root/* | /run/user/* | /tmp/* | /var/tmp/*)
-            refuse "$base is where services cannot see it" "choose another one: $example" ;;
-        esac
-    fi
-    command -v flock >/dev/null || refuse "'flock' is needed but not installed" "install util-linux"
+    [ "$real" = "$PREFIX" ] || die 2 "there is a link on the way to $PREFIX" "name the real place: -p $real"
+    command -v flock >/dev/null || die 3 "'flock' is needed but not installed" "install util-linux"
 }
 
-check_base() {
-    others=$(find "$base" -mindepth 1 -maxdepth 1 ! -name releases ! -name .staging ! -name lost+found)
-    if [ -n "$others" ] && ! grep -q '"proxy_user"' "$base/install.json" 2>/dev/null; then
-        refuse "$base is not empty and not a barehub" "choose another one with -p"
-    fi
-    active=$(readlink "$base/hub" 2>/dev/null) || active=
-    active=${active##*/}
-    for one in ${active:+"$base/releases/$active"} "$PREFIX"; do
-        called=$(sed -n 's/^ "name": "\(.*\)",$/\1/p' "$one/share/barehub/release.json" 2>/dev/null) || :
-        [ "${called:-$INSTALLER_NAME}" = "$INSTALLER_NAME" ] ||
-            refuse "$one is a release of $called, not of $INSTALLER_NAME" "choose another place with -p"
-    done
-    newest=$(printf '%s\n' "${active:-$INSTALLER_VER}" "$INSTALLER_VER" | sort -V | tail -n 1)
-    [ "$newest" = "$INSTALLER_VER" ] ||
-        refuse "$base runs $active, which is newer than $INSTALLER_VER" "to go back: $base/hub/bin/barehub rollback"
-}
-
-# Another installer clears away what it finds without a receipt, so BASE is locked from here to the end of the installer,
+# Another installer removes what it finds without a receipt, so BASE is locked from here to the end of the installer,
 # the parent process. The lock is on the directory, as header.sh's; post_install.sh takes it over.
 hold_lock() {
     exec 9<"$base"
-    flock -n 9 || refuse "another installer is at work in $base" "wait until it has finished"
+    flock -n 9 || die 6 "another installer is at work in $base" "wait until it has finished"
     (while kill -0 "$PPID" 2>/dev/null; do sleep 1 9<&-; done) </dev/null >/dev/null 2>&1 &
     echo "$!" >"$PREFIX/pkgs/lock-holder"
 }
 
-# With -f or -u there may be a release, or what is left of one: conda would take what it has a record of for whole.
-clear_place() {
-    others | while read -r name; do rm -rf "${PREFIX:?}/$name"; done
+# With -f or -u there may be a release, or what is left of one: conda believes its records, whatever the files are.
+clear_prefix() {
+    not_unpacked | while read -r name; do rm -rf "${PREFIX:?}/$name"; done
     rm -f "$PREFIX"/conda-meta/*.json
 }
 
 # What is in PREFIX beside that which constructor has unpacked.
-others() {
+not_unpacked() {
     find "$PREFIX" -mindepth 1 -maxdepth 1 ! -name pkgs ! -name conda-meta ! -name _conda ! -name micromamba \
         ! -name _internal ! -name install_tmp ! -name .installer.info ! -name .nonadmin ! -name postconda.tar.bz2 |
         sed 's|.*/||'
 }
 
-# Say why not, and leave nothing behind of what was unpacked, unless there is more in PREFIX than that.
-refuse() { # what is wrong, what to do
-    printf 'error: %s\n  fix: %s\n' "$1" "$2" >&2
-    more=$(others)
+# Remove what was unpacked, unless there is more in PREFIX than that. The exit status is the installer's: always 1.
+die() { # exit status, what is wrong, what to do
+    printf 'error: %s\n  fix: %s\n' "$2" "$3" >&2
+    more=$(not_unpacked)
     records=$(find "$PREFIX/conda-meta" -name '*.json' -print -quit 2>/dev/null) || :
     if [ -z "$more$records" ]; then
         rm -rf "$PREFIX"

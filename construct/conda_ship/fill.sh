@@ -4,7 +4,8 @@
 set -eu
 channel=$1 prefix=$2 stage=$3 runtime=''
 
-# The runtime has a lock beside the prefix, and must end with us, or it would go on writing to what is cleared away.
+# The runtime has a lock beside the prefix, and must end with this script, or it would go on writing to what is being
+# removed.
 end() {
     code=$?
     trap - EXIT

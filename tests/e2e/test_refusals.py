@@ -1,4 +1,4 @@
-"""What stops an installation on a real machine, and that it leaves nothing behind; what a broken-off one leaves."""
+"""What stops an installation on a real machine, and that it leaves nothing behind; what an interrupted one leaves."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,7 +37,7 @@ def machine(root: Path, installer: Path) -> Iterator[Machine]:
 
 
 def refused(machine: Machine, code: int, what: str, *options: str) -> None:
-    """The installer says what is wrong and what to do, exits with `code`, and nothing is there that was not before."""
+    """The installer prints what is wrong and what to do, exits with `code`, and leaves everything as it was."""
     listing = ("find", "/opt", "/etc", DISK, OTHER, "-printf", r"%M %u %s %p\n")
     before = machine.succeed(*listing)
     output = machine.fails("sh", INSTALLER, "-b", *options, code=code)

@@ -6,7 +6,6 @@ import re
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -45,6 +44,8 @@ def payload(tmp_path: Path) -> Path:
     names = ("python", "jupyterhub-base", "barehub-overlay-slurm")
     lines = [f'  - "{name}==1.0[build=h_0,sha256={"0" * 64}]"\n' for name in names]
     (payload / "environment.lock.yml").write_text("name: x\nchannels:\n  - ./channel\ndependencies:\n" + "".join(lines))
+    for name in ("preflight.sh", "steps.sh"):
+        shutil.copyfile(CONSTRUCT / name, payload / name)
     return payload
 
 
@@ -81,11 +82,19 @@ def test_no_path_of_the_building_machine_gets_out(payload: Path) -> None:
     assert definition["register_envs"] is False
 
 
+def test_the_scripts_get_the_functions_of_our_header(payload: Path) -> None:
+    text = constructor_reads(payload)["script_env_variables"]["BAREHUB_FUNCTIONS"]
+    # As constructor's header.sh has it.
+    script = f"export BAREHUB_FUNCTIONS='{text}'\n" + 'printf %s "$BAREHUB_FUNCTIONS"'
+    seen = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True).stdout
+    assert seen == (CONSTRUCT / "preflight.sh").read_text() + (CONSTRUCT / "steps.sh").read_text()
+
+
 def test_behind_our_header_the_receipt_is_left_to_it(payload: Path) -> None:
     (payload / "release.json").write_text(json.dumps({"name": "barehub", "version": LABEL}))
     definition = constructor_reads(payload)
     assert (definition["name"], definition["version"]) == ("barehub", LABEL)
-    assert not {"extra_files", "virtual_specs"} & definition.keys()
+    assert not {"extra_files", "virtual_specs", "script_env_variables"} & definition.keys()
 
 
 def test_without_the_variable_there_is_nothing(tmp_path: Path) -> None:
@@ -118,58 +127,6 @@ def test_an_installer_is_cut_and_put_together_again(tmp_path: Path) -> None:
     assert done.returncode != 0
     assert "constructor.sh: FAILED" in done.stdout
     assert (stage / "called").read_text().count("\n") == 1
-
-
-@pytest.fixture
-def unpacked(tmp_path: Path) -> Iterator[Path]:
-    """A prefix as constructor has it when it runs pre_install."""
-    prefix = tmp_path / f"base/releases/{LABEL}"
-    (prefix / "pkgs").mkdir(parents=True)
-    (prefix / "conda-meta").mkdir()
-    (prefix / "_conda").touch()
-    return prefix
-
-
-def pre_install(prefix: Path) -> subprocess.CompletedProcess[str]:
-    environment = {
-        "PATH": os.environ["PATH"],
-        "PREFIX": str(prefix),
-        "INSTALLER_NAME": "barehub",
-        "INSTALLER_VER": LABEL,
-    }
-    # The shell in between is the installer, which has more to do.
-    words = ["sh", "-c", 'sh "$0"; code=$?; flock -n "$1" true; echo "lock: $?"; exit $code']
-    words += [str(CONSTRUCT / "conda_constructor/pre_install.sh"), str(prefix.parents[1])]
-    return subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
-
-
-def test_the_base_stays_locked_while_the_installer_runs(unpacked: Path) -> None:
-    done = pre_install(unpacked)
-    assert (done.returncode, done.stdout) == (0, "lock: 1\n"), done
-
-
-def test_a_refusal_removes_what_was_unpacked(unpacked: Path) -> None:
-    base = unpacked.parents[1]
-    (base / "hub").symlink_to("releases/2027.01.01")
-    (base / "install.json").write_text('{"name": "barehub", "proxy_user": "www-data"}')
-    done = pre_install(unpacked)
-    assert done.returncode == 1
-    assert f"{base} runs 2027.01.01, which is newer" in done.stderr
-    assert not unpacked.exists()
-    assert (base / "install.json").exists()
-
-
-@pytest.mark.parametrize("theirs", ["bin/tool", "conda-meta/python-3.11-0.json"])
-def test_a_refusal_removes_nothing_of_others(tmp_path: Path, unpacked: Path, theirs: str) -> None:
-    """-f let the installer go on in a directory that was there."""
-    place = tmp_path / "elsewhere"
-    unpacked.rename(place)
-    (place / theirs).parent.mkdir(exist_ok=True)
-    (place / theirs).touch()
-    done = pre_install(place)
-    assert done.returncode == 1
-    assert f"error: this release cannot be in {place}\n  fix: " in done.stderr
-    assert (place / theirs).exists()
 
 
 @pytest.mark.parametrize("shell", [shell for shell in ("dash", "bash") if shutil.which(shell)])

@@ -15,7 +15,7 @@ from construct.installer import HEADER_BYTES, write_installer, write_sums
 from construct.verify import verify
 from recipe.errors import UserError
 from recipe.files import file_sha256
-from tests.unit.test_installer import NUMBERS
+from tests.unit.installers import NUMBERS
 
 ROOT = Path(__file__).parents[2]
 

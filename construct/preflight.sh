@@ -1,0 +1,284 @@
+# shellcheck shell=sh disable=SC2034,SC2154  # it shares its variables with the scripts that read it
+# What an installer checks before its first write. Functions only: header.sh reads this file from its payload, and
+# conda_constructor/pre_install.sh from a variable that constructor's installer sets. Before they call any of them, they
+# define die (exit status, what is wrong, what to do) and say (lines), and set:
+#   this_file              what to run for the help
+#   distribution release   what is to be installed
+#   base example           where, which check_base makes a real path; and what to write for another place
+#   update                 -u: yes, no, or any if an upgrade needs no permission
+#   repair hooks keep      -f, no for -s, -k: yes or no
+#   from                   --from: the distribution that may be replaced, or nothing
+#   unpacked               a prefix that is being filled already, or nothing
+#   needed_kb needed_inodes installed_kb
+# check_base sets prefix and unit, check_release sets active and complete.
+
+# Options of the hooks that a check here needs. The hooks read all of them again.
+opt_name='' opt_hub_user='' opt_proxy_user='' opt_bind_url='' opt_tls_cert='' opt_tls_key='' opt_acme_email=''
+opt_acme_ca_server='' opt_acme_ca_bundle='' opt_wait='' opt_keep='' opt_no_start=no
+
+# Set opt_NAME for each option, to its value or to yes. The lines of the help (`usage`) are the list of options: a word
+# in capitals after one stands for its value.
+read_options() {
+    while [ $# -gt 0 ]; do
+        option=${1%%=*} known=''
+        case $option in
+            --*[!a-z-]* | --) ;;
+            --*) known=$(usage | sed -n "s/^  *$option\( [A-Z][A-Z]*\)\{0,1\}  .*/yes\1/p") ;;
+        esac
+        case $known,$1 in
+            ,*) die 2 "unknown option: $1" "sh $this_file -h" ;;
+            yes,*=*) die 2 "$option has no value" "sh $this_file -h" ;;
+            yes,*) given=yes ;;
+            *,*=*) given=${1#*=} ;;
+            *) given=${2:-}; [ $# -eq 1 ] || shift ;;
+        esac
+        [ -n "$given" ] || die 2 "$option needs a value" "sh $this_file -h"
+        eval "opt_$(printf '%s' "${option#--}" | tr - _)=\$given"
+        shift
+    done
+}
+
+check_options() {
+    case $opt_name in
+        [!a-z]* | *[!a-z0-9-]*) die 2 "'$opt_name' cannot be a unit name" "use a-z 0-9 - and start with a letter" ;;
+    esac
+    case $opt_wait in *[!0-9]*) die 2 "'$opt_wait' is not a number of seconds" "use something like --wait 60" ;; esac
+    case $opt_keep in 0* | *[!0-9]*) die 2 "'$opt_keep' is not a number of releases to keep" "use 1 or more" ;; esac
+    for user in "$opt_hub_user" "$opt_proxy_user"; do
+        [ -z "$user" ] || id -u "$user" >/dev/null 2>&1 || die 2 "there is no account '$user'" "useradd --system $user"
+    done
+    case $opt_bind_url in
+        *[!A-Za-z0-9/._:%~\[\]-]*) die 2 "'$opt_bind_url' is not a URL" "use something like http://:8000" ;;
+        '' | http://* | https://*) ;;
+        *) die 2 "'$opt_bind_url' is not a URL" "use something like http://:8000" ;;
+    esac
+    check_https
+}
+
+# An https URL comes with a source of its certificate, and no other URL does.
+check_https() {
+    files=$opt_tls_cert$opt_tls_key acme=$opt_acme_email$opt_acme_ca_server$opt_acme_ca_bundle
+    case $opt_bind_url in
+        https://*)
+            [ -n "$files$acme" ] ||
+                die 2 "https needs a certificate" "give --acme-email, or --tls-cert and --tls-key" ;;
+        *)
+            [ -z "$files$acme" ] ||
+                die 2 "a certificate needs an https URL" "give --bind-url https://hub.example.org too" ;;
+    esac
+    [ -z "$acme" ] || [ -z "$files" ] || die 2 "--tls-cert and --acme-email exclude each other" "give only one of them"
+    case $opt_tls_cert,$opt_tls_key in ?*, | ,?*) die 2 "--tls-cert and --tls-key belong together" "give both" ;; esac
+    [ -z "$acme" ] || check_acme
+    for file in "$opt_tls_cert" "$opt_tls_key" "$opt_acme_ca_bundle"; do
+        case $file in
+            '') ;;
+            /*) if [ -d "$file" ] || ! [ -r "$file" ]; then die 2 "cannot read $file" "name a PEM file"; fi ;;
+            *) die 2 "$file is not an absolute path" "the proxy reads it at every start: give the whole path" ;;
+        esac
+        case $file in
+            *[!A-Za-z0-9/._+@=,:~-]*) die 2 "'$file' cannot be written into a configuration" "rename it" ;;
+        esac
+    done
+}
+
+check_acme() {
+    address="use something like me@example.org" directory="give the https URL of the server's directory"
+    case $opt_acme_email in
+        '') die 2 "an ACME server needs an e-mail address" "give --acme-email" ;;
+        *[!A-Za-z0-9@._%+-]* | *@*@*) die 2 "'$opt_acme_email' is not an e-mail address" "$address" ;;
+        ?*@?*) ;;
+        *) die 2 "'$opt_acme_email' is not an e-mail address" "$address" ;;
+    esac
+    case $opt_acme_ca_server in
+        *[!A-Za-z0-9/._:%~-]*) die 2 "'$opt_acme_ca_server' is not a URL" "$directory" ;;
+        '' | https://*) ;;
+        *) die 2 "'$opt_acme_ca_server' is not an https URL" "$directory" ;;
+    esac
+    host=${opt_bind_url#https://} host=${host%%/*} host=${host%:*}
+    case $host in
+        *.*[!0-9.]*) ;;
+        *) die 2 "ACME needs a host name, which $opt_bind_url does not have" "use one like https://hub.example.org" ;;
+    esac
+}
+
+# Units and scripts hold the path: no character in it may mean something there.
+check_path() {
+    case $base in
+        / | */../* | */.. | *[!A-Za-z0-9/._+-]*)
+            die 2 "'$base' cannot be the base directory" "use a path of A-Z a-z 0-9 / . _ + - only" ;;
+    esac
+}
+
+check_base() {
+    elsewhere="choose another directory with -p"
+    case $base in /*) ;; *) base=$PWD/$base ;; esac
+    check_path
+    anchor=$base
+    while [ ! -e "$anchor" ]; do anchor=${anchor%/*}; anchor=${anchor:-/}; done
+    [ -d "$anchor" ] || die 6 "$anchor is not a directory" "$elsewhere"
+    # The real path: an environment's files hold it, and a link on the way may be changed one day.
+    real=$(cd -P "$anchor" && pwd)
+    base=${real%/}${base#"${anchor%/}"} anchor=$real
+    base=${base%/} prefix=$base/releases/$release
+    check_path
+    if systemd_runs && [ "$hooks" = yes ]; then
+        # The proxy's sandbox has directories of its own there.
+        case $base/ in /home/* | /root/* | /run/user/* | /tmp/* | /var/tmp/*)
+            die 6 "$base is where services cannot see it" "$elsewhere, like $example" ;;
+        esac
+    fi
+    mounted=$(mount_of "$anchor")
+    case ,${mounted#* }, in
+        *,noexec,*) die 6 "$anchor is mounted noexec" "$elsewhere, or remount it with exec" ;;
+        *,ro,*) die 6 "$anchor is mounted read-only" "$elsewhere, or remount it with rw" ;;
+    esac
+    [ -w "$anchor" ] || die 6 "$anchor cannot be written" "run this as root (sudo sh $this_file), or $elsewhere"
+    state=$anchor
+    if [ -d "$base/state" ]; then state=$(cd -P "$base/state" && pwd); fi
+    mounted=$(mount_of "$state")
+    case ${mounted%% *} in
+        nfs* | lustre | gpfs | beegfs* | ceph | cifs | smb* | afs | fuse.sshfs | fuse.glusterfs | 9p)
+            die 6 "$state is on ${mounted%% *}, where SQLite databases get corrupted" "choose a local disk with -p" ;;
+    esac
+    if [ -e "$base" ] && ! is_ours; then die 6 "$base is not empty and not a barehub" "$elsewhere"; fi
+    recorded=$(sed -n 's/.*"name": "\([^"]*\)".*/\1/p' "$base/install.json" 2>/dev/null) || :
+    if [ -n "$opt_name" ] && [ -n "$recorded" ] && [ "$opt_name" != "$recorded" ]; then
+        die 2 "the barehub in $base is named $recorded" "leave out --name, or uninstall it first"
+    fi
+    unit=${recorded:-${opt_name:-$distribution}}
+    place=/etc/systemd/system/$unit.target
+    if [ -z "$recorded" ] && [ -e "$place" ]; then
+        die 6 "$place belongs to another installation: $(readlink "$place" || echo a file)" \
+            "uninstall that, or choose another --name"
+    fi
+}
+
+# An installation, or what an interrupted one left; a new file system's lost+found does not count.
+is_ours() {
+    if grep -q '"proxy_user"' "$base/install.json" 2>/dev/null; then return; fi
+    for mark in "$base"/releases/*/share/barehub/release.json "$base"/releases/*/pkgs/lock-holder; do
+        case $mark in "${unpacked:-none}"/*) continue ;; esac
+        if [ -e "$mark" ]; then return; fi
+    done
+    depth=9999
+    if [ -e "$base/.staging/barehub" ]; then depth=1; fi
+    [ -z "$(find "$base" -mindepth 1 -maxdepth $depth ! -name lost+found ! -path "$base/.staging" \
+        ! -path "$base/releases" ! -path "${unpacked:-none}" ! -path "${unpacked:-none}/*")" ]
+}
+
+check_release() {
+    active=$(readlink "$base/hub" 2>/dev/null) || active=
+    active=${active##*/} complete=no
+    there=$(distribution_of "$base/releases/$active")
+    if [ -e "$prefix/share/barehub/release.json" ]; then
+        complete=yes theirs=$(distribution_of "$prefix")
+        [ "$theirs" = "$distribution" ] || die 6 "$prefix is a release of $theirs, not of $distribution" \
+            "build this one with another label (release.py build --date), or $elsewhere"
+    fi
+    if [ -n "$active" ] && [ "$there" != "$distribution" ] && { [ "$update" = no ] || [ "$from" != "$there" ]; }; then
+        replace=", or replace it: -u --from $there"
+        if [ "$update" = any ]; then replace=", or $elsewhere"; fi
+        die 6 "$base holds $there $active, which is not $distribution" "use an installer of $there$replace"
+    fi
+    if [ -z "$active" ]; then
+        [ "$update" != yes ] ||
+            die 6 "there is nothing to upgrade in $base" "leave out -u, or name the right directory with -p"
+    elif [ "$active" != "$release" ]; then
+        newest=$(printf '%s\n' "$active" "$release" | sort -V | tail -n 1)
+        [ "$newest" = "$release" ] || die 6 "$base runs $active, which is newer than $release" \
+            "to go back: $base/hub/bin/barehub rollback$([ "$complete" = no ] || echo " $release")"
+        [ "$update" != no ] || die 6 "$base already holds $there $active" "give -u to upgrade it to $release"
+    fi
+}
+
+# What a release calls itself: the name that its builder gave it.
+distribution_of() {
+    called=$(sed -n 's/^ "name": "\(.*\)",$/\1/p' "$1/share/barehub/release.json" 2>/dev/null) || :
+    printf '%s\n' "${called:-$distribution}"
+}
+
+check_space() {
+    if [ "$complete" = yes ] && [ "$repair" = no ]; then return; fi
+    free=$(df -Pk "$anchor" | awk 'END { print $4 }')
+    for database in "$base"/state/hub/*.sqlite; do # two copies and a margin
+        if [ -f "$database" ]; then needed_kb=$((needed_kb + 3 * $(du -k "$database" | cut -f 1))); fi
+    done
+    [ "$free" -ge "$needed_kb" ] ||
+        die 4 "$anchor has $((free / 1024)) MB free, $((needed_kb / 1024)) MB are needed" "make room, or $elsewhere"
+    # Some file systems make inodes as they go and say 0 or -.
+    inodes=$(df -Pi "$anchor" | awk 'END { if ($2 > 0) print $4 }')
+    [ "${inodes:-$needed_inodes}" -ge "$needed_inodes" ] ||
+        die 4 "$anchor has $inodes inodes free, $needed_inodes are needed" "make room, or $elsewhere"
+}
+
+check_ports() {
+    if [ "$hooks" = no ] || [ "$opt_no_start" = yes ]; then return; fi
+    if [ -n "$active" ] && [ -z "$opt_bind_url" ]; then return; fi # the active release has them
+    address=${opt_bind_url:-http://:8000} usual=80 scheme=http
+    case $address in https://*) usual=443 scheme=https ;; esac
+    address=${address#*://} address=${address%%/*}
+    port=${address##*:}
+    case $port in '' | *[!0-9]*) port=$usual ;; esac
+    case $port in 0* | ??????*) port=65536 ;; esac
+    [ "$port" -le 65535 ] || die 2 "${address##*:} is not a port" "use one from 1 to 65535"
+    check_port "$port" "choose another port: --bind-url $scheme://:8080"
+    [ "$usual $port" = "443 443" ] || return 0
+    # Where HTTPS is at its usual port, HTTP is redirected to it from its own.
+    check_port 80 "choose another port for HTTPS: without 443 there is no redirect"
+}
+
+check_port() { # the port, what else can be done
+    sockets=$(awk -v port="$(printf ':%04X' "$1")" \
+        '$4 == "0A" && substr($2, length($2) - 4) == port { print $10 }' /proc/net/tcp /proc/net/tcp6 2>/dev/null) || :
+    for inode in $sockets; do
+        who='a process of another user'
+        holders=$(find /proc/[0-9]*/fd -lname "socket:\[$inode\]" -print 2>/dev/null) || :
+        for holder in $holders; do
+            pid=${holder#/proc/} pid=${pid%%/*}
+            # systemd keeps our own sockets beside our own process
+            case $(readlink "/proc/$pid/exe" 2>/dev/null) in "$base"/*) continue 2 ;; esac
+            who="$(cat "/proc/$pid/comm" 2>/dev/null) (pid $pid)"
+        done
+        die 8 "port $1 is in use by $who" "stop it, or $2"
+    done
+}
+
+# fstype and options of the mount that holds a path
+mount_of() {
+    awk -v path="$1/" '{
+        point = $2 == "/" ? "/" : $2 "/"
+        if (index(path, point) == 1 && length(point) >= longest) { longest = length(point); found = $3 " " $4 }
+    } END { print found }' /proc/self/mounts
+}
+
+systemd_runs() { [ -d /run/systemd/system ] && [ "$(id -u)" -eq 0 ]; }
+
+print_changes() {
+    say "this installs $distribution $release:"
+    if [ "$complete" = no ] || [ "$repair" = yes ]; then say "  write    $prefix ($((installed_kb / 1024)) MB)"; fi
+    if [ "$keep" = yes ]; then say "  write    $base/channel"; fi
+    if [ "$hooks" = no ]; then return; fi
+    for path in state state/hub state/rules state/proxy state/acme jupyterhub_config.d systemd install.json \
+        "systemd/$unit.target" "systemd/$unit-hub.service" "systemd/$unit-proxy.service" \
+        "systemd/$unit-certificates.timer" "systemd/$unit-certificates.service"; do
+        [ -e "$base/$path" ] || say "  write    $base/$path"
+    done
+    if [ -n "$opt_bind_url" ]; then say "  write    $base/jupyterhub_config.d/10-install.py"; fi
+    if [ -n "$active" ] && [ "$active" != "$release" ]; then
+        say "  write    $base/state/hub/backups/jupyterhub-$active.sqlite" \
+            "  migrate  the database in $base/state/hub if its schema is older" \
+            "  remove   releases and backups except the newest ${opt_keep:-2}"
+    fi
+    if [ "$active" != "$release" ]; then say "  switch   $base/hub from ${active:-nothing} to $release"; fi
+    if ! systemd_runs; then say "  start    nothing: systemd or root is missing here"; return; fi
+    if [ -z "$recorded$opt_proxy_user" ] && ! id www-data >/dev/null 2>&1 && ! id "$unit-proxy" >/dev/null 2>&1; then
+        say "  account  $unit-proxy, for the proxy"
+    fi
+    for suffix in .target -hub.service -proxy.service -certificates.timer -certificates.service; do
+        [ -e "/etc/systemd/system/$unit$suffix" ] || say "  link     /etc/systemd/system/$unit$suffix"
+    done
+    wanted=/etc/systemd/system/multi-user.target.wants/$unit.target
+    [ -e "$wanted" ] || say "  link     $wanted"
+    if [ "$opt_no_start" = yes ]; then return; fi
+    if [ -n "$active" ]; then say "  restart  what has changed of $unit.target"; else say "  start    $unit.target"; fi
+}

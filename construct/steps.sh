@@ -1,0 +1,140 @@
+# shellcheck shell=sh disable=SC2034,SC2154  # it shares its variables with the scripts that read it
+# What an installer does once all checks have passed. Functions only: header.sh reads this file from its payload;
+# conda_constructor/post_install.sh, which reads it from a variable that constructor's installer sets, calls hand_over
+# alone. They need the variables of preflight.sh, and debug and written: yes or no.
+
+# The lock is on the directory itself and ends with the last process that holds it, so it can be neither left behind
+# nor forgotten. Whoever holds it may remove .staging and releases without a receipt: interrupted runs left them.
+lock_base() {
+    missing=$base
+    while [ ! -e "$missing" ]; do created="$created $missing"; missing=${missing%/*}; missing=${missing:-/}; done
+    run mkdir -p "$base"
+    exec 9<"$base"
+    flock -n 9 || die 6 "another installer is at work in $base" "wait until it has finished"
+    stage=$base/.staging
+    # An interrupted repair has moved the release aside.
+    for aside in "$stage"/replaced/*; do
+        if [ -e "$aside/share/barehub/release.json" ]; then
+            run rm -rf "$base/releases/${aside##*/}"
+            run mv "$aside" "$base/releases/"
+        fi
+    done
+    run rm -rf "$stage"
+    run mkdir -m 700 "$stage"
+    : >"$stage/barehub" # tells whose it is
+    for left in "$base"/releases/[0-9][0-9][0-9][0-9].[0-9][0-9].[0-9][0-9]*; do
+        [ -e "$left/share/barehub/release.json" ] || run rm -rf "$left"
+    done
+    check_release # another installer may have finished meanwhile
+}
+
+install_release() {
+    say "unpacking"
+    unpack
+    run mkdir -p "$base/releases"
+    if [ -e "$prefix" ]; then
+        by_hand=$("$prefix/bin/python" -I -m barehub.lifecycle.added_packages 2>/dev/null) || by_hand=
+        [ -z "$by_hand" ] || say "packages that were added by hand, to be added again: $by_hand"
+        run mkdir "$stage/replaced"
+        run mv "$prefix" "$stage/replaced/"
+    fi
+    say "installing release $release into $prefix"
+    set -- sh "$stage/engine/fill" "$stage/channel" "$prefix" "$stage"
+    if [ "$debug" = yes ]; then shift; set -- sh -x "$@"; fi
+    trace "$@"
+    # In the background, since a shell runs its traps only between commands.
+    become HOME="$stage" TMPDIR="$stage" TMP="$stage" TEMP="$stage" "$@" >"$stage/engine.log" 2>&1 &
+    engine=$!
+    wait "$engine" || { code=$?; engine=''; engine_failed "$code"; }
+    engine=''
+    if [ -n "$log" ]; then cat "$stage/engine.log" >>"$log"; fi
+    # Whatever the engine's modes are: the hub may run as any account, and only root may change a release.
+    run chmod -R go+rX,go-w "$prefix"
+    # A power cut must not leave a receipt without the files it vouches for.
+    sync -f "$prefix" 2>/dev/null || sync
+    run mv "$stage/release.json" "$prefix/share/barehub/release.json"
+    sync -f "$prefix" 2>/dev/null || sync
+    written=yes
+}
+
+unpack() {
+    trace sh -c "tail -c +$payload_start $(quote "$this_file") | tar -xf - -C $stage"
+    payload | tar -xf - -C "$stage" || die 4 "unpacking to $stage failed" "see the message above; is the disk full?"
+}
+
+keep_channel() {
+    [ -d "$stage/channel" ] || unpack
+    run rm -rf "$base/channel"
+    run mv "$stage/channel" "$base/channel"
+}
+
+engine_failed() {
+    if [ -n "$log" ]; then cat "$stage/engine.log" >>"$log"; fi
+    tail -n 5 "$stage/engine.log" >&2
+    if grep -q 'No space left' "$stage/engine.log"; then die 4 "the disk is full" "make room, then run this again"; fi
+    die 1 "filling $prefix failed with status $1" "see the messages above; with --debug, all of them are kept"
+}
+
+run_hooks() {
+    run rm -rf "$stage"
+    trap - EXIT
+    [ -z "$log" ] || set -- "$@" --log="$log"
+    hand_over "$@"
+}
+
+# A run that fails leaves nothing but what was there before it.
+# shellcheck disable=SC2317,SC2329  # a trap calls it
+clean_up() {
+    code=$?
+    trap - EXIT
+    trap '' HUP INT TERM
+    [ -z "${engine:-}" ] || { kill "$engine" 2>/dev/null; wait "$engine" 2>/dev/null || :; }
+    if [ -n "$stage" ] && [ "$written" = no ] && [ "$complete" = no ]; then rm -rf "$prefix"; fi
+    if [ -n "$stage" ] && [ -e "$stage/replaced" ] && [ "$written" = no ]; then
+        rm -rf "$prefix"
+        mv "$stage/replaced/$release" "$prefix"
+    fi
+    if [ "$code" -ne 0 ] && [ "$debug" = yes ] && [ -d "$stage" ]; then
+        printf 'kept for --debug: %s; the log of the engine is %s\n' "$stage" "$stage/engine.log" >&2
+    elif [ -n "$stage" ]; then
+        rm -rf "$stage"
+    fi
+    if [ "$code" -ne 0 ] && [ -n "$stage" ]; then rmdir "$base/releases" 2>/dev/null || :; fi
+    for directory in $created; do rmdir "$directory" 2>/dev/null || :; done
+    case $code in 129 | 130 | 143) printf 'error: interrupted\n  fix: run this again\n' >&2 ;; esac
+    exit "$code"
+}
+
+# Become the hooks of the release in $prefix, with these options; $written says whether its files were replaced.
+hand_over() {
+    [ -n "$opt_name" ] || set -- --name="$unit" "$@"
+    [ "$written $active" != "yes $release" ] || set -- "$@" --restart
+    [ "$debug" = no ] || set -- "$@" --debug
+    become HOME=/ "$prefix/bin/python" -I -m barehub install --base="$base" --release="$release" "$@"
+}
+
+# Become a command that sees nothing of the caller's CONDA_*, PYTHON*, PIP_*, TMPDIR and so on.
+become() {
+    set -- env -i PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8 "$@"
+    trace "$@"
+    exec "$@"
+}
+
+# A command that changes something.
+run() {
+    trace "$@"
+    "$@"
+}
+
+# With --debug, print a command as one can paste it.
+trace() {
+    if [ "$debug" = no ]; then return; fi
+    line=+
+    for word; do
+        case $word in
+            '' | *[!A-Za-z0-9/._+=:,@%-]*) line="$line $(quote "$word")" ;;
+            *) line="$line $word" ;;
+        esac
+    done
+    printf '%s\n' "$line" >&2
+}
