@@ -27,7 +27,7 @@ def label(installer: Path) -> str:
 
 @pytest.fixture(scope="module")
 def construct(installer: Path, label: str, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Call it with a label for an installer that constructor makes of construct/ and of what --extract gives."""
+    """Call it with a label to get an installer that constructor makes from construct/ and what --extract writes."""
     place = tmp_path_factory.mktemp("constructor")
     subprocess.run(["sh", installer, "--extract", place / "channel"], check=True)
     payload = place / f"channel/releases/barehub-{label}"
@@ -46,7 +46,7 @@ def construct(installer: Path, label: str, tmp_path_factory: pytest.TempPathFact
 
 
 def state_of(machine: Machine, base: str = "/opt/barehub") -> dict[str, str]:
-    """All that an installation consists of: each file with mode and owner, and the texts that the hooks wrote."""
+    """Return what an installation consists of: each file with mode and owner, and the texts that the hooks wrote."""
     listing = machine.shell(
         f"cd {base} && find . ! -path './state/*/*'"
         r" -printf '%P %M %u:%g %l\n' | sort"
@@ -64,6 +64,7 @@ def test_it_refuses_what_is_no_place_for_a_release(
     for prefix, what in (
         ("/opt/elsewhere", "this release cannot be in /opt/elsewhere"),
         (f"/etc/releases/{label}", "/etc is not empty and not a barehub"),
+        (f"/tmp/barehub/releases/{label}", "/tmp/barehub is where services cannot see it"),
     ):
         output = machine.fails("sh", PLAIN, "-b", "-p", prefix, code=1)
         assert f"error: {what}" in output
@@ -163,7 +164,7 @@ def test_behind_our_header_it_is_an_engine_like_the_other(machine: Machine, labe
     machine.copy_in(ours, OURS)
     shutil.rmtree(tmp_path)
     prefix = f"/opt/barehub/releases/{label}.2"
-    # Broken off in the middle: nothing is left, nobody works on.
+    # Interrupted in the middle: nothing is left, and no process goes on.
     machine.shell(f"sh {OURS} -b -u & until [ -d {prefix}/pkgs ]; do sleep 0.1; done; kill $!; ! wait $!")
     machine.succeed("test", "!", "-e", prefix)
     machine.fails("pgrep", "--full", "constructor.sh|_conda")
