@@ -36,7 +36,7 @@ def command() -> list[str] | None:
 
 
 def version(words: Sequence[str]) -> str | None:
-    """Return what `constructor --version` prints; None if it is another program (PyPI has a package of that name)."""
+    """What `constructor --version` says; None if that is no constructor (PyPI has another package of that name)."""
     try:
         done = subprocess.run([*words, "--version"], capture_output=True, text=True, check=False)
     except OSError:
@@ -57,7 +57,7 @@ def engine_version() -> str:
 
 
 def environment(work: Path) -> dict[str, str]:
-    """Return this process's environment without settings for conda, except the solver, and with `work` as HOME."""
+    """This process's environment without what somebody has set up for conda, but the solver, and `work` for a home."""
     kept = {
         key: value
         for key, value in os.environ.items()
