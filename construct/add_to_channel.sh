@@ -36,7 +36,11 @@ unpack() { # the release's NAME, TO
     rm -rf "$new"
     mkdir "$new"
     tar -xf - -C "$new" || die 4 "unpacking to $2 failed" "see the message above; is the disk full?"
-    (cd "$new" && sha256sum --quiet -c SHA256SUMS) || die 5 "what was unpacked to $2 is damaged" "try another disk"
+    # busybox has no --quiet
+    (cd "$new" && sha256sum -c SHA256SUMS >sums.log) || {
+        grep -v ': OK$' "$new/sums.log" >&2
+        die 5 "what was unpacked to $2 is damaged" "try another disk"
+    }
     sed -n '/repodata[.]json$/d; s|  channel/|  |p' "$new/SHA256SUMS" >"$new/channel/SHA256SUMS"
     main "$new/channel" "$2"
     about=$2/releases/$1

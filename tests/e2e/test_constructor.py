@@ -27,7 +27,7 @@ def label(installer: Path) -> str:
 
 @pytest.fixture(scope="module")
 def construct(installer: Path, label: str, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Call it with a label to get an installer that constructor makes from construct/ and from what --extract writes."""
+    """Call it with a label to get an installer that constructor makes from construct/ and what --extract writes."""
     place = tmp_path_factory.mktemp("constructor")
     subprocess.run(["sh", installer, "--extract", place / "channel"], check=True)
     payload = place / f"channel/releases/barehub-{label}"

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from construct.build import release_label
+from construct.contents import read_header
 from construct.installer import HEADER_BYTES, render_header, write_installer
 from recipe.errors import UserError
 from tests.unit.installers import EMPTY_INDEX, MOMENT, NUMBERS, refused, run, write
@@ -27,6 +28,18 @@ def test_the_same_input_gives_the_same_bytes(tmp_path: Path) -> None:
         os.utime(path, (1, 1))
     write_installer(first, payload, NUMBERS, MOMENT)
     assert hashlib.sha256(first.read_bytes()).hexdigest() == before
+
+
+def test_a_comment_of_the_header_tells_size_and_hash_to_verify(installer: Path) -> None:
+    data = installer.read_bytes()
+    sha256 = hashlib.sha256(data[HEADER_BYTES:]).hexdigest()
+    with installer.open("rb") as file:
+        assert read_header(installer, file) == (len(data), sha256)
+    line = f"\n# file_bytes={len(data)} payload_sha256={sha256}\n".encode()
+    assert data.count(line) == 1
+    installer.write_bytes(data.replace(line, b"\n"))
+    with installer.open("rb") as file, pytest.raises(UserError, match="is not an installer that"):
+        read_header(installer, file)
 
 
 def test_a_placeholder_without_a_value_is_a_bug() -> None:
