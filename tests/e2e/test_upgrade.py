@@ -169,7 +169,7 @@ def test_an_upgrade_waits_for_a_server_that_is_just_starting_and_nobody_stops_wo
     with watched(kernel) as trouble:
         command = "sh /mnt/newer.sh -b -u --wait 100 >/run/output 2>&1; echo $? >/run/code"
         old_hub.succeed("systemd-run", "--quiet", "--collect", "sh", "-c", command)
-        old_hub.eventually("grep", "just starting, for 100 s at most: bob", "/run/output")
+        old_hub.eventually("grep", "still starting, at most 100 s: bob", "/run/output")
         old_hub.succeed("rm", "/run/slow-bob")
         old_hub.eventually("test", "-s", "/run/code")
         output = old_hub.read("/run/output")

@@ -9,7 +9,7 @@ from pathlib import Path
 from barehub.config import CONFIG_EXIT, ConfigError, load_files
 from barehub.layout import Layout
 from barehub.lifecycle.database import own_database
-from barehub.lifecycle.servers import introduce
+from barehub.lifecycle.servers import register_service
 from barehub.proxy_unit.certificates import find_authorities
 
 layout = Layout.from_environment()
@@ -32,4 +32,4 @@ except ConfigError as error:
         raise
     print(f"error: {error}\n  fix: {error.fix}", file=sys.stderr)
     sys.exit(CONFIG_EXIT)
-introduce(layout, c)
+register_service(layout, c)
