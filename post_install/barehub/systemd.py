@@ -74,7 +74,8 @@ def link_units(installation: Installation) -> None:
 def enable_units(installation: Installation) -> bool:
     """Make systemd load the units in BASE/systemd as they are now, and start them at boot.
 
-    Return True if it has copies of them. A link to another file system is dangling when systemd loads its units at boot, so there they are copied.
+    A link to another file system is dangling when systemd loads its units at boot, so there they are copied. Return
+    True if they are.
     """
     layout, settings = installation.layout, installation.settings
     copied = layout.base.stat().st_dev != layout.root.stat().st_dev

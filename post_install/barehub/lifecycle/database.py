@@ -29,7 +29,7 @@ SQLITE = "sqlite:///"
 
 
 def newest_revision(scripts: Path | None = None) -> str:
-    """Return the schema revision that this release's JupyterHub needs, or the one that these alembic scripts lead to."""
+    """Return the schema revision that this release's JupyterHub needs, or the one these alembic scripts lead to."""
     from alembic.config import Config
     from alembic.script import ScriptDirectory
     from jupyterhub.dbutil import ALEMBIC_DIR

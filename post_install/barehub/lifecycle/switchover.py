@@ -99,9 +99,10 @@ class Switchover:
         return self.plan
 
     def stop_hub(self, plan: Plan) -> None:
-        """Stop the hub if its data or its release change. Its data are backed up, and no server is cut off while starting.
+        """Stop the hub if its data or its release change, with its data backed up and no server cut off while starting.
 
-        A server that takes longer to start than the administrator wants to wait is reported. Raises UserError; the hub may be stopped then.
+        A server that takes longer to start than `request.wait` is reported. Raises UserError; the hub may be stopped
+        then.
         """
         if not (plan.migration.needed or self.switches):
             return
