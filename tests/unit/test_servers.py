@@ -2,6 +2,8 @@
 
 import importlib.metadata
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +116,12 @@ def test_a_hub_of_another_version_is_not_the_new_one() -> None:
     ):
         wait_until_known(api(port), [], seconds=-1, say=pytest.fail)
     assert not isinstance(e.value, ForgottenError)
+
+
+def test_asking_a_hub_takes_none_of_its_code() -> None:
+    """`barehub`'s commands, and the configuration, read the rules without the proxy class and its imports."""
+    program = "import sys, barehub.lifecycle.servers; sys.exit('jupyterhub' in sys.modules)"
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 def test_the_service_can_only_read(layout: Layout, tmp_path: Path) -> None:

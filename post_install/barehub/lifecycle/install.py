@@ -91,7 +91,7 @@ def print_summary(
         say(f"{what} is installed; nothing was started, since systemd or root is missing here")
         say(f"  start   {layout.hub}/bin/barehub run      in the foreground; it answers at {url}")
     if previous is None:
-        say("  log in  nobody can until an authenticator allows it: for instance")
+        say("  log in  no user can until an authenticator allows it: for instance")
         say(f"          {layout.hub}/share/barehub/examples/50-pam-users.py")
         say(f"  config  {layout.config}/*.py, then: systemctl restart {settings.hub_unit}")
     say(f"  logs    journalctl -u {settings.hub_unit} -u {settings.proxy_unit}")
