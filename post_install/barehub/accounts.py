@@ -13,6 +13,7 @@ SHARED_ACCOUNT = "www-data"  # Debian's and its relatives' account for web serve
 
 
 def exists(user: str) -> bool:
+    """Return True if there is an account of this name."""
     try:
         pwd.getpwnam(user)
     except KeyError:
@@ -21,7 +22,7 @@ def exists(user: str) -> bool:
 
 
 def own_account(name: str) -> str:
-    """The account that the installer creates for the proxy of the installation `name` if there is no www-data."""
+    """Return the account that the installer creates for the proxy if there is no www-data."""
     return f"{name}-proxy"
 
 
@@ -31,7 +32,7 @@ def choose_proxy_user(name: str) -> str:
 
 
 def current_user() -> str:
-    """The account this process runs as."""
+    """Return the account this process runs as."""
     try:
         return pwd.getpwuid(os.geteuid()).pw_name
     except KeyError:  # a container with an arbitrary user id

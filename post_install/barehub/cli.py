@@ -116,24 +116,28 @@ def add_install_options(one: argparse.ArgumentParser) -> None:
 
 
 def status(arguments: argparse.Namespace, _: Say) -> int:
+    """Print how the installation is; return 0 when it is healthy."""
     from barehub.status import check, show
 
     return show(check(Layout.from_environment()), arguments.json)
 
 
 def uninstall(arguments: argparse.Namespace, say: Say) -> None:
+    """Remove the installation."""
     from barehub.lifecycle.uninstall import uninstall
 
     uninstall(Layout.from_environment(), sure=arguments.yes, ask=ask, say=say)
 
 
 def run(_: argparse.Namespace, __: Say) -> int:
+    """Run hub and proxy in the foreground."""
     from barehub.foreground import run
 
     return run(Layout.from_environment())
 
 
 def install(arguments: argparse.Namespace, say: Say) -> None:
+    """Run the post-install hooks, with exit status 7 for errors that have none of their own."""
     from barehub.lifecycle.install import install
     from barehub.lifecycle.options import Request
 
@@ -147,6 +151,7 @@ def install(arguments: argparse.Namespace, say: Say) -> None:
 
 
 def rollback(arguments: argparse.Namespace, say: Say) -> None:
+    """Go back to an older release."""
     from barehub.lifecycle.rollback import rollback
 
     end_in_order()

@@ -10,7 +10,7 @@ from barehub.errors import UserError
 
 
 def release_key(label: str) -> tuple[int, ...]:
-    """The sort key of releases, YYYY.MM.DD[.N], oldest first: the second release of a day comes after the first."""
+    """Return the sort key of a release, YYYY.MM.DD[.N], oldest first: a day's second release comes after its first."""
     return tuple(int(number) for number in label.split(".") if number.isdigit())
 
 
@@ -28,7 +28,7 @@ class Layout:
 
     @classmethod
     def from_environment(cls) -> "Layout":
-        """The layout of the installation this interpreter belongs to: BAREHUB_BASE, else BASE/releases/X/bin/python.
+        """Return the layout of the installation of this interpreter: BAREHUB_BASE, else BASE/releases/X/bin/python.
 
         Raises UserError if this interpreter is not in an installation.
         """
@@ -48,11 +48,11 @@ class Layout:
         return self.releases / label
 
     def receipt(self, label: str) -> Path:
-        """release.json of a complete release; written as the last step of installing it."""
+        """Return release.json of a complete release; it is written as the last step of filling its prefix."""
         return self.release(label) / "share/barehub/release.json"
 
     def distribution(self, label: str) -> str:
-        """What a complete release calls itself: barehub, or the name its builder chose."""
+        """Return what a complete release calls itself: barehub, or the name its builder chose."""
         return str(json.loads(self.receipt(label).read_text()).get("name", "barehub"))
 
     @property
@@ -114,7 +114,7 @@ class Layout:
         return self.hub_state / "backups"
 
     def backup(self, label: str) -> Path:
-        """The backup of the database as the release with this label left it."""
+        """Return the backup of the database as the release with this label left it."""
         return self.backups / f"jupyterhub-{label}.sqlite"
 
     @property

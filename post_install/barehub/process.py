@@ -22,7 +22,7 @@ DEBUG = "BAREHUB_DEBUG"
 
 
 def debugging() -> bool:
-    """True if the administrator asked to see every command and every traceback: `--debug`, or BAREHUB_DEBUG=1."""
+    """Return True if all commands and tracebacks are to be shown: `--debug`, or BAREHUB_DEBUG=1."""
     return os.environ.get(DEBUG, "") not in ("", "0")
 
 

@@ -53,13 +53,13 @@ def install(layout: Layout, request: Request, say: Say) -> None:
 
 
 def require_complete(layout: Layout, release: str) -> None:
-    """Raises UserError if the release has no receipt."""
+    """Check that the release has its receipt. Raises UserError if not."""
     if not layout.receipt(release).is_file():
         raise UserError(f"{layout.release(release)} is not complete", "run its installer again", Exit.HOOK)
 
 
 def check_certificate(request: Request) -> None:
-    """Raises UserError if the certificate that the options name cannot be served."""
+    """Check the certificate that the options name. Raises UserError if it cannot be served."""
     if request.tls_cert and request.tls_key:
         examine(*Source(request.tls_cert, request.tls_key).read(), ())
 

@@ -97,6 +97,7 @@ class Server:
 
     @classmethod
     def of(cls, model: dict[str, Any]) -> "Server":
+        """Derive it from the API's model of a server."""
         return cls(
             name=unquote(model["url"]).rstrip("/").rpartition("/user/")[2],
             path=unquote(urlsplit(model["url"]).path),
