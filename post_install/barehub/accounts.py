@@ -6,13 +6,14 @@ import shutil
 import stat
 from pathlib import Path
 
-from barehub.errors import USAGE, UserError
+from barehub.errors import Exit, UserError
 from barehub.process import attempt, output
 
 SHARED_ACCOUNT = "www-data"  # Debian's and its relatives' account for web servers
 
 
 def exists(user: str) -> bool:
+    """Return True if there is an account of this name."""
     try:
         pwd.getpwnam(user)
     except KeyError:
@@ -21,17 +22,17 @@ def exists(user: str) -> bool:
 
 
 def own_account(name: str) -> str:
-    """The account that the installer makes for the proxy of the installation `name` where there is no www-data."""
+    """Return the account that the installer creates for the proxy if there is no www-data."""
     return f"{name}-proxy"
 
 
 def choose_proxy_user(name: str) -> str:
-    """www-data where it exists, else an account of our own, which may not exist yet."""
+    """Return www-data if it exists, else an account of our own, which may not exist yet."""
     return SHARED_ACCOUNT if exists(SHARED_ACCOUNT) else own_account(name)
 
 
 def current_user() -> str:
-    """The account this process runs as."""
+    """Return the account this process runs as."""
     try:
         return pwd.getpwuid(os.geteuid()).pw_name
     except KeyError:  # a container with an arbitrary user id
@@ -39,12 +40,14 @@ def current_user() -> str:
 
 
 def create_account(user: str) -> bool:
-    """Have a system account `user`. True if it was made now. Raises UserError if it cannot be."""
+    """Create the system account `user`. Return False if it exists already. Raises UserError if that fails."""
     if exists(user):
         return False
     if not shutil.which("useradd"):
         raise UserError(
-            f"there is no account {user} and no useradd to make it", "use --proxy-user with an account", USAGE
+            f"there is no account {user} and no useradd to create it",
+            "name an existing account with --proxy-user",
+            Exit.USAGE,
         )
     output(
         "useradd",
@@ -60,25 +63,27 @@ def create_account(user: str) -> bool:
 
 
 def remove_account(user: str) -> None:
-    """Remove an account made by `create_account`; fine if it is gone."""
+    """Remove an account that `create_account` made; do nothing if it is gone."""
     if exists(user):
         attempt("userdel", user)
 
 
 def ids(user: str) -> tuple[int, int]:
-    """User and primary group id of an account. Raises UserError if there is none."""
+    """Return the user id and the primary group id of an account. Raises UserError if it does not exist."""
     try:
         entry = pwd.getpwnam(user)
     except KeyError:
-        raise UserError(f"there is no account {user}", f"useradd --system {user}, or another --*-user", USAGE) from None
+        raise UserError(
+            f"there is no account {user}", f"useradd --system {user}, or name another account with --*-user", Exit.USAGE
+        ) from None
     return entry.pw_uid, entry.pw_gid
 
 
 def ensure_directory(path: Path, mode: int, uid: int, gid: int) -> None:
-    """Have a directory of this owner and mode, whatever the umask; one that is there is put right.
+    """Make a directory with this owner and mode, whatever the umask; fix one that exists.
 
-    Only root can give files away; anyone else keeps what it makes. Raises UserError for a link: whoever owns the
-    directory above could make root give away what it leads to.
+    Only root can change owners; any other account keeps what it creates. Raises UserError for a link: the owner of the
+    directory above could make root give away what the link points to.
     """
     path.mkdir(mode=0o700, exist_ok=True)
     try:
@@ -93,8 +98,8 @@ def ensure_directory(path: Path, mode: int, uid: int, gid: int) -> None:
         os.close(descriptor)
 
 
-def give(path: Path, uid: int, gid: int) -> None:
-    """Give a file to an account, if this process may; not what a link leads to, nor a file that has other names."""
+def chown_file(path: Path, uid: int, gid: int) -> None:
+    """Change the owner of a file, if run as root; never the target of a link, nor a file that has other names."""
     if os.geteuid() != 0:
         return
     try:

@@ -5,12 +5,15 @@ import contextlib
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
-from barehub.errors import ERROR, HOOK, UserError
+from barehub.errors import Exit, UserError, render
 from barehub.layout import Layout
+from barehub.process import DEBUG, debugging
 
 Say = Callable[[str], None]
 
@@ -19,6 +22,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return its exit status (README.md, "Exit codes")."""
     arguments = parser().parse_args(argv)
     os.umask(0o022)  # whatever the caller's is
+    if arguments.debug:
+        os.environ[DEBUG] = "1"  # for the commands that this one runs, too
     with open(arguments.log, "a") if arguments.log else contextlib.nullcontext() as log:
 
         def say(text: str, file: TextIO = sys.stdout) -> None:
@@ -26,120 +31,144 @@ def main(argv: Sequence[str] | None = None) -> int:
             if log:
                 print(text, file=log, flush=True)
 
+        def fail(error: UserError) -> int:
+            if debugging():
+                say(traceback.format_exc().rstrip(), sys.stderr)
+            say(render(error), sys.stderr)
+            return error.code
+
         try:
             return arguments.command(arguments, say) or 0
         except UserError as error:
-            say(f"error: {error}" + (f"\n  fix: {error.fix}" if error.fix else ""), sys.stderr)
-            return error.code
+            return fail(error)
         except PermissionError as error:
-            say(f"error: {error}\n  fix: run this as root (sudo)", sys.stderr)
-            return ERROR
+            return fail(UserError(str(error), "run this as root (sudo)"))
         except OSError as error:  # a full disk, a file system that became read-only
-            say(f"error: {error}\n  fix: mend that, then run this again", sys.stderr)
-            return ERROR
+            return fail(UserError(str(error), "fix the cause, then run this again"))
         except KeyboardInterrupt:
-            say("error: interrupted\n  fix: run it again", sys.stderr)
-            return 130
+            return fail(UserError("interrupted", "run it again", 128 + signal.SIGINT))
 
 
-WAIT = {"type": float, "default": 60, "metavar": "SECONDS", "help": "wait so long for servers that are just starting"}
+WAIT: dict[str, Any] = {
+    "type": float,
+    "default": 60,
+    "metavar": "SECONDS",
+    "help": "how long to wait for servers that are still starting (default: %(default)s)",
+}
 
 
 def parser() -> argparse.ArgumentParser:
-    top = argparse.ArgumentParser(prog="barehub", description="A barehub installation, seen from its own directory.")
+    """Return the parser of `barehub`; each command is a function below."""
+    top = argparse.ArgumentParser(
+        prog="barehub", description="Manage the barehub installation this command is part of."
+    )
     top.set_defaults(log=None)
+    debug: dict[str, Any] = {"action": "store_true", "help": f"show each command run, and tracebacks (or {DEBUG}=1)"}
+    top.add_argument("--debug", **debug)
     commands = top.add_subparsers(required=True, metavar="command")
 
-    one = commands.add_parser("status", help="release, units, URL, health, config files, database; 0 when healthy")
-    one.add_argument("--json", action="store_true", help="for machines")
-    one.set_defaults(command=status)
+    def add(name: str, command: Callable[[argparse.Namespace, Say], int | None], what: str) -> argparse.ArgumentParser:
+        new = commands.add_parser(name, help=what)
+        new.add_argument("--debug", **debug, default=argparse.SUPPRESS)  # else it would undo the one before the command
+        new.set_defaults(command=command)
+        return new
 
-    one = commands.add_parser("rollback", help="go back to an older release that is still there")
-    one.add_argument("release", nargs="?", help="its label; by default the newest of the older ones")
-    one.add_argument("-y", "--yes", action="store_true", help="do not ask")
+    one = add("status", status, "show release, units, URL, health, configuration files, database; 0 when healthy")
+    one.add_argument("--json", action="store_true", help="print JSON")
+
+    one = add("rollback", rollback, "go back to an older release that is still installed")
+    one.add_argument("release", nargs="?", help="its label (default: the newest of the older releases)")
+    one.add_argument("-y", "--yes", action="store_true", help="do not ask for confirmation")
     one.add_argument("--wait", **WAIT)
-    one.set_defaults(command=rollback)
 
-    one = commands.add_parser("uninstall", help="remove the units, the account the installer made, and BASE")
-    one.add_argument("-y", "--yes", action="store_true", help="do not ask")
-    one.set_defaults(command=uninstall)
+    one = add("uninstall", uninstall, "remove the units, the account that the installer created, and BASE")
+    one.add_argument("-y", "--yes", action="store_true", help="do not ask for confirmation")
 
-    one = commands.add_parser("run", help="run hub and proxy in the foreground, where there is no systemd")
-    one.set_defaults(command=run)
+    add("run", run, "run hub and proxy in the foreground, on a machine without systemd")
 
-    one = commands.add_parser("install", help="the post-install hooks; the installer runs them")
-    one.add_argument("--base", type=Path, required=True)
-    one.add_argument("--release", required=True)
-    options = ("--name", "--hub-user", "--proxy-user", "--bind-url", "--tls-cert", "--tls-key")
-    for option in (*options, "--acme-email", "--acme-ca-server", "--acme-ca-bundle"):
-        one.add_argument(option)
-    one.add_argument("--no-start", action="store_true")
-    one.add_argument("--wait", **WAIT)
-    one.add_argument("--keep", type=int, default=2, help="releases that stay after an upgrade")
-    one.add_argument("--no-db-backup", action="store_true", help="a database that is not SQLite's has been backed up")
-    one.add_argument("--require-same-packages", action="store_true", help="refuse to lose packages added by hand")
-    one.add_argument("--log", help="append what is said to a file too")
-    one.add_argument("--restart", action="store_true", help="the release's files were replaced")
-    one.set_defaults(command=install)
+    add_install_options(add("install", install, "run the post-install hooks; the installer does that"))
     return top
 
 
-def status(arguments: argparse.Namespace, _: Say) -> int:
-    from barehub.status import look, show
+def add_install_options(one: argparse.ArgumentParser) -> None:
+    """Add the options of `barehub install`: BASE, the log, and one for each field of Request, by its name."""
+    one.add_argument("--base", type=Path, required=True, help="the directory of the installation")
+    one.add_argument("--log", help="append all output to this file too")
 
-    return show(look(Layout.from_environment()), arguments.json)
+    one.add_argument("--release", required=True, help="label of the release to make active")
+    one.add_argument("--name", help="stem of the units' names")
+    one.add_argument("--hub-user", help="account of the hub")
+    one.add_argument("--proxy-user", help="account of the proxy")
+    one.add_argument("--bind-url", help="where people reach the hub")
+    one.add_argument("--tls-cert", metavar="FILE", help="certificate for an https --bind-url")
+    one.add_argument("--tls-key", metavar="FILE", help="key of the certificate")
+    one.add_argument("--acme-email", help="get the certificate from an ACME server, with this address")
+    one.add_argument("--acme-ca-server", metavar="URL", help="directory of the ACME server")
+    one.add_argument("--acme-ca-bundle", metavar="FILE", help="certificate authorities that vouch for the ACME server")
+    one.add_argument("--no-start", dest="start", action="store_false", help="start nothing")
+    one.add_argument("--restart", action="store_true", help="the release's files were replaced")
+    one.add_argument("--wait", **WAIT)
+    one.add_argument("--keep", type=int, default=2, help="releases that stay after an upgrade (default: %(default)s)")
+    own_backup = "you have backed up your own (non-SQLite) database"
+    one.add_argument("--no-db-backup", dest="back_up", action="store_false", help=own_backup)
+    lost = "refuse an upgrade that would lose packages added by hand"
+    one.add_argument("--require-same-packages", dest="same_packages", action="store_true", help=lost)
+
+
+def status(arguments: argparse.Namespace, _: Say) -> int:
+    """Print how the installation is; return 0 when it is healthy."""
+    from barehub.status import check, show
+
+    return show(check(Layout.from_environment()), arguments.json)
 
 
 def uninstall(arguments: argparse.Namespace, say: Say) -> None:
+    """Remove the installation."""
     from barehub.lifecycle.uninstall import uninstall
 
-    uninstall(Layout.from_environment(), sure=arguments.yes, ask=input, say=say)
+    uninstall(Layout.from_environment(), sure=arguments.yes, ask=ask, say=say)
 
 
 def run(_: argparse.Namespace, __: Say) -> int:
+    """Run hub and proxy in the foreground."""
     from barehub.foreground import run
 
     return run(Layout.from_environment())
 
 
 def install(arguments: argparse.Namespace, say: Say) -> None:
-    from barehub.lifecycle.install import Request, install
+    """Run the post-install hooks, with exit status 7 for errors that have none of their own."""
+    from barehub.lifecycle.install import install
+    from barehub.lifecycle.options import Request
 
-    request = Request(
-        release=arguments.release,
-        name=arguments.name,
-        hub_user=arguments.hub_user,
-        proxy_user=arguments.proxy_user,
-        bind_url=arguments.bind_url,
-        tls_cert=arguments.tls_cert,
-        tls_key=arguments.tls_key,
-        acme_email=arguments.acme_email,
-        acme_ca_server=arguments.acme_ca_server,
-        acme_ca_bundle=arguments.acme_ca_bundle,
-        start=not arguments.no_start,
-        restart=arguments.restart,
-        wait=arguments.wait,
-        keep=arguments.keep,
-        back_up=not arguments.no_db_backup,
-        same_packages=arguments.require_same_packages,
-    )
+    request = Request(**{field.name: getattr(arguments, field.name) for field in fields(Request)})
     end_in_order()
     try:
         install(Layout(arguments.base), request, say)
     except UserError as error:
-        error.code = HOOK if error.code == ERROR else error.code
+        error.code = Exit.HOOK if error.code == Exit.ERROR else error.code
         raise
 
 
 def rollback(arguments: argparse.Namespace, say: Say) -> None:
+    """Go back to an older release."""
     from barehub.lifecycle.rollback import rollback
 
     end_in_order()
     layout = Layout.from_environment()
-    rollback(layout, arguments.release, sure=arguments.yes, wait=arguments.wait, ask=input, say=say)
+    rollback(layout, arguments.release, sure=arguments.yes, wait=arguments.wait, ask=ask, say=say)
+
+
+def ask(question: str) -> str:
+    """Return the answer to a question; empty, which agrees to nothing, if there is no one to answer."""
+    try:
+        return input(question)
+    except EOFError:
+        print()
+        return ""
 
 
 def end_in_order() -> None:
-    """Have these signals end the work where it can be undone, as Ctrl-C does."""
+    """Let SIGTERM and SIGHUP end the work where it can be undone, as Ctrl-C does."""
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda number, _: sys.exit(128 + number))

@@ -1,4 +1,4 @@
-"""Which configuration files there are, in which order they count, and what is wrong with one that fails."""
+"""The configuration files, the order in which they are loaded, and what is wrong with one that fails."""
 
 import contextlib
 import io
@@ -19,7 +19,7 @@ class ConfigError(UserError):
 
 
 def config_files(layout: Layout) -> list[Path]:
-    """The *.py files that make the configuration, in load order.
+    """Return the *.py files that make up the configuration, in load order.
 
     They come from two directories, the active release's and BASE/jupyterhub_config.d, sorted by name over both; a
     file in BASE masks the release's of the same name, as with systemd's drop-ins (systemd.unit(5)).
@@ -33,15 +33,15 @@ def config_files(layout: Layout) -> list[Path]:
 
 
 def masked_files(layout: Layout) -> list[Path]:
-    """The release's files that a file of the same name in BASE keeps from being loaded."""
+    """Return the release's files that are not loaded because BASE has a file of the same name."""
     used = config_files(layout)
     return [path for path in (layout.share / "jupyterhub_config.d").glob("*.py") if path not in used]
 
 
 def load_files(layout: Layout, config: Any, load_subconfig: Callable[..., None]) -> None:
-    """Run every configuration file with `c` bound to `config`, a traitlets Config, so that each sees what came before.
+    """Run every configuration file with `c` bound to `config`, a traitlets Config, so that each sees earlier ones.
 
-    Raises ConfigError, which names file and line.
+    Raises ConfigError with the file and the line.
     """
     for path in config_files(layout):
         names = {
@@ -53,11 +53,11 @@ def load_files(layout: Layout, config: Any, load_subconfig: Callable[..., None])
         try:
             exec(compile(path.read_bytes(), str(path), "exec"), names)  # noqa: S102 - what a .py configuration is
         except Exception as error:
-            raise ConfigError(explain(path, error), "mend that file, then restart the hub") from error
+            raise ConfigError(explain(path, error), "fix that file, then restart the hub") from error
 
 
 def explain(path: Path, error: BaseException) -> str:
-    """`path, line 3: NameError: ...`: the deepest line of this file that the error went through."""
+    """Return `path, line 3: NameError: ...`, with the deepest line of this file in the traceback."""
     line = error.lineno if isinstance(error, SyntaxError) and error.filename == str(path) else None
     for frame in traceback.extract_tb(error.__traceback__):
         if frame.filename == str(path):
@@ -67,7 +67,7 @@ def explain(path: Path, error: BaseException) -> str:
 
 
 def load_hub(layout: Layout) -> Any:
-    """A JupyterHub application object with this installation's configuration, not started.
+    """Return a JupyterHub application object with this installation's configuration, not started.
 
     Raises ConfigError if a file does not load or a value is refused.
     """
@@ -80,5 +80,5 @@ def load_hub(layout: Layout) -> Any:
             hub.load_config_file(str(layout.share / "jupyterhub_config.py"))
         except SystemExit:  # after it has logged which trait refuses which value
             why = said.getvalue().strip().rpartition("initialization: ")[2]
-            raise ConfigError(f"the configuration is refused: {why}", f"mend it in {layout.config}") from None
+            raise ConfigError(f"the configuration is refused: {why}", f"fix it in {layout.config}") from None
     return hub

@@ -1,4 +1,4 @@
-"""Do hub and proxy answer? Asked over loopback, never through a proxy that the environment names."""
+"""Check that hub and proxy answer, over loopback, never through a proxy that the environment names."""
 
 import http.client
 import time
@@ -7,21 +7,21 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import SplitResult, urlsplit, urlunsplit
 
-from barehub.errors import HOOK, UserError
+from barehub.errors import Exit, UserError
 from barehub.process import attempt
 from barehub.settings import Settings
 from barehub.systemd import property_of
 from barehub.urls import WILDCARDS, bind_url, bracketed, listening
 
 TIMEOUT = 5.0  # seconds for one answer
-DEATHS = 3  # in a row, and nobody waits for the next attempt
+DEATHS = 3  # in a row; after that, waiting ends
 
 
 @dataclass(frozen=True)
 class Endpoints:
-    """Where this installation answers: the URL that people use, and what is asked over loopback.
+    """Where this installation answers: the URL that people use, and those that are checked over loopback.
 
-    `name` is the host name in `bind_url`, by which a certificate is chosen; empty without one.
+    `name` is the host name in `bind_url`, by which the proxy chooses a certificate; empty if there is none.
     """
 
     public: str
@@ -32,15 +32,15 @@ class Endpoints:
 
     @classmethod
     def of(cls, hub: Any) -> "Endpoints":
-        """From a JupyterHub application object with its configuration loaded (`config.load_hub`)."""
+        """Derive them from a JupyterHub application object with its configuration loaded (`config.load_hub`)."""
         bind, local = urlsplit(bind_url(hub)), urlsplit(listening(bind_url(hub)))
         usual = 443 if bind.scheme == "https" else 80
         port = bind.port or usual
-        name = "" if (bind.hostname or "") in WILDCARDS else bind.hostname
-        host = "127.0.0.1" if (local.hostname or "") in WILDCARDS else local.hostname
+        name = "" if (bind.hostname or "") in WILDCARDS else str(bind.hostname)
+        host = "127.0.0.1" if (local.hostname or "") in WILDCARDS else str(local.hostname)
         base_url = hub.base_url
         internal = urlsplit(hub.hub_bind_url or f"http://{hub.hub_ip or '127.0.0.1'}:{hub.hub_port}")
-        internal_host = "127.0.0.1" if (internal.hostname or "") in WILDCARDS else internal.hostname
+        internal_host = "127.0.0.1" if (internal.hostname or "") in WILDCARDS else str(internal.hostname)
         return cls(
             public=f"{bind.scheme}://{bracketed(name or host)}{'' if port == usual else f':{port}'}{base_url}",
             hub=f"http://{bracketed(internal_host)}:{internal.port}{base_url}hub/health",
@@ -51,7 +51,7 @@ class Endpoints:
 
 
 class Connection(http.client.HTTPConnection):
-    """A connection over loopback, with TLS for https. The certificate is for the users: here only the answer counts."""
+    """A connection over loopback, with TLS for https. The certificate is for browsers and not checked."""
 
     def __init__(self, url: SplitResult, name: str) -> None:
         super().__init__(url.hostname or "", url.port, timeout=TIMEOUT)
@@ -65,11 +65,17 @@ class Connection(http.client.HTTPConnection):
             context = ssl._create_unverified_context()  # noqa: S323
             self.sock = context.wrap_socket(self.sock, server_hostname=self.name or self.host)
 
+    def peer_certificate(self) -> bytes | None:
+        """Return the certificate that the other side has sent, as DER; None without TLS."""
+        import ssl
+
+        return self.sock.getpeercert(binary_form=True) if isinstance(self.sock, ssl.SSLSocket) else None
+
 
 def ask(url: str, headers: Mapping[str, str] | None = None, name: str = "") -> tuple[int | None, bytes]:
-    """Status and body of the answer to a GET for `url`, which TLS may call by another `name`.
+    """Return status and body of the answer to a GET for `url`; TLS asks for the certificate of `name` if given.
 
-    None and nothing if nobody answers in time.
+    Returns None and an empty body if there is no answer in time.
     """
     parts = urlsplit(url)
     connection = Connection(parts, name)
@@ -84,16 +90,16 @@ def ask(url: str, headers: Mapping[str, str] | None = None, name: str = "") -> t
 
 
 def answer(url: str, name: str = "") -> int | None:
-    """The status of a GET for `url`, or None if nobody answers in time."""
+    """Return the status of a GET for `url`; None if there is no answer in time."""
     return ask(url, name=name)[0]
 
 
 def served_certificate(endpoints: Endpoints) -> bytes | None:
-    """The certificate, as DER, with which the proxy answers to the name in bind_url; None without TLS."""
+    """Return the certificate, as DER, that the proxy serves for the name in bind_url; None without TLS or answer."""
     connection = Connection(urlsplit(endpoints.proxy), endpoints.name)
     try:
         connection.connect()
-        return connection.sock.getpeercert(binary_form=True) if connection.tls else None
+        return connection.peer_certificate()
     except OSError:
         return None
     finally:
@@ -103,9 +109,9 @@ def served_certificate(endpoints: Endpoints) -> bytes | None:
 def wait_until_healthy(
     settings: Settings, endpoints: Endpoints, *, seconds: float = 60, say: Callable[[str], None]
 ) -> None:
-    """Return when the hub answers through the proxy. Raises UserError once a unit is given up, or in the end.
+    """Return when the hub answers through the proxy. Raises UserError once a unit is given up, or after `seconds`.
 
-    The error carries the journal's last lines: the person reading it should not have to look for the reason.
+    The error carries the journal's last lines, so that its reader need not search for the reason.
     """
     deadline = time.monotonic() + seconds
     before = {unit: restarts(unit) for unit in settings.active_units}
@@ -116,23 +122,23 @@ def wait_until_healthy(
             given_up.setdefault(settings.hub_unit, f"has not answered at {endpoints.proxy} in {seconds:.0f} s")
         for unit, why in given_up.items():
             what = f"{unit} {why}; its last messages:\n{journal(unit)}"
-            raise UserError(what, f"journalctl -u {unit}; then run this again", HOOK)
+            raise UserError(what, f"journalctl -u {unit}; then run this again", Exit.HOOK)
         time.sleep(0.2)
 
 
 def trouble(unit: str, restarts_before: int) -> str | None:
-    """Why there is no point in waiting for a unit."""
+    """Return why there is no point in waiting for a unit; None if there is."""
     if property_of(unit, "ActiveState") == "failed":
         return "failed"
     return "keeps dying" if restarts(unit) >= restarts_before + DEATHS else None
 
 
 def restarts(unit: str) -> int:
-    """How often systemd has restarted a unit by itself."""
+    """Return how often systemd has restarted a unit by itself."""
     return int(property_of(unit, "NRestarts") or 0)
 
 
 def journal(unit: str, lines: int = 12) -> str:
-    """The last messages of a unit, indented."""
+    """Return the last messages of a unit, indented."""
     text = attempt("journalctl", f"--unit={unit}", f"--lines={lines}", "--no-pager", "--output=cat").stdout
     return "\n".join(f"    {line}" for line in text.splitlines())

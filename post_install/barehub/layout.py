@@ -9,8 +9,8 @@ from pathlib import Path
 from barehub.errors import UserError
 
 
-def age(label: str) -> tuple[int, ...]:
-    """The sort key of releases, YYYY.MM.DD[.N]: a second one of a day comes after the first."""
+def release_key(label: str) -> tuple[int, ...]:
+    """Return the sort key of a release, YYYY.MM.DD[.N], oldest first: a day's second release comes after its first."""
     return tuple(int(number) for number in label.split(".") if number.isdigit())
 
 
@@ -18,8 +18,8 @@ def age(label: str) -> tuple[int, ...]:
 class Layout:
     """The paths below one base directory. Tests pass `root=tmp_path` and call the real code.
 
-    `prefix` is the release whose code and configuration count: the one that this interpreter belongs to. During an
-    upgrade that is not yet the one that `hub` points to.
+    `prefix` is that of the release whose code and configuration are used: the one this interpreter belongs to. During
+    an upgrade, `hub` does not point to it yet.
     """
 
     base: Path
@@ -28,7 +28,7 @@ class Layout:
 
     @classmethod
     def from_environment(cls) -> "Layout":
-        """The layout of the installation this interpreter belongs to: BAREHUB_BASE, else BASE/releases/X/bin/python.
+        """Return the layout of the installation of this interpreter: BAREHUB_BASE, else BASE/releases/X/bin/python.
 
         Raises UserError if this interpreter is not in an installation.
         """
@@ -48,11 +48,11 @@ class Layout:
         return self.releases / label
 
     def receipt(self, label: str) -> Path:
-        """release.json of a complete release; written as the last step of installing it."""
+        """Return release.json of a complete release; it is written as the last step of filling its prefix."""
         return self.release(label) / "share/barehub/release.json"
 
     def distribution(self, label: str) -> str:
-        """What a complete release calls itself: barehub, or the name that its builder gave it."""
+        """Return what a complete release calls itself: barehub, or the name its builder chose."""
         return str(json.loads(self.receipt(label).read_text()).get("name", "barehub"))
 
     @property
@@ -68,7 +68,9 @@ class Layout:
     @property
     def complete(self) -> list[str]:
         """The labels of all complete releases, oldest first."""
-        return sorted((path.name for path in self.releases.glob("*") if self.receipt(path.name).is_file()), key=age)
+        return sorted(
+            (path.name for path in self.releases.glob("*") if self.receipt(path.name).is_file()), key=release_key
+        )
 
     @property
     def share(self) -> Path:
@@ -90,7 +92,7 @@ class Layout:
 
     @property
     def hub_state(self) -> Path:
-        """Readable by the hub's account alone; the hub's working directory."""
+        """The hub's working directory; only its account may read it."""
         return self.state / "hub"
 
     @property
@@ -99,12 +101,12 @@ class Layout:
 
     @property
     def api_credentials(self) -> Path:
-        """The password of traefik's API, and its hash."""
+        """The password of traefik's API and the hash of that password."""
         return self.hub_state / "traefik-api.json"
 
     @property
     def api_token(self) -> Path:
-        """The token with which barehub's own commands ask the hub."""
+        """The token that barehub's own commands send to the hub."""
         return self.hub_state / "barehub-api-token"
 
     @property
@@ -112,12 +114,12 @@ class Layout:
         return self.hub_state / "backups"
 
     def backup(self, label: str) -> Path:
-        """The copy of the database as the release of this label left it."""
+        """Return the backup of the database as the release with this label left it."""
         return self.backups / f"jupyterhub-{label}.sqlite"
 
     @property
     def rules(self) -> Path:
-        """Written by the hub, read by traefik, which takes every *.yaml and *.toml in it."""
+        """Written by the hub; traefik reads every *.yaml and *.toml in it."""
         return self.state / "rules"
 
     @property
@@ -145,12 +147,12 @@ class Layout:
 
     @property
     def certificate_source(self) -> Path:
-        """Where that copy comes from, and which names it is for. It is there while the proxy serves HTTPS."""
+        """Where that copy comes from and which names it is for. It exists while the proxy serves HTTPS."""
         return self.proxy_state / "certificate.json"
 
     @property
     def acme(self) -> Path:
-        """Where traefik keeps what it has from an ACME server."""
+        """Where traefik keeps what it got from an ACME server."""
         return self.state / "acme"
 
     @property
@@ -159,28 +161,28 @@ class Layout:
 
     @property
     def acme_copy(self) -> Path:
-        """The last good copy of it, which the proxy cannot write."""
+        """The last valid copy of it, which the proxy cannot write."""
         return self.proxy_state / "acme.json"
 
     @property
     def acme_bundle(self) -> Path:
-        """The proxy's copy of the certificate authorities of the ACME server itself."""
+        """The proxy's copy of the certificate authorities that vouch for the ACME server."""
         return self.proxy_state / "acme-ca.pem"
 
     @property
     def acme_environment(self) -> Path:
-        """The environment of traefik's DNS providers; root's alone."""
+        """The environment of traefik's DNS providers; only root may read it."""
         return self.config / "acme.env"
 
     # the machine
     @property
     def record(self) -> Path:
-        """install.json: the options chosen at install time. It marks the directory as a barehub."""
+        """install.json: the options chosen at install time. It marks BASE as a barehub installation."""
         return self.base / "install.json"
 
     @property
     def units(self) -> Path:
-        """Links to the active release's units, which systemd's own directory links to."""
+        """Links to the active release's units; systemd's own directory links to these."""
         return self.base / "systemd"
 
     @property

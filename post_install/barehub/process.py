@@ -1,19 +1,42 @@
-"""One door out to other programs, files that are written whole or not at all, and the lock on BASE."""
+"""The one door out to other programs, files that are written whole or not at all, and the lock on BASE.
+
+Commands are argument lists, never shell strings. Stdin is closed, so that nothing can stop and ask, except for `run`
+and `start`, which serve `barehub run`. With BAREHUB_DEBUG each command is echoed to stderr before it runs, in a form
+that can be pasted; none holds a secret.
+"""
 
 import contextlib
 import fcntl
 import os
 import shlex
+import signal
 import subprocess
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
-from barehub.errors import BASE, UserError
+from barehub.errors import Exit, UserError
+
+DEBUG = "BAREHUB_DEBUG"
+
+
+def debugging() -> bool:
+    """Return True if all commands and tracebacks are to be shown: `--debug`, or BAREHUB_DEBUG=1."""
+    return os.environ.get(DEBUG, "") not in ("", "0")
+
+
+def command(*argv: str | Path) -> list[str]:
+    """Return the words of a command that is about to run, and echo it if debugging."""
+    words = [os.fspath(word) for word in argv]
+    if debugging():
+        print("+", shlex.join(words), file=sys.stderr, flush=True)
+    return words
 
 
 def attempt(*argv: str | Path) -> subprocess.CompletedProcess[str]:
-    """Run a command quietly and return what became of it; a missing program is exit status 127."""
-    words = [os.fspath(word) for word in argv]
+    """Run a command quietly and return its result; a missing program is exit status 127."""
+    words = command(*argv)
     try:
         return subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     except FileNotFoundError:
@@ -28,10 +51,46 @@ def output(*argv: str | Path) -> str:
     return done.stdout
 
 
-def write_atomically(path: Path, text: str, mode: int = 0o644, owner: tuple[int, int] = (-1, -1)) -> bool:
-    """Give `path` this text and mode so that readers see the old or the new content, also after a power cut.
+def attempt_as(uid: int, gid: int, *argv: str | Path, text: str) -> subprocess.CompletedProcess[str]:
+    """Run a command quietly as another account, with `text` on its stdin, and return its result.
 
-    The file gets its mode, and its owner and group, before its first byte. Returns False if it was so already and
+    It sees nothing of our environment and has no other groups. Only root can change accounts; anyone else stays.
+    """
+    words, environment = command(*argv), {"PATH": os.defpath, "LC_ALL": "C.UTF-8"}
+    account: dict[str, Any] = {"user": uid, "group": gid, "extra_groups": []} if os.geteuid() == 0 else {}
+    return subprocess.run(
+        words, **account, input=text, env=environment, cwd="/", capture_output=True, text=True, check=False
+    )
+
+
+def run(*argv: str | Path, env: Mapping[str, str]) -> int:
+    """Run a command where its output can be seen; return its exit status."""
+    return subprocess.run(command(*argv), env=env, check=False).returncode
+
+
+def start(*argv: str | Path, env: Mapping[str, str], cwd: Path) -> subprocess.Popen[bytes]:
+    """Start a command where its output can be seen, and return it while it runs."""
+    return subprocess.Popen(command(*argv), env=env, cwd=cwd)
+
+
+def run_to_its_end(*argv: str | Path) -> int:
+    """Run a command that undoes its work when it gets SIGTERM; return its exit status.
+
+    If this process is told to end, so is the command; then it is waited for.
+    """
+    child = subprocess.Popen(command(*argv), stdin=subprocess.DEVNULL, cwd="/")
+    try:
+        return child.wait()
+    except BaseException:
+        child.send_signal(signal.SIGTERM)
+        child.wait()
+        raise
+
+
+def write_atomically(path: Path, text: str, mode: int = 0o644, owner: tuple[int, int] = (-1, -1)) -> bool:
+    """Write `path` with this text and mode so that readers see the old or the new content, also after a power cut.
+
+    The file gets its mode, and its owner and group, before its first byte. Returns False if nothing differed and
     nothing was written.
     """
     if path.is_file() and path.read_text() == text and path.stat().st_mode & 0o777 == mode:
@@ -63,12 +122,12 @@ def sync_directory(path: Path) -> None:
 
 @contextlib.contextmanager
 def locked(base: Path) -> Iterator[None]:
-    """Hold the lock that installers take on BASE. Raises UserError if one has it."""
+    """Hold the lock that installers take on BASE. Raises UserError if an installer holds it."""
     descriptor = os.open(base, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
     except BlockingIOError:
-        raise UserError(f"an installer is at work in {base}", "wait until it has finished", BASE) from None
+        raise UserError(f"an installer is at work in {base}", "wait until it has finished", Exit.BASE) from None
     finally:
         os.close(descriptor)

@@ -29,6 +29,7 @@ from traitlets import Bool, Enum, Integer, List, TraitError, Unicode, default, o
 
 from barehub.layout import Layout
 from barehub.process import sync_directory, write_atomically
+from barehub.rules import read_routes
 from barehub.urls import bind_url, is_address
 
 BURST = 0.01  # seconds in which changes are gathered
@@ -91,14 +92,6 @@ class RulesFile:
         write_atomically(staged, text, 0o640)
         staged.replace(self.path)
         sync_directory(self.path.parent)
-
-
-def read_routes(path: Path) -> Config:
-    """The routes in a rules file, by alias: routespec, target, data. Raises ValueError or KeyError if it is damaged."""
-    try:
-        return json.loads(json.loads(path.read_text())["jupyterhub"])["routes"]
-    except FileNotFoundError:
-        return {}
 
 
 @dataclass

@@ -3,7 +3,7 @@
 import json
 from dataclasses import asdict, dataclass
 
-from barehub.errors import BASE, UserError
+from barehub.errors import Exit, UserError
 from barehub.layout import Layout
 from barehub.process import write_atomically
 
@@ -12,7 +12,7 @@ SCHEMA = 1
 
 @dataclass(frozen=True)
 class Settings:
-    """name: the stem of the units; the accounts of hub and proxy; the account that the installer made, if it did."""
+    """The stem of the units' names, the accounts of hub and proxy, and the account the installer created, if any."""
 
     name: str = "barehub"
     hub_user: str = "root"
@@ -21,11 +21,11 @@ class Settings:
 
     @classmethod
     def load(cls, layout: Layout) -> "Settings | None":
-        """What the last install chose, or None where there is no installation. Raises UserError if it is damaged."""
+        """Return what the last install chose, or None if nothing is installed. Raises UserError if it is damaged."""
         try:
             record = json.loads(layout.record.read_text())
             if record.pop("schema") != SCHEMA:
-                raise UserError(f"{layout.record} is of a newer barehub", "use that release's installer", BASE)
+                raise UserError(f"{layout.record} is of a newer barehub", "use that release's installer", Exit.BASE)
             return cls(**record)
         except FileNotFoundError:
             return None
@@ -33,11 +33,11 @@ class Settings:
             raise UserError(
                 f"{layout.record} is damaged: {error}",
                 "delete it and run the installer with -f and the options it was first run with",
-                BASE,
+                Exit.BASE,
             ) from None
 
     def save(self, layout: Layout) -> bool:
-        """Write install.json if it differs; True if it did."""
+        """Write install.json if it differs; return True if it did."""
         return write_atomically(layout.record, json.dumps({"schema": SCHEMA, **asdict(self)}, indent=2) + "\n")
 
     @property
@@ -58,9 +58,25 @@ class Settings:
 
     @property
     def active_units(self) -> tuple[str, ...]:
-        """Those that are active when all is well."""
+        """The units that are active when all is well."""
         return (self.target, self.hub_unit, self.proxy_unit, self.timer)
 
     @property
     def units(self) -> tuple[str, ...]:
         return (*self.active_units, f"{self.name}-certificates.service")
+
+
+@dataclass(frozen=True)
+class Installation:
+    """Where an installation is, and the options it was made with."""
+
+    layout: Layout
+    settings: Settings
+
+    @classmethod
+    def load(cls, layout: Layout, fix: str) -> "Installation":
+        """Return the installation in BASE. Raises UserError with this `fix` if there is none, or if it is damaged."""
+        settings = Settings.load(layout)
+        if settings is None:
+            raise UserError(f"{layout.base} holds no barehub", fix, Exit.BASE)
+        return cls(layout, settings)

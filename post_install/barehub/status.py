@@ -1,4 +1,4 @@
-"""`barehub status`: what is installed, what runs, what is wrong."""
+"""`barehub status`: what is installed, what runs, and what is wrong."""
 
 import json
 import os
@@ -9,18 +9,18 @@ from typing import Any
 
 from barehub import systemd
 from barehub.config import config_files, load_hub, masked_files
-from barehub.errors import BASE, ERROR, UserError
+from barehub.errors import Exit, UserError
 from barehub.health import Endpoints, answer, served_certificate
 from barehub.layout import Layout
 from barehub.lifecycle import database
 from barehub.proxy_unit import acme
 from barehub.proxy_unit.certificates import Served, Source, day, examine
-from barehub.settings import Settings
+from barehub.settings import Installation, Settings
 
 
 @dataclass
 class Status:
-    """Everything that `barehub status` tells; `problems` is empty when all is well."""
+    """Everything that `barehub status` reports; `problems` is empty when all is well."""
 
     base: str
     release: str | None
@@ -33,7 +33,7 @@ class Status:
     masked: list[str] = field(default_factory=list)
     database_revision: str | None = None
     backups: list[str] = field(default_factory=list)
-    certificate: str = ""  # the one that is served
+    certificate: str = ""  # the one that the proxy serves
     certificate_ends: str = ""  # ISO 8601
     warnings: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
@@ -43,33 +43,31 @@ class Status:
         return not self.problems
 
 
-def look(layout: Layout) -> Status:
+def check(layout: Layout) -> Status:
     """Find out how an installation is. Raises UserError if there is none."""
-    settings = Settings.load(layout)
-    if settings is None:
-        raise UserError(f"{layout.base} holds no barehub", "name another directory", BASE)
+    installation = Installation.load(layout, fix="name another directory")
     status = Status(str(layout.base), layout.active, layout.complete)
     if layout.active not in status.releases:
         status.problems.append(f"{layout.hub} does not lead to a complete release: run the installer with -f")
-    look_at_units(layout, settings, status)
-    if hub := look_at_config(layout, status):
-        look_at_https(layout, settings, hub, status)
-        look_at_database(layout, settings, hub, status)
+    check_units(installation, status)
+    if hub := check_config(layout, status):
+        check_https(installation, hub, status)
+        check_database(installation, hub, status)
     return status
 
 
-def look_at_units(layout: Layout, settings: Settings, status: Status) -> None:
-    known = [unit for unit in settings.active_units if (layout.system_units / unit).exists()]
-    if not known:
-        return  # installed without root or systemd: `barehub run` is in charge
-    for unit in known:
+def check_units(installation: Installation, status: Status) -> None:
+    """Record each unit's state; each that is not active is a problem."""
+    places = installation.layout.system_units
+    known = [unit for unit in installation.settings.active_units if (places / unit).exists()]
+    for unit in known:  # none without root or systemd: `barehub run` runs hub and proxy then
         status.units[unit] = state = systemd.property_of(unit, "ActiveState") or "unknown"
         if state != "active":
             status.problems.append(f"{unit} is {state}: journalctl -u {unit}")
 
 
-def look_at_config(layout: Layout, status: Status) -> Any:
-    """Load the configuration and, if that works, ask hub and proxy how they are and return it."""
+def check_config(layout: Layout, status: Status) -> Any:
+    """Load the configuration. If it loads, check that hub and proxy answer, and return it."""
     status.config = [str(path) for path in config_files(layout)]
     status.masked = [str(path) for path in masked_files(layout)]
     try:
@@ -89,10 +87,11 @@ def look_at_config(layout: Layout, status: Status) -> Any:
     return hub
 
 
-def look_at_https(layout: Layout, settings: Settings, hub: Any, status: Status) -> None:
-    """Does the proxy do what the configuration says, and how is its certificate?"""
+def check_https(installation: Installation, hub: Any, status: Status) -> None:
+    """Check that the proxy does what the configuration says, and its certificate."""
     from barehub.proxy_unit.prepare import as_text, make_proxy, source_of, static_config
 
+    layout, settings = installation.layout, installation.settings
     try:
         wanted, proxy = static_config(layout, hub), make_proxy(layout, hub)
     except UserError as error:
@@ -105,15 +104,15 @@ def look_at_https(layout: Layout, settings: Settings, hub: Any, status: Status) 
             f"if that does not help, journalctl -u {settings.proxy_unit}"
         )
     elif source:
-        look_at_certificate(settings, source, proxy, served_certificate(Endpoints.of(hub)), status)
-    if source and os.geteuid() == 0:  # nobody else can read the key
-        look_at_source(layout, source, status)
+        check_certificate(settings, source, proxy, served_certificate(Endpoints.of(hub)), status)
+    if source and os.geteuid() == 0:  # no other account can read the key
+        check_source(layout, source, status)
 
 
-def look_at_certificate(settings: Settings, source: Source, proxy: Any, served: bytes | None, status: Status) -> None:
-    """What browsers get to see."""
+def check_certificate(settings: Settings, source: Source, proxy: Any, served: bytes | None, status: Status) -> None:
+    """Check the certificate that browsers get."""
     if served is None:
-        return  # the proxy does not answer, which is said already
+        return  # the proxy does not answer, which is a problem of its own already
     found = Served.of(served)
     status.certificate, status.certificate_ends = str(found), found.ends.isoformat()
     if found.is_traefiks_own:
@@ -127,7 +126,7 @@ def look_at_certificate(settings: Settings, source: Source, proxy: Any, served: 
         status.problems.append(f"the certificate has expired on {day(found.ends)}: journalctl -u {settings.proxy_unit}")
     elif found.left < found.late:
         status.warnings.append(f"the certificate ends on {day(found.ends)} and has not been renewed")
-    hours = proxy.acme_certificate_hours  # of less than a day are all treated alike
+    hours = proxy.acme_certificate_hours  # all those below a day are treated alike
     if not source.cert and hours >= 24 and found.lifetime < timedelta(hours=hours) / 3:
         hours = max(1, round(found.lifetime / timedelta(hours=1)))
         status.warnings.append(
@@ -136,8 +135,8 @@ def look_at_certificate(settings: Settings, source: Source, proxy: Any, served: 
         )
 
 
-def look_at_source(layout: Layout, source: Source, status: Status) -> None:
-    """What the proxy gets to see at its next start or reload."""
+def check_source(layout: Layout, source: Source, status: Status) -> None:
+    """Check what the proxy will read at its next start or reload."""
     if not source.cert:
         status.warnings += acme.look_at_environment(layout)
         return
@@ -147,12 +146,14 @@ def look_at_source(layout: Layout, source: Source, status: Status) -> None:
         status.problems.append(f"{error}; the proxy goes on with the certificate it has")
 
 
-def look_at_database(layout: Layout, settings: Settings, hub: Any, status: Status) -> None:
+def check_database(installation: Installation, hub: Any, status: Status) -> None:
+    """Check that the database has the schema that this release needs."""
+    layout = installation.layout
     if not os.access(layout.hub_state, os.X_OK):
         status.problems.append(f"{layout.hub_state} cannot be read by this account: run this as root")
         return
     try:
-        status.database_revision = database.revision_of(layout, settings, hub.db_url)
+        status.database_revision = database.revision_of(installation, hub.db_url)
     except UserError as error:
         status.problems.append(str(error))
         return
@@ -162,17 +163,18 @@ def look_at_database(layout: Layout, settings: Settings, hub: Any, status: Statu
 
 
 def show(status: Status, as_json: bool) -> int:
-    """Print a status for people or for machines; return the exit status, 0 only when healthy."""
+    """Print a status for people or for programs; return the exit status, 0 only when healthy."""
     print(json.dumps({**vars(status), "healthy": status.healthy}, indent=2) if as_json else text(status))
-    return 0 if status.healthy else ERROR
+    return 0 if status.healthy else Exit.ERROR
 
 
 def text(status: Status) -> str:
+    """Return a status as a table with its warnings and problems below."""
     rows: list[tuple[str, Any]] = [("base", status.base), ("release", status.release or "none is active")]
     if others := [release for release in status.releases if release != status.release]:
         rows.append(("also there", ", ".join(others)))
     rows += [("url", status.url or "unknown"), *((unit, state) for unit, state in status.units.items())]
-    rows += [("hub", spoken(status.hub)), ("proxy", spoken(status.proxy))]
+    rows += [("hub", describe_answer(status.hub)), ("proxy", describe_answer(status.proxy))]
     if status.certificate:
         rows.append(("certificate", status.certificate))
     rows.append(("database", f"revision {status.database_revision}" if status.database_revision else "none yet"))
@@ -186,5 +188,6 @@ def text(status: Status) -> str:
     return "\n".join([*lines, "", *said])
 
 
-def spoken(code: int | None) -> str:
+def describe_answer(code: int | None) -> str:
+    """Return the HTTP status of an answer in words."""
     return "answers" if code == HTTPStatus.OK else f"answers {code}" if code else "does not answer"

@@ -4,10 +4,10 @@ import os
 import re
 from pathlib import Path
 
-from barehub.errors import USAGE, UserError
+from barehub.errors import Exit, UserError
 from barehub.layout import Layout
 from barehub.process import attempt, output, sync_directory, write_atomically
-from barehub.settings import Settings
+from barehub.settings import Installation
 
 TEMPLATES = Path(__file__).parent / "units"
 
@@ -18,17 +18,18 @@ WITHOUT_ROOT = "# not for a hub that may call sudo: "
 
 
 def systemd_runs(layout: Layout) -> bool:
-    """True if systemd is the machine's init (sd_booted(3)) and this process may command it."""
+    """Return True if systemd is the machine's init (sd_booted(3)) and this process may control it."""
     return os.geteuid() == 0 and (layout.root / "run/systemd/system").is_dir()
 
 
 def render(template: str, **values: str) -> str:
-    """Fill in @NAME@ placeholders; one without a value is a KeyError."""
+    """Replace @NAME@ placeholders; one without a value is a KeyError."""
     return re.sub(r"@([A-Z_]+)@", lambda match: values[match[1]], template)
 
 
-def rendered(layout: Layout, settings: Settings) -> dict[str, str]:
-    """The text of each unit, by its name."""
+def rendered(installation: Installation) -> dict[str, str]:
+    """Return the text of each unit, by name."""
+    layout, settings = installation.layout, installation.settings
     values = {
         "NAME": settings.name,
         "BASE": str(layout.base),
@@ -43,22 +44,24 @@ def rendered(layout: Layout, settings: Settings) -> dict[str, str]:
     }
 
 
-def write_units(layout: Layout, settings: Settings) -> list[str]:
-    """Have this release's units in its prefix; return the names of those that are not what is in use.
+def write_units(installation: Installation) -> list[str]:
+    """Write this release's units into its prefix; return the names of those that differ from the ones in use.
 
-    They become the ones in use when `hub` leads to the release: one rename switches hub, proxy and units.
+    They come into use when `hub` points to the release: one rename switches hub, proxy and units.
     """
+    layout = installation.layout
     changed = []
     layout.release_units.mkdir(mode=0o755, exist_ok=True)
-    for name, text in rendered(layout, settings).items():
+    for name, text in rendered(installation).items():
         if not (layout.units / name).is_file() or (layout.units / name).read_text() != text:
             changed.append(name)
         write_atomically(layout.release_units / name, text)
     return changed
 
 
-def link_units(layout: Layout, settings: Settings) -> None:
-    """Have BASE/systemd lead to the active release's units, and to nothing that another release had."""
+def link_units(installation: Installation) -> None:
+    """Make BASE/systemd link to the active release's units, and to none that only another release had."""
+    layout, settings = installation.layout, installation.settings
     here = Path("..") / layout.hub.name / layout.release_units.name
     for name in settings.units:
         if (layout.units / here / name).exists():
@@ -68,13 +71,15 @@ def link_units(layout: Layout, settings: Settings) -> None:
             place.unlink()
 
 
-def enable_units(layout: Layout, settings: Settings) -> bool:
-    """Have systemd know the units in BASE/systemd as they are now, and start them at boot. True if they are copies.
+def enable_units(installation: Installation) -> bool:
+    """Make systemd load the units in BASE/systemd as they are now, and start them at boot.
 
-    A link to another file system leads nowhere when systemd looks for its units at boot, so there they are copied.
+    A link to another file system is dangling when systemd loads its units at boot, so there they are copied. Return
+    True if they are.
     """
+    layout, settings = installation.layout, installation.settings
     copied = layout.base.stat().st_dev != layout.root.stat().st_dev
-    for name in known_units(layout, settings):
+    for name in known_units(installation):
         place = layout.system_units / name
         if not (layout.units / name).exists():  # a newer release's, or an older one's
             attempt("systemctl", "stop", name)
@@ -91,21 +96,22 @@ def enable_units(layout: Layout, settings: Settings) -> bool:
     return copied
 
 
-def known_units(layout: Layout, settings: Settings) -> list[str]:
-    """This release's units, and those that another one has put into systemd's directory."""
+def known_units(installation: Installation) -> list[str]:
+    """Return this release's units, and those that another release has put into systemd's directory."""
+    layout, settings = installation.layout, installation.settings
     others = (place.name for place in layout.system_units.glob(f"{settings.name}-*") if is_ours(layout, place))
     return [*settings.units, *(name for name in others if name not in settings.units)]
 
 
 def is_ours(layout: Layout, place: Path) -> bool:
-    """True for a unit, link or copy, of this installation."""
+    """Return True for a unit, link or copy, of this installation."""
     if place.is_symlink():
         return place.readlink() == layout.units / place.name
     return place.is_file() and MARK in (text := place.read_text()) and f"RequiresMountsFor={layout.base}\n" in text
 
 
 def ensure_link(place: Path, target: Path) -> None:
-    """Have a link at `place`, whatever was there; it is never missing."""
+    """Make `place` a link to `target`, whatever was there; it is never missing in between."""
     if place.is_symlink() and place.readlink() == target:
         return
     staged = place.with_name(f".{place.name}.new")
@@ -115,9 +121,10 @@ def ensure_link(place: Path, target: Path) -> None:
     sync_directory(place.parent)
 
 
-def unlink_units(layout: Layout, settings: Settings) -> None:
-    """Stop the units and make systemd forget them; fine if it never knew them."""
-    units = known_units(layout, settings)
+def unlink_units(installation: Installation) -> None:
+    """Stop the units and make systemd forget them; do nothing for units it does not know."""
+    layout, settings = installation.layout, installation.settings
+    units = known_units(installation)
     attempt("systemctl", "disable", "--now", *units)
     for name in units:
         (layout.system_units / name).unlink(missing_ok=True)
@@ -126,20 +133,21 @@ def unlink_units(layout: Layout, settings: Settings) -> None:
 
 
 def property_of(unit: str, name: str) -> str:
-    """One property of a unit, as `systemctl show` prints it; empty if there is no systemd."""
+    """Return one property of a unit, as `systemctl show` prints it; empty if there is no systemd."""
     return attempt("systemctl", "show", "--value", f"--property={name}", unit).stdout.strip()
 
 
-def require_no_foreign_units(layout: Layout, settings: Settings) -> None:
-    """Refuse to take over units of this name that are not ours. A link that leads nowhere belongs to nobody any more.
+def require_no_foreign_units(installation: Installation) -> None:
+    """Check that no unit of these names belongs to another program. A dangling link belongs to nobody any more.
 
-    Raises UserError.
+    Raises UserError if one does.
     """
+    layout, settings = installation.layout, installation.settings
     for name in settings.units:
         place = layout.system_units / name
         if not place.exists():
             continue
         ours = place.readlink() == layout.units / name if place.is_symlink() else MARK in place.read_text()
         if not ours:
-            owner = place.readlink() if place.is_symlink() else "somebody else"
-            raise UserError(f"{place} belongs to {owner}", "choose another --name", USAGE)
+            owner = place.readlink() if place.is_symlink() else "another program"
+            raise UserError(f"{place} belongs to {owner}", "choose another --name", Exit.USAGE)

@@ -1,4 +1,4 @@
-"""What bind_url says: where people reach the hub, and where the proxy listens."""
+"""What follows from bind_url: where people reach the hub, and where the proxy listens."""
 
 import ipaddress
 from typing import Any
@@ -8,15 +8,16 @@ WILDCARDS = ("", "0.0.0.0", "::", "*")  # noqa: S104 - compared with, not bound 
 
 
 def bind_url(hub: Any) -> str:
-    """bind_url as it was written: JupyterHub takes https for http where there is no ssl_cert, as with ACME."""
+    """Return bind_url as written: without ssl_cert, as with ACME, JupyterHub turns https into http."""
     written = str(hub.config.JupyterHub.get("bind_url", ""))
-    return hub.bind_url.replace("http:", "https:", 1) if written.startswith("https:") else hub.bind_url
+    url = str(hub.bind_url)
+    return url.replace("http:", "https:", 1) if written.startswith("https:") else url
 
 
 def listening(url: str) -> str:
-    """The URL with the address to listen on, which an https one's host name is not: all addresses then.
+    """Return the URL with the address to listen on: for https with a host name, all addresses.
 
-    Such a name is what people and the certificate call this machine. It may lead to a load balancer, or, by
+    Such a name is what people and the certificate call this machine. It may resolve to a load balancer or, by
     /etc/hosts, to 127.0.1.1.
     """
     parts = urlsplit(url)
@@ -27,19 +28,19 @@ def listening(url: str) -> str:
 
 
 def address(url: str) -> str:
-    """An entrypoint's address, `host:port`, for a URL with a port; without a host, all addresses."""
+    """Return an entrypoint's address, `host:port`, for a URL with a port; without a host, all addresses."""
     parts = urlsplit(url)
-    host = "" if parts.hostname in (None, "*") else parts.hostname
+    host = "" if parts.hostname in (None, "*") else str(parts.hostname)
     return f"{bracketed(host)}:{parts.port}"
 
 
 def bracketed(host: str) -> str:
-    """An IPv6 address in brackets, anything else as it is (RFC 3986, section 3.2.2)."""
+    """Return an IPv6 address in brackets, anything else unchanged (RFC 3986, section 3.2.2)."""
     return f"[{host}]" if ":" in host else host
 
 
 def is_address(host: str) -> bool:
-    """True for an IP address."""
+    """Return True for an IP address."""
     try:
         ipaddress.ip_address(host)
     except ValueError:

@@ -1,36 +1,26 @@
 """barehub.lifecycle.database: a release gets the schema it needs, and the way back stays open."""
 
 import sqlite3
-import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from barehub.errors import SPACE, UserError
+from barehub.errors import Exit, UserError
 from barehub.layout import Layout
 from barehub.lifecycle import database
-from barehub.lifecycle.database import Move
-from barehub.settings import Settings
-from jupyterhub import dbutil, orm
+from barehub.lifecycle.database import Migration
+from barehub.settings import Installation, Settings
 
-OLD = "4621fec11365"  # JupyterHub 5's schema
+from tests.unit.installations import OLD_SCHEMA, add_user, make_database, users, worker
+
 LABEL = "2026.10.24"
 ELSEWHERE = Path("elsewhere.sqlite")  # from the hub's directory
 
 
 @pytest.fixture(autouse=True)
-def _barehub_is_importable(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The real code runs `python -I -m ...database_worker`, which sees no PYTHONPATH: give it this tree's."""
-    source = Path(database.__file__).parents[2]
-    load = "from barehub.lifecycle.database_worker import main; sys.exit(main())"
-    start = f"import sys; sys.path.insert(0, {str(source)!r}); {load}"
-    run = subprocess.run
-
-    def run_here(words: list[str], **more: object) -> subprocess.CompletedProcess[str]:
-        return run([sys.executable, "-c", start] if "barehub.lifecycle.database_worker" in words else words, **more)
-
-    monkeypatch.setattr(database.subprocess, "run", run_here)
+def _worker_of_this_tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", worker(tmp_path / "bin"))
 
 
 @pytest.fixture
@@ -40,45 +30,34 @@ def layout(tmp_path: Path) -> Layout:
     return layout
 
 
-def plan(layout: Layout, url: str = "", previous: str | None = None, release: str = "2026.11.24") -> Move:
+def plan(layout: Layout, url: str = "", previous: str | None = None, release: str = "2026.11.24") -> Migration:
     hub = SimpleNamespace(db_url=url or f"sqlite:///{database.own_database(layout)}")
-    return Move.plan(layout, Settings(hub_user="root"), hub, release, previous)
-
-
-def make_database(path: Path, revision: str = OLD) -> Path:
-    """A database with that schema and a user in it."""
-    url = f"sqlite:///{path}"
-    orm.new_session_factory(url)
-    if revision != database.newest_revision():
-        with dbutil._temp_alembic_ini(url) as ini:
-            subprocess.run(["alembic", "-c", ini, "downgrade", revision], check=True, capture_output=True)
-    with sqlite3.connect(path) as connection:
-        connection.execute("insert into users (id, name, admin, cookie_id) values (1, 'alice', 0, 'x')")
-    return path
+    return Migration.plan(Installation(layout, Settings(hub_user="root")), hub, release, previous)
 
 
 def test_there_is_nothing_to_do_without_a_database(layout: Layout) -> None:
-    move = plan(layout)
-    assert not move.needed
-    assert move.back_up(LABEL) is None
+    migration = plan(layout)
+    assert not migration.needed
+    assert migration.back_up(LABEL) is None
 
 
 def test_an_older_schema_becomes_a_new_file_and_the_old_one_stays_until_the_end(layout: Layout) -> None:
-    old = make_database(layout.hub_state / f"jupyterhub-{OLD}.sqlite")
-    move = plan(layout)
-    assert move.needed
-    backup = move.back_up(LABEL)
+    old = make_database(layout.hub_state / f"jupyterhub-{OLD_SCHEMA}.sqlite")
+    migration = plan(layout)
+    assert migration.needed
+    backup = migration.back_up(LABEL)
     assert backup.stat().st_mode & 0o777 == 0o600
     assert backup.parent.stat().st_mode & 0o777 == 0o700
-    move.carry_out()
+    migration.migrate()
     new = database.own_database(layout)
-    assert database.revision(new) == database.newest_revision() != OLD
+    assert database.revision(new) == database.newest_revision() != OLD_SCHEMA
     assert users(new) == users(old) == users(backup) == ["alice"]
-    move.undo(backup)
+    migrated = new.read_bytes()
+    migration.undo(backup)
     assert not new.exists()
-    assert database.revision(old) == OLD
-    move.carry_out()
-    move.finish()
+    assert database.revision(old) == OLD_SCHEMA
+    new.write_bytes(migrated)  # as another `migrate` would, which takes seconds
+    migration.finish()
     assert not old.exists()
     assert users(new) == ["alice"]
     assert not plan(layout).needed
@@ -86,38 +65,36 @@ def test_an_older_schema_becomes_a_new_file_and_the_old_one_stays_until_the_end(
 
 def test_a_database_of_the_administrators_is_migrated_where_it_is_and_restored(layout: Layout) -> None:
     place = make_database(layout.hub_state / ELSEWHERE)
-    move = plan(layout, f"sqlite:///{ELSEWHERE}")
-    backup = move.back_up(LABEL)
-    move.carry_out()
+    migration = plan(layout, f"sqlite:///{ELSEWHERE}")
+    backup = migration.back_up(LABEL)
+    migration.migrate()
     assert database.revision(place) == database.newest_revision()
-    move.undo(backup)
-    assert database.revision(place) == OLD
+    migration.finish()  # there is no other database to remove
     assert users(place) == ["alice"]
-    move.carry_out()
-    move.finish()
+    migration.undo(backup)
+    assert database.revision(place) == OLD_SCHEMA
     assert users(place) == ["alice"]
 
 
 def test_a_backup_can_be_made_while_the_hub_writes(layout: Layout) -> None:
-    place = make_database(database.own_database(layout), database.newest_revision())
+    place = make_database(database.own_database(layout), None)
+    add_user(place, 2, "bob")
     with sqlite3.connect(place) as connection:
-        connection.execute("insert into users (id, name, admin, cookie_id) values (2, 'bob', 0, 'y')")
-        connection.commit()
         connection.execute("begin")
         connection.execute("select * from users").fetchone()
         assert users(plan(layout).back_up(LABEL)) == ["alice", "bob"]
 
 
 def test_a_migration_that_fails_leaves_everything_as_it_was(layout: Layout) -> None:
-    old = make_database(layout.hub_state / f"jupyterhub-{OLD}.sqlite")
+    old = make_database(layout.hub_state / f"jupyterhub-{OLD_SCHEMA}.sqlite")
     with sqlite3.connect(old) as connection:
         connection.execute("drop table spawners")  # the last migration adds a column to it
     before = old.read_bytes()
-    move = plan(layout)
-    backup = move.back_up(LABEL)
+    migration = plan(layout)
+    backup = migration.back_up(LABEL)
     with pytest.raises(UserError, match="the database cannot be migrated"):
-        move.carry_out()
-    move.undo(backup)
+        migration.migrate()
+    migration.undo(backup)
     assert old.read_bytes() == before
     assert sorted(path.name for path in layout.hub_state.iterdir()) == ["backups", old.name]
 
@@ -127,13 +104,13 @@ def test_another_schema_than_the_one_of_an_older_release_must_be_prepared(layout
     make_database(layout.hub_state / "jupyterhub.sqlite")  # `newer` is unknown here, so this is what is found
     with pytest.raises(UserError, match="is older than"):
         plan(layout, previous=newer)
-    make_database(database.own_database(layout), database.newest_revision())
+    make_database(database.own_database(layout), None)
     (layout.hub_state / "jupyterhub.sqlite").unlink()
     assert not plan(layout, previous=newer).needed
 
 
 def test_several_databases_to_choose_from_are_the_administrators_choice(layout: Layout) -> None:
-    for name in ("jupyterhub.sqlite", f"jupyterhub-{OLD}.sqlite"):
+    for name in ("jupyterhub.sqlite", f"jupyterhub-{OLD_SCHEMA}.sqlite"):
         make_database(layout.hub_state / name)
     with pytest.raises(UserError, match=r"holds jupyterhub-4621fec11365\.sqlite and jupyterhub\.sqlite"):
         plan(layout)
@@ -147,7 +124,7 @@ def test_a_damaged_database_is_an_error_for_people(layout: Layout) -> None:
 
 
 def test_damage_inside_is_found_before_anything_is_stopped(layout: Layout) -> None:
-    place = make_database(database.own_database(layout), database.newest_revision())
+    place = make_database(database.own_database(layout), None)
     with sqlite3.connect(place) as connection:
         (page,) = connection.execute("select rootpage from sqlite_master where name = 'users'").fetchone()
         (size,) = connection.execute("pragma page_size").fetchone()
@@ -164,7 +141,7 @@ def test_a_full_disk_is_said_to_be_one(layout: Layout, monkeypatch: pytest.Monke
     monkeypatch.setattr(database.shutil, "disk_usage", lambda _: SimpleNamespace(free=4096))
     with pytest.raises(UserError, match="no room") as caught:
         plan(layout)
-    assert caught.value.code == SPACE
+    assert caught.value.code == Exit.SPACE
 
 
 @pytest.mark.parametrize(
@@ -180,28 +157,23 @@ def test_a_full_disk_is_said_to_be_one(layout: Layout, monkeypatch: pytest.Monke
 def test_a_database_that_is_not_ours_to_copy_stops_an_upgrade_with_the_command(
     layout: Layout, url: str, command: str
 ) -> None:
-    move = Move(layout, Settings(hub_user="root"), url, url, have=OLD, needed=True)
+    migration = Migration(Installation(layout, Settings(hub_user="root")), url, url, have=OLD_SCHEMA, needed=True)
     with pytest.raises(UserError) as caught:
-        move.back_up(LABEL)
+        migration.back_up(LABEL)
     assert command in caught.value.fix
     assert "secret" not in f"{caught.value} {caught.value.fix}"
-    assert move.back_up(LABEL, required=False) is None
+    assert migration.back_up(LABEL, required=False) is None
 
 
 def test_a_database_that_is_not_a_file_is_migrated_and_taken_back(layout: Layout) -> None:
     """SQLite stands in for a server, under a URL that names no plain file."""
     place = make_database(layout.hub_state / ELSEWHERE)
     url = f"sqlite+pysqlite:///{place}"
-    move = plan(layout, url)
-    assert move.have == OLD
-    assert move.back_up(LABEL, required=False) is None
-    move.carry_out()
+    migration = plan(layout, url)
+    assert migration.have == OLD_SCHEMA
+    assert migration.back_up(LABEL, required=False) is None
+    migration.migrate()
     assert database.revision(place) == database.newest_revision()
-    move.undo(None)
-    assert database.revision(place) == OLD
+    migration.undo(None)
+    assert database.revision(place) == OLD_SCHEMA
     assert users(place) == ["alice"]
-
-
-def users(path: Path) -> list[str]:
-    with sqlite3.connect(path) as connection:
-        return [name for (name,) in connection.execute("select name from users")]

@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import json
 import os
 import shutil
 import sqlite3
@@ -14,15 +13,13 @@ from pathlib import Path
 import pytest
 from barehub.errors import UserError
 from barehub.layout import Layout
-from barehub.lifecycle import database, install
-from barehub.lifecycle import database_worker as schema
-from barehub.lifecycle.install import Request
+from barehub.lifecycle import database, database_worker
+from barehub.lifecycle.install import install
+from barehub.lifecycle.options import Request
 from barehub.settings import Settings
-from jupyterhub import orm
 
-OLD, NEW = "2026.10.24", "2026.11.24"
-OLD_SCHEMA = "4621fec11365"  # JupyterHub 5's
-SHARE = Path(__file__).parents[2] / "post_install/data/share/barehub"
+from tests.unit.installations import NEW, OLD, OLD_SCHEMA, belongs_to, make_active, make_database, make_release, users
+
 CHANGES = ("os.rename", "os.symlink", "os.mkdir", "os.chmod", "sqlite3.connect")
 
 
@@ -60,10 +57,10 @@ def faults() -> Faults:
     return Faults()
 
 
-def carry_out(_: Settings, what: str, **details: str) -> str:
-    """What `database.order` has another process do, here, with its errors."""
+def in_this_process(_: Settings, what: str, **details: str) -> str:
+    """What `database.run_as_hub_user` lets another process do, here, with its errors."""
     try:
-        getattr(schema, what)(**details)
+        getattr(database_worker, what)(**details)
     except (OSError, sqlite3.Error) as error:
         raise UserError(str(error)) from error
     return ""
@@ -72,58 +69,24 @@ def carry_out(_: Settings, what: str, **details: str) -> str:
 @pytest.fixture
 def layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Layout:
     """An installation of an older release, with an older database that has a user, and a newer release beside it."""
-    monkeypatch.setattr(database, "order", carry_out)
-    base = tmp_path / "base"
-    monkeypatch.setenv("BAREHUB_BASE", str(base))
-    old, new = (Layout(base, root=tmp_path, prefix=base / "releases" / label) for label in (OLD, NEW))
-    for one in (old, new):
-        shutil.copytree(SHARE, one.share)
-        one.receipt(one.prefix.name).write_text(json.dumps({"files": []}))
-    scripts = Path(orm.__file__).parent / "alembic"
-    there = old.prefix / "lib/python3.11/site-packages/jupyterhub/alembic"
-    shutil.copytree(scripts, there, ignore=shutil.ignore_patterns("__pycache__"))
-    keep_history_until(there / "versions", OLD_SCHEMA)
-    monkeypatch.setattr("barehub.layout.sys.prefix", str(old.prefix))
-    install.install(old, Request(OLD, bind_url="http://:8080"), say=lambda _: None)
-    make_old_database(old)
-    monkeypatch.setattr("barehub.layout.sys.prefix", str(new.prefix))
+    monkeypatch.setattr(database, "run_as_hub_user", in_this_process)
+    base = Layout(tmp_path / "base", root=tmp_path)
+    base.config.mkdir(parents=True)
+    old, new = make_release(base, OLD, OLD_SCHEMA), make_release(base, NEW)
+    make_active(old, monkeypatch)
+    make_database(database.own_database(old, OLD_SCHEMA))
+    belongs_to(new, monkeypatch)
     return new
-
-
-def keep_history_until(versions: Path, head: str) -> None:
-    """Remove the migrations that came after `head`."""
-    later = {head}
-    while True:
-        found = [
-            path
-            for path in versions.glob("*.py")
-            if any(f"down_revision = {q}{one}{q}" in path.read_text() for one in later for q in "'\"")
-        ]
-        if not found:
-            return
-        later = {path.name.partition("_")[0] for path in found}
-        for path in found:
-            path.unlink()
-
-
-def make_old_database(layout: Layout) -> None:
-    place = database.own_database(layout, OLD_SCHEMA)
-    orm.new_session_factory(f"sqlite:///{place}")
-    schema.downgrade(f"sqlite:///{place}", OLD_SCHEMA)
-    with sqlite3.connect(place) as connection:
-        connection.execute("insert into users (id, name, admin, cookie_id) values (1, 'alice', 0, 'x')")
 
 
 def everything(layout: Layout) -> dict[str, str]:
     """What an administrator or the hub would miss: settings, configuration, links, data."""
     place = database.own_database(layout, OLD_SCHEMA)
-    with sqlite3.connect(place) as connection:
-        users = str(connection.execute("select name from users").fetchall())
     files = (layout.record, layout.installer_config, *sorted(layout.units.iterdir()))
     return {
         "active": str(layout.hub.readlink()),
         "schema": database.revision(place) or "",
-        "users": users,
+        "users": ", ".join(users(place)),
         **{path.name: path.read_text() for path in files},
     }
 
@@ -137,7 +100,7 @@ def test_a_disk_that_is_full_at_any_step_leaves_the_old_release_as_it_was(layout
     while True:
         with faults.failing(layout.base, len(failed) + 1):
             try:
-                install.install(layout, request, say=lambda _: None)
+                install(layout, request, say=lambda _: None)
             except UserError:
                 failed.append(faults.failed)
             else:

@@ -1,8 +1,8 @@
-"""The packages that an administrator has added to a release by hand, which another release does not have.
+"""The packages that an administrator has added to a release by hand, and that another release lacks.
 
     python -m barehub.lifecycle.added_packages
 
-names those in the prefix of this python.
+lists those in the prefix of this python.
 """
 
 import json
@@ -11,12 +11,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from barehub.errors import HOOK, UserError
+from barehub.errors import Exit, UserError
 
 
 @dataclass(frozen=True, order=True)
 class Package:
-    """A package, its version, and what installed it: pip, conda, uv, ..."""
+    """A package, its version, and the tool that installed it: pip, conda, uv, ..."""
 
     name: str
     version: str
@@ -24,10 +24,10 @@ class Package:
 
 
 def added(prefix: Path) -> list[Package]:
-    """The packages in a release's prefix that did not come with it, by name.
+    """Return the packages in a release's prefix that did not come with it, sorted by name.
 
-    What came with it is in its receipt. conda's are found by their records in conda-meta, pip's by the INSTALLER file
-    of the recording-installed-packages specification.
+    What came with it is in its receipt. conda's packages are found by their records in conda-meta, pip's by the
+    INSTALLER file of the recording-installed-packages specification.
     """
     receipt = json.loads((prefix / "share/barehub/release.json").read_text())
     ours = {Path(file["path"]).name.removesuffix(".conda").removesuffix(".tar.bz2") for file in receipt["files"]}
@@ -46,7 +46,7 @@ def added(prefix: Path) -> list[Package]:
 
 
 def has(prefix: Path, package: Package) -> bool:
-    """True if this package, whatever its version, is in a prefix."""
+    """Return True if this package, in any version, is in a prefix."""
     stem = package.name.replace("-", "_")
     return any(prefix.glob(f"conda-meta/{package.name}-[0-9]*.json")) or any(
         directory.name.lower().startswith(f"{stem.lower()}-")
@@ -54,10 +54,10 @@ def has(prefix: Path, package: Package) -> bool:
     )
 
 
-def name_added(old: Path, new: Path, *, required: bool, say: Callable[[str], None]) -> None:
-    """Name the packages that were added to the prefix `old` and are missing in `new`, and how to carry them over.
+def report_added(old: Path, new: Path, *, required: bool, say: Callable[[str], None]) -> None:
+    """List the packages that were added to the prefix `old` and are missing in `new`, and how to carry them over.
 
-    Raises UserError if there are some and `required` says that there must not be.
+    Raises UserError if there are any and they are `required`.
     """
     missing = [package for package in added(old) if not has(new, package)]
     if not missing:
@@ -69,7 +69,7 @@ def name_added(old: Path, new: Path, *, required: bool, say: Callable[[str], Non
     command = f"{new}/bin/python -m pip install {specs}"
     without_network = "with no network: --no-index --find-links=DIR-OF-WHEELS"
     if required:
-        raise UserError(what, f"{command} ({without_network}); then run this again", HOOK)
+        raise UserError(what, f"{command} ({without_network}); then run this again", Exit.HOOK)
     say(what)
     say(f"  to carry them over: {command}")
     say(f"  ({without_network})")

@@ -1,18 +1,16 @@
 """The hub's database: which one a release uses, backups of it, and how a release gets the schema it needs.
 
 A release keeps its data in `state/hub/jupyterhub-REVISION.sqlite`, named after the schema it works with, and opens no
-other. So a migration makes a new file beside the old one, and the rename that switches `hub` to another release
+other file. So a migration makes a new file beside the old one, and the rename that switches `hub` to another release
 switches the database with it: no power cut can leave a release with a schema that is not its own.
 
-A database of the administrator's choice (`c.JupyterHub.db_url`) is migrated where it is, and with the hub stopped too.
+A database of the administrator's choice (`c.JupyterHub.db_url`) is migrated in place, with the hub stopped as well.
 """
 
 import contextlib
 import json
-import os
 import shutil
 import sqlite3
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,32 +18,34 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from barehub.accounts import ensure_directory, ids
-from barehub.errors import HOOK, SPACE, UserError
-from barehub.layout import Layout, age
-from barehub.settings import Settings
+from barehub.errors import Exit, UserError
+from barehub.layout import Layout, release_key
+from barehub.process import attempt_as
+from barehub.settings import Installation, Settings
 
-FIRST = "jupyterhub.sqlite"  # the name that releases before this scheme used, and the one for a copy to be taken over
+# The name that releases before this scheme used, and the one for a copy from another hub.
+FIRST = "jupyterhub.sqlite"
 SQLITE = "sqlite:///"
 
 
 def newest_revision(scripts: Path | None = None) -> str:
-    """The schema revision that this release's JupyterHub works with, or the one that these alembic scripts are for."""
+    """Return the schema revision that this release's JupyterHub needs, or the one these alembic scripts lead to."""
     from alembic.config import Config
     from alembic.script import ScriptDirectory
     from jupyterhub.dbutil import ALEMBIC_DIR
 
     config = Config()
     config.set_main_option("script_location", str(scripts or ALEMBIC_DIR))
-    return ScriptDirectory.from_config(config).get_current_head()
+    return str(ScriptDirectory.from_config(config).get_current_head())
 
 
 def own_database(layout: Layout, schema: str | None = None) -> Path:
-    """Where a release with this schema, by default this release, keeps its data unless `db_url` says otherwise."""
+    """Return where a release with this schema, by default this one, keeps its data unless `db_url` says otherwise."""
     return layout.hub_state / f"jupyterhub-{schema or newest_revision()}.sqlite"
 
 
 def used_by(layout: Layout, release: str | None) -> Path:
-    """Where `release` keeps its data; where data lies that wait for a first release, if there was none (or no more).
+    """Return where `release` keeps its data; if it is not there (any more), the database that a first release will use.
 
     Raises UserError if there are several to choose from.
     """
@@ -56,31 +56,32 @@ def used_by(layout: Layout, release: str | None) -> Path:
         found = [own] if own.exists() else sorted(layout.hub_state.glob("jupyterhub*.sqlite"))
         if len(found) > 1:
             what = f"{layout.hub_state} holds {' and '.join(path.name for path in found)}"
-            raise UserError(what, "move away all but the one to be used", HOOK)
+            raise UserError(what, "move away all but the one to use", Exit.HOOK)
         return found[0] if found else own
     named = own_database(layout, newest_revision(theirs))
     return named if named.exists() else layout.hub_state / FIRST
 
 
 def sqlite_file(url: str, layout: Layout) -> Path | None:
-    """The file of a SQLite URL as SQLAlchemy spells it, seen from the hub's directory; None for other databases."""
+    """Return the file of a SQLite URL (SQLAlchemy's), relative to the hub's directory; None for other databases."""
     return layout.hub_state / url.removeprefix(SQLITE) if url.startswith(SQLITE) else None
 
 
 def revision(database: Path) -> str | None:
-    """The schema revision of a JupyterHub database, or None where there is none yet. Raises UserError if unreadable."""
+    """Return the schema revision of a SQLite database, None if it has none yet. Raises UserError if unreadable."""
     if not database.is_file():
         return None
     try:
         with contextlib.closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True)) as connection:
             row = connection.execute("select version_num from alembic_version").fetchone()
     except sqlite3.Error as error:
-        raise UserError(f"{database} cannot be read: {error}", "restore a copy from state/hub/backups", HOOK) from None
-    return row[0] if row else None
+        fix = "restore a copy from state/hub/backups"
+        raise UserError(f"{database} cannot be read: {error}", fix, Exit.HOOK) from None
+    return str(row[0]) if row else None
 
 
 def running_servers(database: Path) -> set[str]:
-    """The servers that run, by a SQLite database of a hub, as `user` or `user/name`."""
+    """Return the servers that run according to a hub's SQLite database, as `user` or `user/name`."""
     with contextlib.closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True)) as connection:
         rows = connection.execute(
             "select users.name, spawners.name from spawners join users on users.id = spawners.user_id "
@@ -89,22 +90,22 @@ def running_servers(database: Path) -> set[str]:
         return {f"{user}/{name}".rstrip("/") for user, name in rows}
 
 
-def revision_of(layout: Layout, settings: Settings, url: str) -> str | None:
-    """The schema revision of the database at a URL, or None where there is none yet. Raises UserError if unreadable."""
-    file = sqlite_file(url, layout)
-    return revision(file) if file else order(settings, "revision", url=url).strip() or None
+def revision_of(installation: Installation, url: str) -> str | None:
+    """Return the schema revision of the database at a URL, None if it has none yet. Raises UserError if unreadable."""
+    if file := sqlite_file(url, installation.layout):
+        return revision(file)
+    return run_as_hub_user(installation.settings, "print_schema", url=url).strip() or None
 
 
 @dataclass
-class Move:
-    """The way of the data from the database that was used before to the one that this release uses.
+class Migration:
+    """Moves the data from the database that was used before to the one that this release uses.
 
-    Both are URLs, most often of the same database. `have` is the schema it has, None if there are no data; `needed`
-    tells whether `carry_out` has anything to do.
+    Both are URLs, most often of the same database. `have` is the schema of the data, None if there are none; `needed`
+    is False if `migrate` has nothing to do.
     """
 
-    layout: Layout
-    settings: Settings
+    installation: Installation
     source: str
     target: str
     have: str | None
@@ -112,112 +113,125 @@ class Move:
     done: bool = False
 
     @classmethod
-    def plan(cls, layout: Layout, settings: Settings, hub: Any, release: str, previous: str | None) -> "Move":
-        """Look at the databases of `hub`, a configured JupyterHub application, and of the release before it.
+    def plan(cls, installation: Installation, hub: Any, release: str, previous: str | None) -> "Migration":
+        """Check the databases of `hub`, a configured JupyterHub application, and of the release before it.
 
-        A release that is older than `previous` finds its data prepared (`rollback`). Changes nothing. Raises
-        UserError if the data cannot be read, have no room, or are not prepared.
+        For a release that is older than `previous`, its data must have been prepared (`rollback`). Changes nothing.
+        Raises UserError if the data cannot be read, have no room, or are not prepared.
         """
-        source = target = hub.db_url
+        layout = installation.layout
+        source = target = str(hub.db_url)
         if sqlite_file(target, layout) == own_database(layout):
             source = f"{SQLITE}{used_by(layout, previous)}"
-        file, have = sqlite_file(source, layout), revision_of(layout, settings, source)
+        file, have = sqlite_file(source, layout), revision_of(installation, source)
         needed = have is not None and (source != target or have != newest_revision())
-        if needed and previous and age(release) < age(previous):
-            if revision(sqlite_file(target, layout) or Path()) != newest_revision():
-                raise UserError(f"{release} is older than {previous}", f"{layout.hub}/bin/barehub rollback", HOOK)
+        if needed and previous and release_key(release) < release_key(previous):
+            prepared = sqlite_file(target, layout)
+            if prepared is None or revision(prepared) != newest_revision():
+                fix = f"{layout.hub}/bin/barehub rollback"
+                raise UserError(f"{release} is older than {previous}", fix, Exit.HOOK)
             needed = False
         if file and have and shutil.disk_usage(layout.hub_state).free < 3 * file.stat().st_size:
-            raise UserError(f"no room in {layout.hub_state} for copies of the database", "make room", SPACE)
-        return cls(layout, settings, source, target, have, needed)
+            raise UserError(f"no room in {layout.hub_state} for copies of the database", "make room", Exit.SPACE)
+        return cls(installation, source, target, have, needed)
+
+    @property
+    def source_file(self) -> Path | None:
+        """The file of the database that was used before; None if it is not SQLite's."""
+        return sqlite_file(self.source, self.installation.layout)
+
+    @property
+    def target_file(self) -> Path | None:
+        """The file of the database that this release uses; None if it is not SQLite's."""
+        return sqlite_file(self.target, self.installation.layout)
 
     def back_up(self, label: str, *, required: bool = True) -> Path | None:
-        """Copy the data, in use or at rest, to backups/ under the name of the release that used it.
+        """Copy the data, in use or at rest, to backups/ under the label of the release that used them.
 
-        Returns the copy; None if there are no data, or if they are in a database that is not ours to copy and
-        `required` is False. Raises UserError for such a one otherwise.
+        Returns the backup. Returns None if there are no data, or if they are in a database that we cannot copy and
+        `required` is False; raises UserError for such a database otherwise.
         """
         if self.have is None:
             return None
-        file = sqlite_file(self.source, self.layout)
+        file, layout, settings = self.source_file, self.installation.layout, self.installation.settings
         if file is None:
             if required:
                 what = f"the database at {without_password(self.source)} is yours to back up"
-                raise UserError(what, f"{dump_command(self.source)}; then run this again with --no-db-backup", HOOK)
+                fix = f"{dump_command(self.source)}; then run this again with --no-db-backup"
+                raise UserError(what, fix, Exit.HOOK)
             return None
-        place = self.layout.backup(label)
-        ensure_directory(self.layout.backups, 0o700, *ids(self.settings.hub_user))
-        order(self.settings, "copy", source=str(file), target=str(place))
+        place = layout.backup(label)
+        ensure_directory(layout.backups, 0o700, *ids(settings.hub_user))
+        run_as_hub_user(settings, "copy", source=str(file), target=str(place))
         return place
 
-    def carry_out(self) -> None:
-        """Have the data in this release's database with this release's schema. The hub must be stopped."""
-        source, target = sqlite_file(self.source, self.layout), sqlite_file(self.target, self.layout)
+    def migrate(self) -> None:
+        """Bring the data into this release's database, with this release's schema. The hub must be stopped.
+
+        Raises UserError if that fails.
+        """
+        source, target, settings = self.source_file, self.target_file, self.installation.settings
         if source and target:
-            order(self.settings, "migrate", source=str(source), target=str(target))
+            run_as_hub_user(settings, "migrate", source=str(source), target=str(target))
         else:
-            self.done = True  # in parts, if it breaks off
-            order(self.settings, "upgrade", url=self.target, revision="head")
+            self.done = True  # in part, if it is interrupted
+            run_as_hub_user(settings, "upgrade", url=self.target, revision="head")
         self.done = True
 
-    def undo(self, backup: Path | None, *, spoilt: bool = False) -> None:
-        """Have the data as they were before `carry_out`; `backup` is a copy at rest of the time before.
+    def undo(self, backup: Path | None, *, data_changed: bool = False) -> None:
+        """Restore the data as they were before `migrate`; `backup` was made before it, with the data at rest.
 
-        `spoilt` tells that the data were changed for the worse even if their schema was not.
+        `data_changed` tells that data may have been lost even if their schema is the same.
         """
-        target = sqlite_file(self.target, self.layout)
-        if not (self.done or spoilt):
+        if not (self.done or data_changed):
             return
-        if self.source != self.target:
+        target, settings = self.target_file, self.installation.settings
+        if target and self.source != self.target:
             target.unlink(missing_ok=True)
         elif target and backup:
-            order(self.settings, "copy", source=str(backup), target=str(target))
-        elif target is None:
-            order(self.settings, "downgrade", url=self.target, revision=self.have)
+            run_as_hub_user(settings, "copy", source=str(backup), target=str(target))
+        elif target is None and self.have:
+            run_as_hub_user(settings, "downgrade", url=self.target, revision=self.have)
         self.done = False
 
-    def remembered(self) -> set[str] | None:
-        """The servers that run by the backup that a rollback has put in place; None where the data stay."""
+    def servers_in_backup(self) -> set[str] | None:
+        """Return the servers that run according to the backup that a rollback restored; None if the data stay."""
         prepared = self.have is not None and self.source != self.target and not self.needed
-        return running_servers(sqlite_file(self.target, self.layout)) if prepared else None
+        return running_servers(self.target_file) if prepared and self.target_file else None
 
     def finish(self) -> None:
         """Remove the database that is no longer used: its content is in the new one, and in backups/ as it was."""
-        if self.source != self.target:
-            sqlite_file(self.source, self.layout).unlink(missing_ok=True)
+        if self.source_file and self.source != self.target:
+            self.source_file.unlink(missing_ok=True)
 
 
-def order(settings: Settings, what: str, **details: str) -> str:
-    """Have the database worker do something to a database, as the hub's account; return what it printed.
+def run_as_hub_user(settings: Settings, what: str, **details: str) -> str:
+    """Run one function of the database worker as the hub's account; return what it printed.
 
     Raises UserError if it fails; then the database is as it was.
     """
-    uid, gid = ids(settings.hub_user)
-    done = subprocess.run(
-        [sys.executable, "-I", "-m", "barehub.lifecycle.database_worker"],
-        **({"user": uid, "group": gid, "extra_groups": []} if os.geteuid() == 0 else {}),
-        input=json.dumps({"do": what, **details}),
-        env={"PATH": os.defpath, "LC_ALL": "C.UTF-8"}, cwd="/", capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    worker = (sys.executable, "-I", "-m", "barehub.lifecycle.database_worker")
+    done = attempt_as(*ids(settings.hub_user), *worker, text=json.dumps({"do": what, **details}))
     if done.returncode:
         why = "\n".join(f"    {line}" for line in done.stderr.strip().splitlines()[-5:])
-        room = done.returncode == SPACE
-        verb = {"copy": "copied", "revision": "read"}.get(what, "migrated")
+        full = done.returncode == Exit.SPACE
+        verb = {"copy": "copied", "print_schema": "read"}.get(what, "migrated")
         raise UserError(
             f"the database cannot be {verb}:\n{why}",
-            "make room, then run this again" if room else "mend that, then run this again",
-            SPACE if room else HOOK,
+            "make room, then run this again" if full else "fix the cause, then run this again",
+            Exit.SPACE if full else Exit.HOOK,
         )
     return done.stdout
 
 
 def without_password(url: str) -> str:
+    """Return a database's URL without account and password."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.hostname or 'localhost'}{parts.path}"
 
 
 def dump_command(url: str) -> str:
-    """The command with which an administrator copies a database that is not SQLite's; it asks for the password."""
+    """Return the command that backs up a database other than SQLite's; it asks for the password."""
     parts = urlsplit(url)
     host, user, name = parts.hostname or "localhost", parts.username or "jupyterhub", parts.path.strip("/")
     if parts.scheme.startswith("postgresql"):

@@ -1,13 +1,13 @@
-"""What is done to a database, as the hub's own account: copied, asked for its schema, migrated.
+"""What is done to a database, as the hub's own account: copy it, migrate it, print its schema.
 
-The database belongs to that account, so for root its files might be traps. One order, a JSON object, is read from
-stdin: a URL may hold a password, and a command line is everybody's.
+The database belongs to that account, so for root its files might be traps. One task, a JSON object, is read from
+stdin: a URL may hold a password, and every account can read a command line.
 
     {"do": "copy", "source": PATH, "target": PATH}
     {"do": "migrate", "source": PATH, "target": PATH}
     {"do": "upgrade", "url": URL, "revision": "head"}
     {"do": "downgrade", "url": URL, "revision": REVISION}
-    {"do": "revision", "url": URL}                              prints it; nothing if there is no schema yet
+    {"do": "print_schema", "url": URL}                          prints nothing if there is no schema yet
 """
 
 import contextlib
@@ -17,27 +17,27 @@ import os
 import sqlite3
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from barehub.errors import ERROR, SPACE
+from barehub.errors import Exit
 from barehub.process import sync_directory
 
 
 def copy(source: str, target: str) -> None:
-    """Copy a SQLite database, in use or not, and check the copy. `target` is there whole, on disk, or not at all.
+    """Copy a SQLite database, in use or not, and check the copy. Afterwards `target` is whole, on disk, or unchanged.
 
-    SQLite's own backup, since a plain copy of a file in use, or of one that a power cut left a journal of, is damaged.
+    SQLite's own backup: a plain copy of a file in use, or of one that a power cut left with a journal, is damaged.
     """
     with staged(Path(target)) as new:
         back_up(Path(source), new)
 
 
 def migrate(source: str, target: str) -> None:
-    """Make `target` of `source`, with the newest schema.
+    """Make `target` from `source`, with the newest schema.
 
-    A copy is migrated: SQLite's migrations are not transactional, so one that breaks off must not touch the original.
+    A copy is migrated: SQLite's migrations are not transactional, so an interrupted one must not touch the original.
     """
     with staged(Path(target)) as new:
         back_up(Path(source), new)
@@ -45,6 +45,7 @@ def migrate(source: str, target: str) -> None:
 
 
 def upgrade(url: str, revision: str = "head") -> None:
+    """Migrate the database at a URL to a newer schema, in place."""
     from alembic import command
 
     with alembic_config(url) as config:
@@ -52,13 +53,15 @@ def upgrade(url: str, revision: str = "head") -> None:
 
 
 def downgrade(url: str, revision: str) -> None:
+    """Migrate the database at a URL to an older schema, in place."""
     from alembic import command
 
     with alembic_config(url) as config:
         command.downgrade(config, revision)
 
 
-def revision(url: str) -> None:
+def print_schema(url: str) -> None:
+    """Print the schema revision of the database at a URL."""
     import sqlalchemy
 
     engine = sqlalchemy.create_engine(url)
@@ -69,7 +72,7 @@ def revision(url: str) -> None:
 
 @contextlib.contextmanager
 def staged(target: Path) -> Iterator[Path]:
-    """A path beside `target`, which is renamed over it, durably, if all goes well."""
+    """Give a path beside `target`, which is renamed over it, durably, unless an error is raised."""
     new = target.with_name(f".{target.name}.new")
     new.unlink(missing_ok=True)
     try:
@@ -83,7 +86,8 @@ def staged(target: Path) -> Iterator[Path]:
 
 
 def back_up(source: Path, target: Path) -> None:
-    source.stat()  # sqlite3 would make it
+    """Copy a SQLite database and check the copy. Raises sqlite3.DatabaseError if it is damaged."""
+    source.stat()  # sqlite3 would create it
     with contextlib.closing(sqlite3.connect(source)) as there, contextlib.closing(sqlite3.connect(target)) as here:
         there.backup(here)
         damage = [line for (line,) in here.execute("pragma quick_check") if line != "ok"]
@@ -93,7 +97,7 @@ def back_up(source: Path, target: Path) -> None:
 
 @contextlib.contextmanager
 def alembic_config(url: str) -> Iterator[Any]:
-    """alembic's configuration for a JupyterHub database, as JupyterHub makes it: in a file, for this account alone."""
+    """Give alembic's configuration as JupyterHub writes it for its database: a file that only this account can read."""
     from alembic.config import Config
     from jupyterhub.dbutil import write_alembic_ini
 
@@ -105,14 +109,15 @@ def alembic_config(url: str) -> Iterator[Any]:
 
 def main() -> int:
     os.umask(0o077)
-    order = json.load(sys.stdin)
-    do = {one.__name__: one for one in (copy, migrate, upgrade, downgrade, revision)}[order.pop("do")]
+    task = json.load(sys.stdin)
+    functions: tuple[Callable[..., None], ...] = (copy, migrate, upgrade, downgrade, print_schema)
+    do = {one.__name__: one for one in functions}[task.pop("do")]
     try:
-        do(**order)
+        do(**task)
     except Exception as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         full = "disk is full" in str(error) or getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
-        return SPACE if full else ERROR
+        return Exit.SPACE if full else Exit.ERROR
     return 0
 
 

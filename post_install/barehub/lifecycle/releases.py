@@ -1,4 +1,4 @@
-"""The releases side by side in BASE/releases: which is active, how another becomes it, which may go."""
+"""The releases side by side in BASE/releases: how another becomes active, and which are removed."""
 
 import re
 import shutil
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from barehub.layout import Layout
 from barehub.process import sync_directory
-from barehub.settings import Settings
+from barehub.settings import Installation
 from barehub.systemd import ensure_link, property_of
 
 # What the proxy's unit runs, beside the modules in barehub/proxy_unit/.
@@ -20,7 +20,7 @@ def switch(layout: Layout, release: str) -> None:
 
 
 def proxy_differs(old: Path, new: Path) -> bool:
-    """True if the proxy of one prefix runs other programs than the one of the other."""
+    """Return True if the proxies of two prefixes run different programs."""
 
     def programs(prefix: Path) -> set[str | bytes]:
         packages = {one.name for one in prefix.glob("conda-meta/*.json") if PROXY_PACKAGES.match(one.name)}
@@ -30,21 +30,22 @@ def proxy_differs(old: Path, new: Path) -> bool:
     return programs(old) != programs(new)
 
 
-def remove_older(layout: Layout, settings: Settings, previous: str, *, keep: int, say: Callable[[str], None]) -> None:
-    """Remove the oldest releases and their backups, so that `keep` releases stay; say what is gone.
+def remove_older(installation: Installation, previous: str, *, keep: int, say: Callable[[str], None]) -> None:
+    """Remove the oldest releases and their backups, so that `keep` releases stay; report what is removed.
 
-    The active release stays, then the one before it, then the newest ones. So does one that the proxy still runs from.
+    The active release stays, then `previous`, then the newest ones; and the one that the proxy still runs from.
     """
+    layout = installation.layout
     others = [label for label in reversed(layout.complete) if label not in (layout.active, previous)]
     kept = [layout.active, previous, *others][: max(keep, 1)]
     for label in layout.complete:
         if label in kept:
             continue
-        if label == proxy_release(layout, settings):
+        if label == proxy_release(installation):
             say(f"kept {label}: the proxy runs from it until its next restart")
             continue
         say(f"removing release {label}")
-        # Without its receipt it is no release any more; what a power cut leaves of it is removed by the next installer.
+        # Without its receipt it is not complete, and the next installer removes what a power cut leaves of it.
         layout.receipt(label).unlink()
         sync_directory(layout.receipt(label).parent)
         shutil.rmtree(layout.release(label))
@@ -54,10 +55,10 @@ def remove_older(layout: Layout, settings: Settings, previous: str, *, keep: int
             backup.unlink()
 
 
-def proxy_release(layout: Layout, settings: Settings) -> str | None:
-    """The release that the running proxy was started from; None if it does not run."""
-    pid = property_of(settings.proxy_unit, "MainPID")
+def proxy_release(installation: Installation) -> str | None:
+    """Return the release that the running proxy was started from; None if it does not run."""
+    pid = property_of(installation.settings.proxy_unit, "MainPID")
     try:
-        return Path(f"/proc/{pid}/exe").readlink().relative_to(layout.releases.resolve()).parts[0]
+        return Path(f"/proc/{pid}/exe").readlink().relative_to(installation.layout.releases.resolve()).parts[0]
     except (OSError, ValueError):
         return None

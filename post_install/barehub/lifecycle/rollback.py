@@ -1,31 +1,29 @@
-"""`barehub rollback`: back to a release that is still there, with the database it had.
+"""`barehub rollback`: go back to an older release that is still installed, with the database it had.
 
-The data are put where the older release looks for them while the hub goes on; then that release's own hooks do the
-switch, as for any release, and what fails in them leads back here.
+The data are put where the older release expects them while the hub goes on; then that release's own hooks do the
+switch, as for any release, and an error in them leads back here.
 """
 
 import contextlib
-import signal
 import sqlite3
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 from barehub.config import load_hub
-from barehub.errors import BASE, HOOK, USAGE, UserError
-from barehub.layout import Layout, age
+from barehub.errors import Exit, UserError
+from barehub.layout import Layout, release_key
 from barehub.lifecycle.database import (
-    Move,
+    Migration,
     newest_revision,
-    order,
     own_database,
     revision,
+    run_as_hub_user,
     running_servers,
     sqlite_file,
     without_password,
 )
-from barehub.process import locked
-from barehub.settings import Settings
+from barehub.process import locked, run_to_its_end
+from barehub.settings import Installation
 
 
 def rollback(
@@ -39,71 +37,76 @@ def rollback(
 ) -> None:
     """Make the older release `label`, by default the newest of them, the active one. Asks first unless `sure`.
 
-    Raises UserError if there is none, if its database cannot be had, or if it does not come up: then nothing changed.
+    Raises UserError if there is none, if its database is not available, or if it does not come up: then nothing
+    changed.
     """
-    settings = Settings.load(layout)
-    if settings is None:
-        raise UserError(f"{layout.base} holds no barehub", "nothing was changed", BASE)
+    installation = Installation.load(layout, fix="nothing was changed")
     with locked(layout.base):
+        active = layout.active or ""
         label = choose(layout, label)
-        move = Move.plan(layout, settings, load_hub(layout), layout.active, layout.active)
-        restored = plan_data(layout, move, label)
-        say(f"this goes back from {layout.active} to {label}")
-        if restored:
-            say(f"  the database becomes the backup {layout.backup(label)}")
-            for what in losses(sqlite_file(move.target, layout), layout.backup(label)):
-                say(f"  lost: {what}")
+        migration = Migration.plan(installation, load_hub(layout), active, active)
+        restored = plan_data(layout, migration, label)
+        backup = layout.backup(label)
+        say(f"this goes back from {active} to {label}")
+        if restored and migration.target_file:
+            say(f"  the database becomes the backup {backup}")
+            for loss in losses(migration.target_file, backup):
+                say(f"  lost: {loss}")
         if not sure and ask("go back? [no] ").strip().lower() not in ("y", "yes"):
-            raise UserError("nothing was changed", "answer yes, or give -y", USAGE)
+            raise UserError("nothing was changed", "answer yes, or give -y", Exit.USAGE)
         if restored:  # beside the one in use
-            order(settings, "copy", source=str(layout.backup(label)), target=str(restored))
+            run_as_hub_user(installation.settings, "copy", source=str(backup), target=str(restored))
         words = [f"{layout.release(label)}/bin/python", "-I", "-m", "barehub", "install", f"--base={layout.base}"]
-        if code := run(*words, f"--release={label}", f"--wait={wait}"):
+        if code := run_to_its_end(*words, f"--release={label}", f"--wait={wait}"):
             if restored:
                 restored.unlink(missing_ok=True)
-            raise UserError(f"{label} did not come up", f"{layout.active} is active as before; see above", code)
+            raise UserError(f"{label} did not come up", f"{active} is active as before; see above", code)
 
 
 def choose(layout: Layout, label: str | None) -> str:
-    """The release to go back to. Raises UserError if it is not there or not older."""
+    """Return the release to go back to. Raises UserError if it is not installed or not older."""
     active = layout.active
-    older = [one for one in layout.complete if age(one) < age(active or "")]
+    older = [one for one in layout.complete if release_key(one) < release_key(active or "")]
     if label is None:
         if not older:
-            raise UserError(f"there is no release before {active}", f"ls {layout.releases}", USAGE)
+            raise UserError(f"there is no release before {active}", f"ls {layout.releases}", Exit.USAGE)
         return older[-1]
     if label == active:
-        raise UserError(f"{label} is the active release", "name another one", USAGE)
+        raise UserError(f"{label} is the active release", "name an older one", Exit.USAGE)
     if label not in layout.complete:
-        raise UserError(f"there is no release {label}", f"those are there: {', '.join(layout.complete)}", USAGE)
+        raise UserError(f"there is no release {label}", f"choose one of: {', '.join(layout.complete)}", Exit.USAGE)
     if label not in older:
-        raise UserError(f"{label} is newer than {active}", "run its installer with -u", USAGE)
+        raise UserError(f"{label} is newer than {active}", "run its installer with -u", Exit.USAGE)
     return label
 
 
-def plan_data(layout: Layout, move: Move, label: str) -> Path | None:
-    """Where the backup of the database must be put for release `label`; None if it can use ours as it is.
+def plan_data(layout: Layout, migration: Migration, label: str) -> Path | None:
+    """Return where release `label` expects the backup of its database; None if it can use the present one.
 
     Raises UserError if there is no backup for it.
     """
     package = next(layout.release(label).glob("lib/python3*/site-packages/barehub"))
     if not any(package.rglob(Path(__file__).name)):
-        raise UserError(f"{label} is from before rollbacks", "choose another release", USAGE)
+        raise UserError(f"{label} is from before rollbacks", "choose another release", Exit.USAGE)
     needs = newest_revision(package.parent / "jupyterhub/alembic")
-    if move.have in (None, needs):
+    if migration.have in (None, needs):
         return None
-    if sqlite_file(move.target, layout) != own_database(layout):
-        what = f"the database at {without_password(move.target)} has schema {move.have}, {label} needs {needs}"
-        raise UserError(what, "stop the hub, restore your copy of before the upgrade, then run this again", HOOK)
+    if sqlite_file(migration.target, layout) != own_database(layout):
+        what = (
+            f"the database at {without_password(migration.target)} has schema {migration.have}, {label} needs {needs}"
+        )
+        raise UserError(
+            what, "stop the hub, restore your backup from before the upgrade, then run this again", Exit.HOOK
+        )
     backup = layout.backup(label)
     if revision(backup) != needs:
         what = f"there is no backup of the database as {label} left it"
-        raise UserError(what, f"put one to {backup} (schema {needs}), then run this again", HOOK)
+        raise UserError(what, f"put one at {backup} (schema {needs}), then run this again", Exit.HOOK)
     return own_database(layout, needs)
 
 
 def losses(now: Path, then: Path) -> list[str]:
-    """What a database has that an older copy of it has not."""
+    """Return what a database has that an older backup of it lacks."""
     # Columns that every schema since JupyterHub 1 has.
     with contextlib.ExitStack() as stack:
         new, old = (
@@ -124,15 +127,4 @@ def losses(now: Path, then: Path) -> list[str]:
             "where service_id is null or service_id not in (select id from services where name = 'barehub')"
         )
     lines = [f"{what}: {', '.join(names)}" for what, names in found.items() if names]
-    return lines + ([f"tokens: {len(tokens)}, so some people log in again"] if tokens else [])
-
-
-def run(*words: str) -> int:
-    """Run a program that ends in its own orderly way when we are told to end; return its exit status."""
-    child = subprocess.Popen(words, stdin=subprocess.DEVNULL, cwd="/")
-    try:
-        return child.wait()
-    except BaseException:
-        child.send_signal(signal.SIGTERM)
-        child.wait()
-        raise
+    return lines + ([f"tokens: {len(tokens)}, so some users log in again"] if tokens else [])

@@ -1,6 +1,6 @@
-"""The users' servers as the hub knows them, asked through its REST API as the service `barehub`.
+"""The users' servers as the hub knows them, through its REST API, as its service `barehub`.
 
-The hub is asked before an upgrade and after it: nobody's server may be cut off while it starts, or be forgotten.
+The hub is asked before and after an upgrade: no server may be cut off while it starts, and none forgotten.
 """
 
 import importlib.metadata
@@ -15,38 +15,38 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from barehub import accounts
-from barehub.errors import HOOK, UserError
+from barehub.errors import Exit, UserError
 from barehub.health import ask
 from barehub.layout import Layout
 from barehub.process import write_atomically
-from barehub.proxy import read_routes
+from barehub.rules import read_routes
 
 SERVICE = {"name": "barehub"}
-# Nothing can be changed with it.
+# It can read, and change nothing.
 ROLE = {"name": "barehub", "services": ["barehub"], "scopes": ["list:users", "read:users:name", "read:servers"]}
 PAGE = 200
 LISTEN_TIMEOUT = 2.0  # seconds
 
 
 def ensure_token(layout: Layout, uid: int, gid: int) -> None:
-    """Have the token with which the hub is asked; it is the hub's and root's alone."""
+    """Create the token for the hub's API if it is missing. Only the hub's account and root can read it."""
     if not layout.api_token.is_file():
         write_atomically(layout.api_token, secrets.token_hex(32), 0o600)
-    accounts.give(layout.api_token, uid, gid)
+    accounts.chown_file(layout.api_token, uid, gid)
 
 
-def introduce(layout: Layout, config: Any) -> None:
-    """Make the service known to a hub, in its configuration; nothing where its token cannot be read."""
+def register_service(layout: Layout, config: Any) -> None:
+    """Add the service to a hub's configuration; do nothing if its token cannot be read."""
     try:
         token = layout.api_token.read_text()
-    except OSError:  # before the installer has made it, or for another account's `barehub status`
+    except OSError:  # before the installer has written it, or in `barehub status` by another account
         return
     config.JupyterHub.services.append(SERVICE | {"api_token": token})
     config.JupyterHub.load_roles.append(ROLE)
 
 
 class ForgottenError(UserError):
-    """A hub that has lost sight of users' servers."""
+    """The hub has lost sight of users' servers."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Api:
     token: str
 
     def get(self, path: str) -> Any:
-        """The parsed answer, or None if there is none or it is a refusal."""
+        """Return the parsed answer; None if there is none, or a refusal."""
         headers = {
             "Authorization": f"token {self.token}",
             "Accept": "application/jupyterhub-pagination+json",
@@ -66,11 +66,12 @@ class Api:
         return json.loads(body) if status == HTTPStatus.OK else None
 
     def version(self) -> str | None:
-        """JupyterHub's version, as the running hub reports it."""
-        return (self.get("") or {}).get("version")
+        """Return JupyterHub's version, as the running hub reports it."""
+        version = (self.get("") or {}).get("version")
+        return str(version) if version else None
 
     def servers(self) -> list["Server"] | None:
-        """All servers that run, start or stop; None if the hub cannot be asked."""
+        """Return all servers that run, start or stop; None if the hub does not answer."""
         found: list[Server] = []
         offset = 0
         while True:
@@ -86,16 +87,17 @@ class Api:
 
 @dataclass(frozen=True)
 class Server:
-    """A user's server: `user/` or `user/name`, its path, and how it is."""
+    """A user's server: its name, `user` or `user/name`, its path, and its state."""
 
     name: str
     path: str
     ready: bool
     starting: bool
-    target: str = ""  # where its route leads to
+    target: str = ""  # of its route
 
     @classmethod
     def of(cls, model: dict[str, Any]) -> "Server":
+        """Derive it from the API's model of a server."""
         return cls(
             name=unquote(model["url"]).rstrip("/").rpartition("/user/")[2],
             path=unquote(urlsplit(model["url"]).path),
@@ -105,10 +107,10 @@ class Server:
 
 
 def wait_for_starting(layout: Layout, api: Api, seconds: float, say: Callable[[str], None]) -> list[Server] | None:
-    """Wait until no server is just starting, for `seconds` at most; return those that run then.
+    """Wait until no server is starting, at most `seconds`; return those that run then.
 
-    Names those that are waited for, and those that are still starting in the end: the hub's stop may cut that off.
-    Returns None if the hub does not run or does not answer us.
+    Lists those it waits for, and those that are still starting afterwards: stopping the hub may cut them off.
+    Returns None if the hub does not run or does not answer.
     """
     deadline = time.monotonic() + seconds
     waited_for: list[str] = []
@@ -121,10 +123,10 @@ def wait_for_starting(layout: Layout, api: Api, seconds: float, say: Callable[[s
             break
         if starting != waited_for:
             waited_for = starting
-            say(f"waiting for servers that are just starting, for {seconds:.0f} s at most: {', '.join(starting)}")
+            say(f"waiting for servers that are still starting, at most {seconds:.0f} s: {', '.join(starting)}")
         time.sleep(0.5)
     if starting:
-        say(f"still starting, which the hub's restart may cut off: {', '.join(starting)}")
+        say(f"still starting, and the hub's restart may cut them off: {', '.join(starting)}")
     targets = {
         f"/{unquote(route['routespec']).partition('/')[2]}": route["target"]
         for route in read_routes(layout.rules_file).values()
@@ -133,7 +135,7 @@ def wait_for_starting(layout: Layout, api: Api, seconds: float, say: Callable[[s
 
 
 def listens(target: str) -> bool:
-    """True if somebody accepts connections where a route leads to."""
+    """Return True if the target of a route accepts connections."""
     parts = urlsplit(target)
     try:
         with socket.create_connection((parts.hostname, parts.port or 80), LISTEN_TIMEOUT):
@@ -143,12 +145,13 @@ def listens(target: str) -> bool:
 
 
 def wait_until_known(api: Api, servers: list[Server], *, seconds: float, say: Callable[[str], None]) -> None:
-    """Return when the hub that has just started reports its own version and knows `servers`, which ran before.
+    """Return when the hub that was just started reports its own version and knows `servers`, which ran before.
 
-    One that ended in the meantime is named and no longer waited for. Raises ForgottenError for one that runs.
+    A server that has ended meanwhile is reported and no longer waited for. Raises UserError if the hub reports another
+    version, ForgottenError if it does not know a server that runs.
     """
     version = importlib.metadata.version("jupyterhub")
-    look = "see in the hub's journal why, then run this again"
+    fix = "find the reason in the hub's journal, then run this again"
     deadline = time.monotonic() + seconds
     missing = {server.path: server for server in servers}
     while (reported := api.version()) != version or missing:
@@ -156,11 +159,11 @@ def wait_until_known(api: Api, servers: list[Server], *, seconds: float, say: Ca
             if server.ready:
                 missing.pop(server.path, None)
         for server in [one for one in missing.values() if not listens(one.target)]:
-            say(f"the server of {server.name} has ended in the meantime")
+            say(f"the server of {server.name} has ended meanwhile")
             del missing[server.path]
         if time.monotonic() > deadline:
             if reported != version:
-                raise UserError(f"the hub reports version {reported}, not {version}", look, HOOK)
+                raise UserError(f"the hub reports version {reported}, not {version}", fix, Exit.HOOK)
             names = ", ".join(server.name for server in missing.values())
-            raise ForgottenError(f"the hub does not know the running servers of {names} any more", look, HOOK)
+            raise ForgottenError(f"the hub does not know the running servers of {names} any more", fix, Exit.HOOK)
         time.sleep(0.2)

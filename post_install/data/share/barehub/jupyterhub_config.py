@@ -1,26 +1,27 @@
 """The base configuration of every barehub, part of the release: an upgrade replaces it.
 
-Your own settings belong in BASE/jupyterhub_config.d/*.py, which is loaded at the end and has the last word.
+Your own settings belong in BASE/jupyterhub_config.d/*.py. They are loaded last and override these.
 """
 
 import sys
 from pathlib import Path
 
 from barehub.config import CONFIG_EXIT, ConfigError, load_files
+from barehub.errors import render
 from barehub.layout import Layout
 from barehub.lifecycle.database import own_database
-from barehub.lifecycle.servers import introduce
+from barehub.lifecycle.servers import register_service
 from barehub.proxy_unit.certificates import find_authorities
 
 layout = Layout.from_environment()
 
-# What must outlive a release is in BASE/state; what must be private, in a directory that only the hub's account enters.
+# What must outlive a release is in BASE/state; what must be private, in a directory only the hub's account can enter.
 c.JupyterHub.db_url = f"sqlite:///{own_database(layout)}"
 c.JupyterHub.cookie_secret_file = str(layout.cookie_secret)
 
-# systemd runs the proxy; it keeps serving while the hub restarts.
+# systemd runs the proxy, which keeps serving while the hub restarts.
 c.JupyterHub.proxy_class = "barehub.proxy.BarehubProxy"
-# A restart of the hub ends no user's server.
+# A restart of the hub stops no user's server.
 c.JupyterHub.cleanup_servers = False
 
 find_authorities()
@@ -28,8 +29,8 @@ find_authorities()
 try:
     load_files(layout, c, load_subconfig)
 except ConfigError as error:
-    if Path(sys.argv[0]).name != "jupyterhub":  # barehub's own commands say it themselves
+    if Path(sys.argv[0]).name != "jupyterhub":  # barehub's own commands print it themselves
         raise
-    print(f"error: {error}\n  fix: {error.fix}", file=sys.stderr)
+    print(render(error), file=sys.stderr)
     sys.exit(CONFIG_EXIT)
-introduce(layout, c)
+register_service(layout, c)

@@ -1,0 +1,38 @@
+"""The directories of an installation: who owns them, and who may read them."""
+
+import os
+
+from barehub import accounts
+from barehub.accounts import ensure_directory
+from barehub.lifecycle.servers import ensure_token
+from barehub.settings import Installation
+
+
+def ensure_directories(installation: Installation) -> None:
+    """Make every directory, with the owner and mode that hub and proxy need; no other account may look inside.
+
+    Files of an account that was chosen before change their owner. Raises UserError for a link in place of a directory.
+    """
+    layout, settings = installation.layout, installation.settings
+    root = (os.geteuid(), os.getegid())
+    hub = accounts.ids(settings.hub_user)
+    # Without systemd the account may not exist yet; it becomes the owner of its directories once it does.
+    proxy = accounts.ids(settings.proxy_user) if accounts.exists(settings.proxy_user) else root
+    shared = (hub[0], proxy[1])  # with setgid: the proxy's group can read what the hub writes there
+    for path, mode, owner in (
+        (layout.config, 0o755, root),
+        (layout.units, 0o755, root),
+        (layout.state, 0o755, root),
+        (layout.hub_state, 0o700, hub),
+        (layout.rules, 0o2750, shared),
+        (layout.rules_staging, 0o2750, shared),
+        (layout.proxy_state, 0o750, (root[0], proxy[1])),
+        (layout.acme, 0o700, proxy),
+    ):
+        ensure_directory(path, mode, *owner)
+    ensure_token(layout, *hub)
+    for path in layout.hub_state.iterdir():
+        accounts.chown_file(path, *hub)
+    for path in layout.acme.iterdir():
+        accounts.chown_file(path, *proxy)
+    accounts.chown_file(layout.rules_file, *shared)

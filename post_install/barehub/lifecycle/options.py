@@ -1,0 +1,141 @@
+"""The options of an install: what was asked for, what is used, and the configuration file they are written to."""
+
+import json
+import os
+import re
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from barehub import accounts
+from barehub.errors import Exit, UserError
+from barehub.layout import Layout
+from barehub.process import write_atomically
+from barehub.settings import Settings
+
+Say = Callable[[str], None]
+
+INTERNAL_PORTS = {
+    "hub_port": 8081,
+    "traefik_api_url": 8099,
+}  # JupyterHub's and jupyterhub-traefik-proxy's defaults
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the installer was asked for. None means: as before, or the default.
+
+    Each field is the argument of that name of `barehub install` (barehub.cli).
+    """
+
+    release: str
+    name: str | None = None
+    hub_user: str | None = None
+    proxy_user: str | None = None
+    bind_url: str | None = None
+    tls_cert: str | None = None
+    tls_key: str | None = None
+    acme_email: str | None = None
+    acme_ca_server: str | None = None
+    acme_ca_bundle: str | None = None
+    start: bool = True
+    restart: bool = False  # the release's files were replaced (-f)
+    wait: float = 60  # seconds for servers that are still starting, before an upgrade
+    keep: int = 2  # releases that stay after an upgrade, the active one included
+    back_up: bool = True  # False: the administrator has backed up a database that we cannot copy
+    same_packages: bool = False  # refuse an upgrade that would lose packages added by hand
+
+
+def choose_settings(before: Settings | None, request: Request) -> Settings:
+    """Return the settings of this run: what was asked for, else what was chosen before, else the defaults.
+
+    Raises UserError if the name differs from that of the last install, or if it takes root to run as these accounts.
+    """
+    settings = before or Settings()
+    asked = {key: value for key in ("name", "hub_user", "proxy_user") if (value := getattr(request, key))}
+    if before and asked.get("name", before.name) != before.name:
+        raise UserError(f"this barehub is named {before.name}", "leave out --name, or uninstall it first", Exit.USAGE)
+    if os.geteuid() != 0:
+        me = accounts.current_user()
+        if {asked.get("hub_user", me), asked.get("proxy_user", me)} != {me}:
+            raise UserError("only root can run hub and proxy as other accounts", "run this as root", Exit.USAGE)
+        asked |= {"hub_user": me, "proxy_user": me}
+    settings = replace(settings, **asked)
+    if not settings.proxy_user:
+        settings = replace(settings, proxy_user=accounts.choose_proxy_user(settings.name))
+    return settings
+
+
+def report_changed_options(before: Settings, settings: Settings, say: Say) -> None:
+    """Report the options that differ from the last install."""
+    for option in ("hub_user", "proxy_user"):
+        old, new = getattr(before, option), getattr(settings, option)
+        if old != new:
+            say(f"--{option.replace('_', '-')} was {old} and is {new} now")
+
+
+def write_installer_config(layout: Layout, request: Request, *, first: bool, say: Say) -> bool:
+    """Write what the options set to a readable file; on the first install also replacements for internal ports in use.
+
+    Lines that the administrator has added stay. Returns True if that changed something.
+    """
+    lines = requested_lines(request) | (port_lines(say) if first else {})
+    if not lines:
+        return False
+    path = layout.installer_config
+    text = path.read_text() if path.exists() else "# Written by the installer from its options; yours to change.\n"
+    for trait, value in lines.items():
+        line = f"{trait} = {json.dumps(value)}\n" if value is not None else ""
+        text = with_line(text, trait, line)
+    if changed := write_atomically(path, text):
+        say(f"wrote {path}")
+    return changed
+
+
+def with_line(text: str, trait: str, line: str) -> str:
+    """Return a configuration file's text with this line as the one that sets the trait."""
+    text, found = re.subn(rf"^{re.escape(trait)} *=.*\n?", lambda _: line, text, flags=re.MULTILINE)
+    return text if found else text + line
+
+
+def requested_lines(request: Request) -> dict[str, Any]:
+    """Return the traits that the options set, and None for lines to remove.
+
+    A --bind-url sets all of them: each address comes with its own source of a certificate.
+    """
+    if not request.bind_url:
+        return {}
+    acme = ("acme_email", "acme_ca_server", "acme_ca_bundle")
+    return {
+        "c.JupyterHub.bind_url": request.bind_url,
+        "c.JupyterHub.ssl_cert": request.tls_cert,
+        "c.JupyterHub.ssl_key": request.tls_key,
+        **{f"c.BarehubProxy.{option}": getattr(request, option) for option in acme},
+    }
+
+
+def port_lines(say: Say) -> dict[str, Any]:
+    """Return the traits that replace internal ports in use by the next free ones."""
+    lines: dict[str, Any] = {}
+    for key, port in INTERNAL_PORTS.items():
+        if port_is_free(port):
+            continue
+        free = next(other for other in range(port + 1, port + 1000) if port_is_free(other))
+        say(f"port {port} is taken on 127.0.0.1; using {free} instead")
+        if key == "hub_port":
+            lines["c.JupyterHub.hub_port"] = free
+        else:
+            lines["c.TraefikProxy.traefik_api_url"] = f"http://127.0.0.1:{free}"
+    return lines
+
+
+def port_is_free(port: int) -> bool:
+    """Return True if a server could listen on this port of 127.0.0.1."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections in TIME_WAIT do not count
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True

@@ -1,0 +1,210 @@
+"""One release taking the place of another, with its settings, units and database; and the way back.
+
+    prepare     everything that can fail while the hub goes on
+    stop_hub    back up the database, wait for servers that are still starting, stop the hub
+    commit      migrate the database, switch, start the new release and wait until it answers
+    roll_back   after a failure in any of these: what was active before is active again
+
+Each step says what is true after it. A power cut at any point leaves the old release, or the new one, whole: `hub`,
+units and database are switched by one rename (barehub.lifecycle.database, barehub.systemd).
+"""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from barehub import systemd
+from barehub.config import load_hub
+from barehub.errors import Exit, UserError
+from barehub.health import Endpoints, answer, wait_until_healthy
+from barehub.lifecycle.added_packages import report_added
+from barehub.lifecycle.database import Migration, newest_revision
+from barehub.lifecycle.directories import ensure_directories
+from barehub.lifecycle.options import Request, report_changed_options, write_installer_config
+from barehub.lifecycle.releases import proxy_differs, switch
+from barehub.lifecycle.servers import Api, Server, wait_for_starting, wait_until_known
+from barehub.process import attempt, output, write_atomically
+from barehub.settings import Installation, Settings
+
+KNOWN_SECONDS = 60  # for a new hub to find the servers that run
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What `prepare` has found out: where the new hub will answer, its data's way, and whether its options changed."""
+
+    endpoints: Endpoints
+    api: Api
+    migration: Migration
+    reconfigured: bool
+
+
+class Switchover:
+    """A run of the hooks that makes `request.release` the active release of `new`.
+
+    `before` are the settings of the last install, None if this is the first one; `managed` is True where systemd runs
+    the units. The state below is written here alone.
+    """
+
+    def __init__(
+        self,
+        new: Installation,
+        before: Settings | None,
+        request: Request,
+        *,
+        managed: bool,
+        say: Callable[[str], None],
+    ) -> None:
+        layout = new.layout
+        self.new = new
+        self.old = Installation(layout, before) if before else None
+        self.request = request
+        self.managed = managed
+        self.say = say
+        self.previous = layout.active
+        self.plan: Plan | None = None
+        self.backup: Path | None = None  # of the data at rest
+        self.known: list[Server] = []  # the servers that the new hub must know
+        self.touched = False  # whether services may have been stopped or restarted
+        self.proxy = self.proxy_invocation()
+        kept = (layout.record, layout.installer_config, *layout.release_units.glob("*.*"), *layout.units.glob("*.*"))
+        self.files = {path: path.read_text() for path in kept if path.is_file() and not path.is_symlink()}
+
+    @property
+    def switches(self) -> bool:
+        """True if a release other than the requested one is active."""
+        return self.previous not in (None, self.request.release)
+
+    def prepare(self) -> Plan:
+        """Write settings, directories and the options' configuration file, and plan the rest. The hub goes on.
+
+        Raises UserError if the configuration does not load, the database cannot be migrated, or packages would be lost.
+        """
+        layout, settings = self.new.layout, self.new.settings
+        if self.old:
+            report_changed_options(self.old.settings, settings, self.say)
+        settings.save(layout)
+        ensure_directories(self.new)
+        reconfigured = write_installer_config(layout, self.request, first=self.old is None, say=self.say)
+        if self.previous and self.switches and self.previous in layout.complete:
+            # Before the configuration is loaded, which may need them.
+            old = layout.release(self.previous)
+            report_added(old, layout.prefix, required=self.request.same_packages, say=self.say)
+        hub = load_hub(layout)
+        endpoints = Endpoints.of(hub)
+        api = Api(endpoints.api, layout.api_token.read_text())
+        migration = Migration.plan(self.new, hub, self.request.release, self.previous)
+        self.plan = Plan(endpoints, api, migration, reconfigured)
+        return self.plan
+
+    def stop_hub(self, plan: Plan) -> None:
+        """Stop the hub if its data or its release change, with its data backed up and no server cut off while starting.
+
+        A server that takes longer to start than `request.wait` is reported. Raises UserError; the hub may be stopped
+        then.
+        """
+        if not (plan.migration.needed or self.switches):
+            return
+        label = self.previous or f"before-{self.request.release}"
+        # The first backup, with the hub running, shows what might go wrong; the one of data at rest replaces it.
+        if place := plan.migration.back_up(label, required=self.request.back_up):
+            self.say(f"backed up the database to {place}")
+        running: list[Server] | None = []
+        if self.managed and self.previous:
+            running = wait_for_starting(self.new.layout, plan.api, self.request.wait, self.say)
+            if running is None:
+                self.say("the hub does not tell which servers run or start; continuing")
+            self.touched = True
+            self.say("stopping the hub for a moment; users' servers and the proxy go on")
+            output("systemctl", "stop", self.new.settings.hub_unit)
+        elif answer(plan.endpoints.hub):
+            raise UserError("the hub runs, and not under systemd", "stop it, then run this again", Exit.HOOK)
+        self.backup = plan.migration.back_up(label, required=self.request.back_up)
+        restored = plan.migration.servers_in_backup()
+        self.known = [server for server in running or [] if restored is None or server.name in restored]
+
+    def commit(self, plan: Plan) -> None:
+        """Migrate the data, switch to the new release, and start it if asked to; return when it is healthy.
+
+        Raises UserError if it does not come up, ForgottenError if it has lost sight of users' servers.
+        """
+        layout = self.new.layout
+        self.touched = True
+        if plan.migration.needed:
+            plan.migration.migrate()
+            self.say(f"migrated the database to schema {newest_revision()}")
+        changed = systemd.write_units(self.new)
+        switch(layout, self.request.release)
+        systemd.link_units(self.new)
+        restore_selinux_labels(layout.base)
+        if not self.managed:
+            return
+        if systemd.enable_units(self.new):
+            self.say(f"copied the units to {layout.system_units}: {layout.base} is on a file system of its own")
+        if self.request.start:
+            self.start(changed, reconfigured=plan.reconfigured)
+            wait_until_healthy(self.new.settings, plan.endpoints, say=self.say)
+            wait_until_known(plan.api, self.known, seconds=KNOWN_SECONDS, say=self.say)
+
+    def start(self, changed: list[str], *, reconfigured: bool) -> None:
+        """Start both services as they are installed now; one that runs is restarted only if something of it changed.
+
+        `changed` are the units that differ from the ones that were in use.
+        """
+        layout, settings = self.new.layout, self.new.settings
+        if self.previous:
+            both = self.request.restart or reconfigured or self.old != self.new
+            switched = self.previous != layout.active
+            other_proxy = switched and proxy_differs(layout.release(self.previous), layout.hub)
+            if settings.proxy_unit in changed or other_proxy or both:
+                output("systemctl", "restart", settings.proxy_unit)
+            if settings.hub_unit in changed or switched or both:
+                output("systemctl", "restart", settings.hub_unit)
+        output("systemctl", "start", settings.target)
+
+    def roll_back(self, *, data_changed: bool) -> None:
+        """Restore settings, units, database and the active release as they were before; start them if they ran.
+
+        After a failed first install there is nothing to restore; the next run repairs it. `data_changed` tells that
+        the hub may have lost data, even if their schema is the same.
+        """
+        if not (self.old and self.previous):
+            return
+        self.restore_files(self.old)
+        if not self.touched:
+            return
+        layout, settings = self.old.layout, self.old.settings
+        self.say(f"going back to {self.previous}")
+        if self.managed:
+            attempt("systemctl", "stop", settings.hub_unit)
+        switch(layout, self.previous)
+        if self.plan:
+            self.plan.migration.undo(self.backup, data_changed=data_changed)
+        if self.managed:
+            systemd.enable_units(self.old)
+            attempt("systemctl", "start", settings.hub_unit)
+            if self.proxy_invocation() != self.proxy:  # else it is still the same process, with its open connections
+                attempt("systemctl", "restart", settings.proxy_unit)
+
+    def restore_files(self, old: Installation) -> None:
+        """Restore the record, the options' configuration file, the units and the directories' owners."""
+        for path, text in self.files.items():
+            if path.is_symlink():
+                path.unlink()
+            write_atomically(path, text)
+        if old.layout.installer_config not in self.files:
+            old.layout.installer_config.unlink(missing_ok=True)
+        ensure_directories(old)
+
+    def proxy_invocation(self) -> str:
+        """Return which run of the proxy's unit this is (systemd.exec(5), INVOCATION_ID)."""
+        if not (self.managed and self.old):
+            return ""
+        return systemd.property_of(self.old.settings.proxy_unit, "InvocationID")
+
+
+def restore_selinux_labels(base: Path) -> None:
+    """Give the files their SELinux types where there is SELinux; systemd cannot run mislabelled ones."""
+    if shutil.which("restorecon"):
+        attempt("restorecon", "-RF", base)

@@ -1,0 +1,62 @@
+"""barehub.config: the configuration files, their order, and what is said about a mistake."""
+
+import shutil
+
+import pytest
+from barehub import config
+from barehub.config import ConfigError, config_files, load_files, masked_files
+from barehub.health import Endpoints
+from barehub.layout import Layout
+from barehub.lifecycle.database import own_database
+from traitlets.config import Config
+
+from tests.unit.installations import SHARE, belongs_to
+
+
+def test_files_of_both_directories_are_loaded_by_name_and_base_masks_the_release(layout: Layout) -> None:
+    release = layout.share / "jupyterhub_config.d"
+    for path in (release / "10-a.py", release / "30-c.py", layout.config / "20-b.py", layout.config / "30-c.py"):
+        path.write_text(f"c.Seen.setdefault('order', []).append({path.parent.parent.name + '/' + path.name!r})\n")
+    (layout.config / "README").write_text("not Python")
+    loaded = Config()
+    load_files(layout, loaded, lambda *_: None)
+    assert loaded.Seen.order == ["barehub/10-a.py", "base/20-b.py", "base/30-c.py"]
+    assert masked_files(layout) == [release / "30-c.py"]
+    assert config_files(layout)[-1] == layout.config / "30-c.py"
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("c.A.b = 1\nc.A.b = (\n", r"50-site\.py, line 2: SyntaxError: '\(' was never closed"),
+        ("import os\n\nc.A.b = undefined\n", r"50-site\.py, line 3: NameError: name 'undefined' is not defined"),
+        ("import json\njson.loads('{')\n", r"50-site\.py, line 2: json\.decoder\.JSONDecodeError"),
+        (b"c.A.b = '\xff'\n", r"50-site\.py.*: SyntaxError"),
+    ],
+)
+def test_a_mistake_is_reported_with_file_and_line(layout: Layout, text: str | bytes, complaint: str) -> None:
+    (layout.config / "50-site.py").write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(ConfigError, match=complaint) as caught:
+        load_files(layout, Config(), lambda *_: None)
+    assert str(caught.value).startswith(str(layout.config))
+
+
+def test_the_base_configuration_loads_into_jupyterhub(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(SHARE, layout.share, dirs_exist_ok=True)
+    belongs_to(layout, monkeypatch)
+    (layout.config / "50-site.py").write_text('c.JupyterHub.bind_url = "http://127.0.0.1:1234/base/"\n')
+    hub = config.load_hub(layout)
+    assert hub.db_url == f"sqlite:///{own_database(layout)}"
+    assert hub.cleanup_servers is False
+    endpoints = Endpoints.of(hub)
+    assert endpoints.public == "http://127.0.0.1:1234/base/"
+    assert endpoints.hub == "http://127.0.0.1:8081/base/hub/health"
+    (layout.config / "50-site.py").write_text('c.JupyterHub.hub_port = "eight"\n')
+    with pytest.raises(ConfigError, match="hub_port"):
+        config.load_hub(layout)
+
+
+@pytest.mark.parametrize("example", ["50-pam-users.py", "60-idle-culler.py"])
+def test_the_examples_load(layout: Layout, example: str) -> None:
+    shutil.copyfile(SHARE / "examples" / example, layout.config / example)
+    load_files(layout, Config(), lambda *_: None)

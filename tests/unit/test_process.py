@@ -1,0 +1,106 @@
+"""barehub.process: how programs are run, files written, and BASE locked."""
+
+import fcntl
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from traceback import extract_stack
+
+import pytest
+from barehub import process
+from barehub.errors import Exit, UserError
+from barehub.process import write_atomically
+
+
+def test_a_file_is_written_whole_with_its_mode_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "secret"
+    old = os.umask(0o002)
+    try:
+        assert write_atomically(path, "one", 0o600)
+    finally:
+        os.umask(old)
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert not write_atomically(path, "one", 0o600)
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("barehub.process.os.fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        write_atomically(path, "two", 0o600)
+    assert path.read_text() == "one"
+
+
+def test_a_command_that_fails_is_named_with_what_it_said() -> None:
+    assert process.output("sh", "-c", "echo fine") == "fine\n"
+    with pytest.raises(UserError, match="sh -c 'echo why >&2; exit 3' exited with 3: why"):
+        process.output("sh", "-c", "echo why >&2; exit 3")
+    assert process.attempt("no-such-program").returncode == 127
+
+
+def test_debugging_echoes_commands_as_they_can_be_pasted(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    process.attempt("true", "a b")
+    monkeypatch.setenv(process.DEBUG, "0")
+    process.attempt("true", "a b")
+    assert capfd.readouterr().err == ""
+    monkeypatch.setenv(process.DEBUG, "1")
+    process.attempt("true", "a b")
+    process.attempt_as(os.geteuid(), os.getegid(), "cat", text="a secret")
+    assert capfd.readouterr().err == "+ true 'a b'\n+ cat\n"
+
+
+def test_another_account_sees_nothing_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SECRET", "x")
+    uid = 65534 if os.geteuid() == 0 else os.geteuid()
+    gid = 65534 if os.geteuid() == 0 else os.getegid()
+    done = process.attempt_as(uid, gid, "sh", "-c", "cat; env; id -u; id -G", text="input\n")
+    lines = done.stdout.splitlines()
+    assert lines[0] == "input"
+    assert lines[-2] == str(uid)
+    assert "SECRET" not in done.stdout
+    if os.geteuid() == 0:
+        assert lines[-1] == str(gid)  # none of root's other groups
+
+
+def test_a_command_that_undoes_its_work_is_told_to_end_and_waited_for(tmp_path: Path) -> None:
+    """SIGTERM reaches the command when we are interrupted, and it has ended before the interruption goes on."""
+    ready, undone = tmp_path / "ready", tmp_path / "undone"
+
+    def interrupt() -> None:
+        main = threading.main_thread().ident or 0
+        while not ready.exists() or "wait" not in [one.name for one in extract_stack(sys._current_frames()[main])]:
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    script = f"trap 'touch {undone}; exit' TERM; touch {ready}; while :; do sleep 0.05; done"
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    with pytest.raises(KeyboardInterrupt):
+        process.run_to_its_end("sh", "-c", script)
+    thread.join()
+    assert undone.exists()
+    assert process.run_to_its_end("sh", "-c", "exit 7") == 7
+
+
+def test_foreground_commands_see_the_environment_and_directory_they_are_given(tmp_path: Path) -> None:
+    environment = {"PATH": os.environ["PATH"], "CODE": "5"}
+    assert process.run("sh", "-c", "exit $CODE", env=environment) == 5
+    child = process.start("sh", "-c", "pwd >where; exec sleep 60", env=environment, cwd=tmp_path)
+    child.send_signal(signal.SIGTERM)
+    assert child.wait() == -signal.SIGTERM
+
+
+def test_a_base_that_an_installer_has_locked_is_refused(tmp_path: Path) -> None:
+    descriptor = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    with pytest.raises(UserError, match="an installer is at work") as caught, process.locked(tmp_path):
+        pass
+    assert caught.value.code == Exit.BASE
+    os.close(descriptor)
+    with process.locked(tmp_path):
+        pass

@@ -1,0 +1,126 @@
+"""barehub.lifecycle.rollback: the older release's own hooks, in a process of their own, switch back to it."""
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+from barehub.errors import Exit, UserError
+from barehub.layout import Layout
+from barehub.lifecycle import database
+from barehub.lifecycle.rollback import choose, losses, rollback
+
+from tests.unit.installations import (
+    NEW,
+    OLD,
+    OLD_SCHEMA,
+    add_user,
+    interpreter,
+    make_active,
+    make_database,
+    make_release,
+    users,
+    worker,
+)
+
+# What the older release's python sees: its own prefix, its own JupyterHub's schema, this test's root.
+CHILD = """
+from functools import partial
+from pathlib import Path
+import jupyterhub.dbutil
+from barehub import cli
+sys.prefix, sys.executable = {prefix!r}, {worker!r}
+jupyterhub.dbutil.ALEMBIC_DIR = {scripts!r}
+cli.Layout = partial(cli.Layout, root=Path({root!r}))
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+@pytest.fixture
+def upgraded(layout: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Layout:
+    """An installation after an upgrade to another schema: alice was there before it, bob came after it."""
+    old, new = make_release(layout, OLD, OLD_SCHEMA), make_release(layout, NEW, database.newest_revision())
+    program = worker(tmp_path / "worker")
+    scripts = str(next(old.prefix.glob("lib/python3*/site-packages/jupyterhub/alembic")))
+    details = {"prefix": str(old.prefix), "worker": program, "scripts": scripts, "root": str(layout.root)}
+    interpreter(old.prefix / "bin/python", CHILD.format(**details))
+    monkeypatch.setattr(sys, "executable", program)
+    make_active(new, monkeypatch)
+    layout.backups.mkdir()
+    make_database(layout.backup(OLD))
+    add_user(make_database(database.own_database(new), None), 2, "bob")
+    return new
+
+
+def test_the_older_release_gets_the_data_it_had(upgraded: Layout) -> None:
+    said: list[str] = []
+    rollback(upgraded, None, sure=True, wait=60, ask=pytest.fail, say=said.append)
+    assert upgraded.active == OLD
+    assert users(database.own_database(upgraded, OLD_SCHEMA)) == ["alice"]
+    assert not database.own_database(upgraded).exists()
+    assert users(upgraded.backup(NEW)) == ["alice", "bob"]
+    assert "  lost: users: bob" in said
+
+
+def test_a_release_that_does_not_come_up_changes_nothing(upgraded: Layout) -> None:
+    (upgraded.release(OLD) / "bin/python").write_text("#!/bin/sh\nexit 7\n")
+    with pytest.raises(UserError, match=f"{OLD} did not come up") as caught:
+        rollback(upgraded, OLD, sure=False, wait=60, ask=lambda _: "yes", say=lambda _: None)
+    assert caught.value.code == 7
+    assert upgraded.active == NEW
+    assert users(database.own_database(upgraded)) == ["alice", "bob"]
+    assert not database.own_database(upgraded, OLD_SCHEMA).exists()
+
+
+def test_without_a_yes_nothing_changes(upgraded: Layout) -> None:
+    with pytest.raises(UserError, match="nothing was changed") as caught:
+        rollback(upgraded, OLD, sure=False, wait=60, ask=lambda _: "", say=lambda _: None)
+    assert caught.value.code == Exit.USAGE
+    assert not database.own_database(upgraded, OLD_SCHEMA).exists()
+
+
+def test_without_its_backup_a_release_is_not_gone_back_to(upgraded: Layout) -> None:
+    upgraded.backup(OLD).unlink()
+    with pytest.raises(UserError, match="there is no backup of the database") as caught:
+        rollback(upgraded, OLD, sure=True, wait=60, ask=pytest.fail, say=lambda _: None)
+    assert str(upgraded.backup(OLD)) in caught.value.fix
+
+
+def test_a_database_of_the_administrators_is_theirs_to_restore(upgraded: Layout) -> None:
+    make_database(upgraded.hub_state / "site.sqlite", None)
+    (upgraded.config / "50-site.py").write_text('c.JupyterHub.db_url = "sqlite:///site.sqlite"\n')
+    with pytest.raises(UserError, match=f"has schema {database.newest_revision()}, {OLD} needs {OLD_SCHEMA}"):
+        rollback(upgraded, OLD, sure=True, wait=60, ask=pytest.fail, say=lambda _: None)
+
+
+@pytest.mark.parametrize(
+    ("label", "complaint"),
+    [
+        (NEW, f"{NEW} is the active release"),
+        ("2026.12.01", "2026.12.01 is newer than"),
+        ("2026.01.01", "there is no release 2026.01.01"),
+    ],
+)
+def test_only_an_older_release_can_be_chosen(layout: Layout, label: str, complaint: str) -> None:
+    for one in ("2026.09.24", OLD, NEW, "2026.12.01"):
+        make_release(layout, one)
+    layout.hub.symlink_to(f"releases/{NEW}")
+    with pytest.raises(UserError, match=re.escape(complaint)) as caught:
+        choose(layout, label)
+    assert caught.value.code == Exit.USAGE
+    assert choose(layout, None) == OLD
+    assert choose(layout, "2026.09.24") == "2026.09.24"
+
+
+def test_there_must_be_an_older_release(layout: Layout) -> None:
+    make_release(layout, NEW)
+    layout.hub.symlink_to(f"releases/{NEW}")
+    with pytest.raises(UserError, match=f"there is no release before {NEW}"):
+        choose(layout, None)
+
+
+def test_equal_databases_lose_nothing(tmp_path: Path) -> None:
+    now, then = make_database(tmp_path / "now", None), make_database(tmp_path / "then")
+    assert losses(now, then) == []
+    add_user(now, 2, "bob")
+    assert losses(now, then) == ["users: bob"]

@@ -1,0 +1,98 @@
+"""barehub.status: what is wrong is named with a next step, and only then it is not healthy."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from barehub.errors import Exit, UserError
+from barehub.layout import Layout
+from barehub.lifecycle import database
+from barehub.proxy_unit.prepare import as_text
+from barehub.status import Status, check, show, text
+
+from tests.unit.installations import NEW, OLD, answering, fake_command, make_active, make_database, make_release
+
+
+@pytest.fixture
+def installed(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> Iterator[Layout]:
+    """An installation whose hub and proxy answer."""
+    make_release(layout, NEW)
+    make_active(layout, monkeypatch)
+    with answering({"/hub/health": {}}) as port:
+        lines = (f'c.JupyterHub.bind_url = "http://127.0.0.1:{port}/"', f"c.JupyterHub.hub_port = {port}")
+        (layout.config / "50-site.py").write_text("\n".join(lines))
+        yield layout
+
+
+def test_an_installation_that_answers_is_healthy(installed: Layout, capsys: pytest.CaptureFixture[str]) -> None:
+    make_release(installed, OLD)
+    make_database(database.own_database(installed), None)
+    installed.backups.mkdir()
+    installed.backup(OLD).touch()
+    status = check(installed)
+    assert status.problems == []
+    assert (status.release, status.releases, status.hub, status.proxy) == (NEW, [OLD, NEW], 200, 200)
+    assert status.database_revision == database.newest_revision()
+    assert status.backups == [str(installed.backup(OLD))]
+    assert show(status, as_json=True) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["healthy"] is True
+    assert told["config"] == [str(installed.installer_config), str(installed.config / "50-site.py")]
+    assert text(status).endswith("\nhealthy")
+    assert f"also there  {OLD}\n" in text(status)
+
+
+def test_no_installation_has_no_status(layout: Layout) -> None:
+    with pytest.raises(UserError, match="holds no barehub") as caught:
+        check(layout)
+    assert caught.value.code == Exit.BASE
+
+
+def test_a_hub_that_does_not_answer_is_a_problem(installed: Layout, capsys: pytest.CaptureFixture[str]) -> None:
+    with answering({}) as port:
+        with (installed.config / "50-site.py").open("a") as file:
+            file.write(f"\nc.JupyterHub.hub_port = {port}\n")
+        problem = f"the hub answers 404 at http://127.0.0.1:{port}/hub/health"
+        assert check(installed).problems == [problem]
+    status = check(installed)
+    assert status.problems == [problem.replace("answers 404", "does not answer")]
+    assert show(status, as_json=False) == Exit.ERROR
+    assert f"problem: {status.problems[0]}" in capsys.readouterr().out
+
+
+def test_a_mistake_in_the_configuration_is_a_problem_with_its_line(installed: Layout) -> None:
+    (installed.config / "60-wrong.py").write_text("\nc.A.b = undefined\n")
+    (problem,) = check(installed).problems
+    assert problem.startswith(f"{installed.config}/60-wrong.py, line 2: NameError")
+
+
+def test_units_that_are_not_active_are_problems(
+    installed: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_command(
+        tmp_path / "bin", "systemctl", 'case "$*" in *-hub.service) echo failed;; *) echo active;; esac', monkeypatch
+    )
+    installed.system_units.mkdir(parents=True)
+    for name in ("barehub.target", "barehub-hub.service"):
+        (installed.system_units / name).touch()
+    status = check(installed)
+    assert status.units == {"barehub.target": "active", "barehub-hub.service": "failed"}
+    assert status.problems == ["barehub-hub.service is failed: journalctl -u barehub-hub.service"]
+
+
+def test_what_does_not_fit_the_release_is_a_problem(installed: Layout) -> None:
+    make_database(database.own_database(installed))
+    installed.static_config.write_text(as_text({"entryPoints": {}}))
+    installed.hub.unlink()
+    installed.hub.symlink_to(f"releases/{OLD}")
+    link, proxy, schema = check(installed).problems
+    assert link == f"{installed.hub} does not lead to a complete release: run the installer with -f"
+    assert proxy.startswith("the proxy runs with an older configuration: systemctl restart barehub-proxy.service")
+    assert schema.endswith(f"this release needs {database.newest_revision()}")
+
+
+def test_text_names_what_is_unknown() -> None:
+    lines = text(Status("/opt/barehub", None, [], problems=["x"])).splitlines()
+    assert lines[1:3] == ["release   none is active", "url       unknown"]
+    assert lines[-1] == "problem: x"

@@ -1,0 +1,94 @@
+"""barehub.systemd: units are rendered whole, and only our own are replaced."""
+
+import json
+import re
+import shutil
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from barehub import systemd
+from barehub.errors import UserError
+from barehub.layout import Layout
+from barehub.lifecycle.releases import switch
+from barehub.settings import Installation
+
+from tests.unit.installations import ME, fake_command
+
+
+@pytest.mark.parametrize("hub_user", ["root", "hub"])
+def test_units_are_rendered_whole_and_verified_by_systemd(layout: Layout, hub_user: str, tmp_path: Path) -> None:
+    settings = replace(ME, name="site", hub_user=hub_user)
+    units = systemd.rendered(Installation(layout, settings))
+    assert list(units) == list(settings.units)
+    for name, text in units.items():
+        assert not re.search(r"@[A-Z_]+@", text)
+        (tmp_path / name).write_text(text.replace(f"{layout.base}/hub/bin", "/usr/bin"))
+    hub = units["site-hub.service"]
+    # NoNewPrivileges, which these imply for a user that is not root, would break sudo.
+    assert ("\nProtectKernelModules=yes" in hub) == (hub_user == "root")
+    assert json.dumps(hub).count("site-proxy.service") >= 2
+    if shutil.which("systemd-analyze"):
+        for program in ("jupyterhub", "python"):
+            (tmp_path / program).symlink_to("/bin/true")
+        done = subprocess.run(
+            ["systemd-analyze", "verify", "--man=no", *(tmp_path / name for name in units)],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        complaints = [line for line in done.stderr.splitlines() if "is not executable" not in line]
+        assert not complaints
+
+
+def test_a_placeholder_without_a_value_is_a_bug() -> None:
+    with pytest.raises(KeyError):
+        systemd.render("@MISSING@")
+
+
+def test_writing_units_twice_changes_nothing(layout: Layout) -> None:
+    layout.units.mkdir()
+    assert systemd.write_units(Installation(layout, ME)) == list(ME.units)
+    switch(layout, layout.prefix.name)
+    systemd.link_units(Installation(layout, ME))
+    assert systemd.write_units(Installation(layout, ME)) == []
+    assert systemd.write_units(Installation(layout, replace(ME, hub_user="hub"))) == ["barehub-hub.service"]
+
+
+def test_units_of_another_installation_are_not_taken_over(layout: Layout) -> None:
+    layout.system_units.mkdir(parents=True)
+    place = layout.system_units / "barehub.target"
+    place.symlink_to("/elsewhere/systemd/barehub.target")
+    systemd.require_no_foreign_units(Installation(layout, ME))  # what it belonged to is gone
+    place.unlink()
+    place.symlink_to("/etc/passwd")
+    with pytest.raises(UserError, match="belongs to /etc/passwd"):
+        systemd.require_no_foreign_units(Installation(layout, ME))
+    place.unlink()
+    place.write_text("[Unit]\n")
+    with pytest.raises(UserError, match="belongs to another program"):
+        systemd.require_no_foreign_units(Installation(layout, ME))
+    place.write_text(systemd.rendered(Installation(layout, ME))["barehub.target"])
+    systemd.require_no_foreign_units(Installation(layout, ME))
+
+
+def test_units_of_a_newer_release_are_stopped_and_removed(
+    layout: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = fake_command(tmp_path / "bin", "systemctl", "", monkeypatch)
+    layout.system_units.mkdir(parents=True)
+    layout.units.mkdir()
+    installation = Installation(layout, ME)
+    systemd.write_units(installation)
+    switch(layout, layout.prefix.name)
+    systemd.link_units(installation)
+    newer = layout.system_units / "barehub-newer.service"
+    newer.symlink_to(layout.units / newer.name)
+    theirs = layout.system_units / "barehub-theirs.service"
+    theirs.symlink_to("/elsewhere/barehub-theirs.service")
+    assert not systemd.enable_units(installation)
+    assert not newer.is_symlink()
+    assert theirs.is_symlink()
+    assert (layout.system_units / ME.hub_unit).read_text() == systemd.rendered(installation)[ME.hub_unit]
+    assert calls.read_text().splitlines() == ["stop barehub-newer.service", "daemon-reload", "enable barehub.target"]
+    systemd.unlink_units(installation)
+    assert [path.name for path in layout.system_units.iterdir()] == [theirs.name]
