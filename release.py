@@ -148,7 +148,7 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
         "pytest",
         nargs=argparse.REMAINDER,
         metavar="[unit] [lint] [e2e [NAME]] [...]",
-        help="unit and lint need no root and build nothing; NAME stands for tests/e2e/test_NAME.py; the rest is pytest's",
+        help="unit and lint need no root and build nothing; e2e NAME is tests/e2e/test_NAME.py; the rest is pytest's",
     )
     command.set_defaults(command=test)
 

@@ -54,7 +54,7 @@ def test_mypy() -> None:
 def test_shellcheck(tmp_path: Path) -> None:
     """The header is checked as a target sees it."""
     header = tmp_path / "header.sh"
-    header.write_bytes(render_header({name: "1" for name in re.findall(r"@([A-Z_0-9]+)@", HEADER.read_text())}))
+    header.write_bytes(render_header(dict.fromkeys(re.findall(r"@([A-Z_0-9]+)@", HEADER.read_text()), "1")))
     scripts = shell_scripts()
     assert ROOT / ".ci/run" in scripts
     clean("shellcheck", "--shell=sh", "--norc", header, *scripts)
