@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 LABEL = "2026.11.24.7"
 SHORTENED = {
     "DAYS_OLD": "0",  # the index may not say when a version was uploaded
-    "LOCK": "--update jupyterhub",
+    "LOCK": "--update six",
     "TESTS": "unit -- -k test_actions_are_pinned_by_commit",
 }
 GH = """\
