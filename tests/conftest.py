@@ -1,22 +1,9 @@
-"""Fixtures of the end-to-end tests, and what a run says about tests that could not run."""
+"""What a run says about tests that could not run; the fixtures of the end-to-end tests are in e2e/conftest.py."""
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from pathlib import Path
 from typing import Never
 
 import pytest
-from selenium.webdriver import Chrome
-
-from construct.build import build_release
-from recipe.errors import UserError
-from tests.machines import rootfs
-from tests.machines.browser import chromium
-from tests.machines.hub_client import BAREHUB, HUB, TEST_CONFIG
-from tests.machines.machine import Machine, booted, machines
-
-broken: set[pytest.Collector | None] = set()  # modules with a failed test
 
 
 def cannot_run(reason: str) -> Never:
@@ -24,121 +11,6 @@ def cannot_run(reason: str) -> Never:
     if os.environ.get("CI") == "true":
         pytest.fail(reason, pytrace=False)
     pytest.skip(reason)
-
-
-@pytest.fixture(scope="session")
-def root() -> Path:
-    """The machines' root."""
-    try:
-        if missing := rootfs.missing_host_packages():
-            raise UserError(f"the host lacks {' '.join(missing)}", fix="python3 release.py test")
-        return rootfs.cached_root()
-    except UserError as e:
-        reason = f"{e}\n  fix: {e.fix}"
-    cannot_run(reason)
-
-
-@pytest.fixture(scope="module")
-def machine(root: Path, request: pytest.FixtureRequest) -> Iterator[Machine]:
-    """The machine of a module, whose tests are one story, told in order."""
-    with booted(request.module.__name__.rpartition("test_")[2].replace("_", "-"), root) as new:
-        yield new
-
-
-@pytest.fixture
-def new_machine(root: Path) -> Iterator[Callable[..., Machine]]:
-    """Call it with a name, and `disks` if need be, for a machine of the test's own."""
-    with ExitStack() as stack:
-        yield lambda name, disks=None: stack.enter_context(booted(name, root, disks))
-
-
-@pytest.fixture(scope="session")
-def installer() -> Path:
-    """The installer under test: BAREHUB_INSTALLER, else the newest in dist/."""
-    if chosen := os.environ.get("BAREHUB_INSTALLER"):
-        return Path(chosen)
-    built = sorted(Path(__file__).parents[1].glob("dist/*.sh"), key=lambda path: path.stat().st_mtime)
-    if not built:
-        pytest.fail("no installer to test: run `python3 release.py` or set BAREHUB_INSTALLER")
-    return built[-1]
-
-
-@pytest.fixture(scope="session")
-def older(installer: Path) -> Path:
-    """An installer of the same code with JupyterHub 5 and its schema, by a lock of its own."""
-    root = Path(__file__).parents[1]
-    return build_release(root, "2026.10.24", installer.parent, overlays=[root / "tests/overlays/jupyterhub-5"])
-
-
-@pytest.fixture(scope="session")
-def slurm_installer() -> Path:
-    """An installer with the overlay `slurm`, named so."""
-    return build_with_overlay("slurm")
-
-
-def build_with_overlay(name: str) -> Path:
-    """Build an installer with one of the overlays, in .cache/."""
-    root = Path(__file__).parents[1]
-    overlay = root / "construct/overlays" / name
-    return build_release(root, date=None, output=root / ".cache/test-dist", overlays=[overlay], name=name)
-
-
-@pytest.fixture(scope="module")
-def hub(machine: Machine, installer: Path) -> Machine:
-    """The module's machine with barehub on it, where alice and bob can log in."""
-    machine.copy_in(installer, "/mnt/barehub.sh")
-    machine.succeed("bash", "/mnt/barehub.sh", "-b")
-    machine.write("/opt/barehub/jupyterhub_config.d/50-test.py", TEST_CONFIG)
-    machine.succeed("systemctl", "restart", HUB)
-    machine.eventually(BAREHUB, "status")
-    return machine
-
-
-@pytest.fixture
-def browser(machine: Machine) -> Iterator[Chrome]:
-    """Chromium inside the module's machine, as far as the network goes; so is the test that uses it."""
-    with machine.network(), chromium() as new:
-        yield new
-
-
-@pytest.fixture(scope="session")
-def screenshots(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where browser tests leave their pictures: BAREHUB_SCREENSHOTS, else pytest's temporary directory."""
-    if chosen := os.environ.get("BAREHUB_SCREENSHOTS"):
-        Path(chosen).mkdir(parents=True, exist_ok=True)
-        return Path(chosen)
-    return tmp_path_factory.mktemp("screenshots")
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if item.path.parent.name == "e2e":
-            item.add_marker("e2e")
-
-
-def pytest_runtest_setup(item: pytest.Item) -> None:
-    if item.get_closest_marker("e2e") and item.parent in broken:
-        cannot_run("an earlier test of the module failed, and they share a machine")
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_call() -> Iterator[None]:
-    """Every test that leaves a machine on ends with no failed units there."""
-    result = yield
-    for machine in machines:
-        if machine.leader:
-            machine.expect_no_failed_units()
-    return result
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
-    """A failure carries the end of each machine's journal."""
-    report = yield
-    if report.failed:
-        broken.add(item.parent)
-        report.sections += [(f"journal of {machine.name}", machine.evidence()) for machine in machines]
-    return report
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -8,7 +8,7 @@ from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 from websocket import WebSocketTimeoutException
 
-from tests.conftest import build_with_overlay
+from tests.machines import installers
 from tests.machines.hub_client import URL, HubSession, Kernel
 from tests.machines.machine import Machine, booted
 from tests.machines.rootfs import USERS
@@ -23,7 +23,7 @@ LIMITS = 'c.Spawner.mem_limit = "400M"\nc.Spawner.cpu_limit = 0.5\n'
 @pytest.fixture(scope="module")
 def machine(root: Path) -> Iterator[Machine]:
     with booted("single-node", root, limits=True) as new:
-        new.copy_in(build_with_overlay("single-node"), "/mnt/single-node.sh")
+        new.copy_in(installers.with_overlay("single-node"), "/mnt/single-node.sh")
         edit = "sed -i s,/opt/jupyter,/opt/users,"
         for command in admin_commands("One machine for a group", "/mnt/single-node.sh", edit):
             new.shell(command)

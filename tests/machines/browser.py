@@ -28,7 +28,7 @@ def chromium(*more: str) -> Iterator[Chrome]:
         options.add_argument(f"--{switch}")
     browser = Chrome(options, Service("/usr/bin/chromedriver"))
     try:
-        browser.implicitly_wait(30)  # for an element to be there, in place of sleeping
+        browser.implicitly_wait(120)  # for an element to be there, in place of sleeping
         yield browser
     finally:
         browser.quit()

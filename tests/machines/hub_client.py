@@ -41,7 +41,7 @@ class HubSession(requests.Session):
     def request(self, method: str, path: str, **more: Any) -> requests.Response:
         """As requests has it, but `path` is enough for a URL."""
         with self.machine.network():
-            return super().request(method, urljoin(self.url, path), **{"timeout": 60, **more})
+            return super().request(method, urljoin(self.url, path), **{"timeout": 240, **more})
 
     def xsrf(self, path: str) -> str:
         """The token to send back with a change below `path`."""
@@ -107,7 +107,7 @@ class Kernel:
         authorities = {"ca_certs": self.session.verify} if scheme == "wss" else {}
         with self.session.machine.network():
             self.socket = websocket.create_connection(
-                urlsplit(url)._replace(scheme=scheme).geturl(), cookie=cookies, timeout=60, http_no_proxy=["*"],
+                urlsplit(url)._replace(scheme=scheme).geturl(), cookie=cookies, timeout=240, http_no_proxy=["*"],
                 sslopt=authorities,
             )  # fmt: skip
 

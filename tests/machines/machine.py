@@ -26,8 +26,10 @@ import pytest
 
 from tests.machines.rootfs import CLEAN
 
-BOOT_TIMEOUT = 60  # seconds; half of one is usual
-COMMAND_TIMEOUT = 120
+# Seconds; they only bound what hangs, and a busy machine is slow.
+BOOT_TIMEOUT = 240  # half of one is usual
+COMMAND_TIMEOUT = 600
+PATIENCE = 240  # for a condition
 CLONE_NEWNET = 0x40000000  # setns(2)
 
 # $1 cgroups to enter, $2 the overlay's layers, $3 where to mount it, $4 lines "image mountpoint"; a command.
@@ -127,7 +129,14 @@ class Machine:
             f"lowerdir={self.root},upperdir={upper},workdir={work}",
             str(tree),
             "".join(f"{image} {where}\n" for where, image in self.disks.items()),
-            *("systemd-nspawn", "--quiet", "--boot", f"--directory={tree}", f"--machine={self.name}"),
+            *(
+                "systemd-nspawn",
+                "--quiet",
+                "--boot",
+                f"--directory={tree}",
+                f"--machine={self.unique_name}",
+                f"--hostname={self.name}",
+            ),
             # By itself a machine has nothing but a loopback device.
             f"--network-namespace-path={self.namespace}" if self.namespace else "--private-network",
             *(f"--bind={directory}:{where}" for directory, where in self.binds.items()),
@@ -135,6 +144,11 @@ class Machine:
             *("--notify-ready=yes", "--console=pipe"),
             *("--resolv-conf=off", "--timezone=off", "--link-journal=no"),  # nothing of the host's
         ]
+
+    @property
+    def unique_name(self) -> str:
+        """What nspawn calls the machine on the host, where others of the same name may run."""
+        return self.home.name.replace("_", "0")
 
     def wait_until_ready(self, notify: socket.socket) -> None:
         """Read sd_notify(3) messages: nspawn tells its leader's pid, then hands on PID 1's READY=1."""
@@ -152,7 +166,7 @@ class Machine:
         assert self.nspawn
         self.nspawn.terminate()
         try:
-            self.nspawn.wait(timeout=100)  # a unit has 90 s to stop
+            self.nspawn.wait(timeout=400)  # a unit has 90 s to stop
         except subprocess.TimeoutExpired:
             self.fail("does not power off")
         self.forget()
@@ -162,7 +176,7 @@ class Machine:
         if self.nspawn and self.nspawn.poll() is None:
             # PID 1, since nspawn's own death would let the machine live on.
             os.kill(self.leader or self.nspawn.pid, signal.SIGKILL)
-            self.nspawn.wait(timeout=30)
+            self.nspawn.wait(timeout=120)
         self.forget()
 
     def reboot(self) -> None:
@@ -224,7 +238,7 @@ class Machine:
             pytest.fail(f"{self.name}: {shlex.join(argv)} -> {done.returncode}, not {wanted}\n{done.stdout}")
         return done.stdout
 
-    def eventually(self, *argv: str, timeout: float = 60) -> str:
+    def eventually(self, *argv: str, timeout: float = PATIENCE) -> str:
         """Poll until the command succeeds; the last try fails with its evidence."""
         __tracebackhide__ = True
         deadline = time.monotonic() + timeout
@@ -248,7 +262,7 @@ class Machine:
         """A property of a unit as `systemctl show` prints it; empty if there is no such unit."""
         return self.succeed("systemctl", "show", f"--property={name}", "--value", unit).strip()
 
-    def wait_for_unit(self, unit: str, timeout: float = 60) -> None:
+    def wait_for_unit(self, unit: str, timeout: float = PATIENCE) -> None:
         """Wait until a unit is active; give up at once when it has failed."""
         __tracebackhide__ = True
         deadline = time.monotonic() + timeout

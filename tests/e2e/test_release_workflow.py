@@ -1,0 +1,159 @@
+"""The release workflow's own steps, in order, in a copy of this checkout with a bare repository for a remote.
+
+What is not here is played: actions by the few lines below, and `gh` by a script that writes down how it was called.
+Two steps are shortened, by variables that the workflow itself documents: `lock` lets one package move, and `test` runs
+one unit test, or this test would run itself. The step that installs Debian's packages is left out.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.conftest import cannot_run
+
+ROOT = Path(__file__).parents[2]
+LABEL = "2026.11.24.7"
+SHORTENED = {
+    "DAYS_OLD": "0",  # the index may not say when a version was uploaded
+    "LOCK": "--update six",
+    "TESTS": "unit -- -k test_actions_are_pinned_by_commit",
+}
+GH = """\
+#!/bin/sh
+echo "$*" >>"$GH_CALLS"
+case "$1 $2" in "release download") exit 1 ;; esac
+"""
+
+
+def link(source: str, target: str) -> None:
+    """A second name for a cached file, which is never written to; a copy on another file system."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
+class Runner:
+    """As much of a GitHub runner as the workflow uses."""
+
+    def __init__(self, home: Path) -> None:
+        self.home, self.outputs = home, {"label": ""}
+        for name in ("bin", "artifacts", "temp"):
+            (home / name).mkdir()
+        (home / "bin/gh").write_text(GH)
+        (home / "bin/gh").chmod(0o755)
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", home / "key"], check=True)
+        self.values = {
+            "github.token": "token",
+            "github.repository": "owner/name",
+            "inputs.label": LABEL,
+            "secrets.SIGNING_KEY": (home / "key").read_text().strip(),
+        }
+        # A runner's Python is the system's, not this checkout's .venv.
+        path = [one for one in os.environ["PATH"].split(":") if Path(one) != ROOT / ".venv/bin"]
+        self.environment = {
+            **os.environ,
+            "PATH": ":".join((str(home / "bin"), *path)),
+            "GIT_CONFIG_GLOBAL": str(home / "gitconfig"),
+            "GH_CALLS": str(home / "gh-calls"),
+            "GITHUB_OUTPUT": str(home / "output"),
+            "GITHUB_STEP_SUMMARY": str(home / "summary"),
+            "RUNNER_TEMP": str(home / "temp"),
+        }
+        self.remote = self.make_remote()
+
+    def make_remote(self) -> Path:
+        """A bare repository with one commit: the files of this checkout as they are now."""
+        remote, tree = self.home / "remote.git", self.home / "tree"
+        listed = ["git", "-C", ROOT, "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+        for name in subprocess.run(listed, capture_output=True, text=True, check=True).stdout.split("\0"):
+            if name and (ROOT / name).is_file():
+                (tree / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(ROOT / name, tree / name)
+        who = ("-c", "user.name=test", "-c", "user.email=test@example.org")
+        for words in (["init", "-q"], ["add", "--all"], [*who, "commit", "-q", "-m", "As it is"]):
+            subprocess.run(["git", "-C", tree, *words], check=True)
+        subprocess.run(["git", "clone", "-q", "--bare", tree, remote], check=True)
+        return remote
+
+    def fill_in(self, text: object) -> str:
+        """A value with its expressions replaced; one that is not known is a KeyError."""
+        return re.sub(r"\$\{\{ *(.*?) *\}\}", lambda match: self.values[match[1]], str(text))
+
+    def variables(self, of: Mapping[str, Any]) -> dict[str, str]:
+        return {name: self.fill_in(value) for name, value in of.get("env", {}).items()}
+
+    def run_job(self, name: str, job: Mapping[str, Any]) -> None:
+        """Run a job's steps in a new directory, with what an earlier job's artifacts hold and no more."""
+        workspace = self.home / name
+        workspace.mkdir()
+        known = {variable: value for variable, value in SHORTENED.items() if variable in job.get("env", {})}
+        for step in job["steps"]:
+            print(f"{name}: {step.get('name', step.get('uses'))}")
+            if "uses" in step:
+                self.act(step["uses"].partition("@")[0], step.get("with", {}), workspace)
+            elif "apt-get" not in step["run"]:
+                more = {**self.variables(job), **known, **self.variables(step)}
+                words = ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", step["run"]]
+                subprocess.run(words, cwd=workspace, env=self.environment | more, stdin=subprocess.DEVNULL, check=True)
+            if (self.home / "output").exists():
+                label = (self.home / "output").read_text().partition("=")[2].strip()
+                self.values |= {"steps.label.outputs.label": label, "needs.build.outputs.label": label}
+
+    def act(self, action: str, options: Mapping[str, Any], workspace: Path) -> None:
+        match action:
+            case "actions/checkout":
+                subprocess.run(["git", "clone", "-q", self.remote, workspace], check=True)
+                for cached in ("wheels", "packages"):  # what a runner would download and convert
+                    if (ROOT / ".cache" / cached).is_dir():
+                        shutil.copytree(ROOT / ".cache" / cached, workspace / ".cache" / cached, copy_function=link)
+            case "actions/upload-artifact":
+                for path in options["path"].split():
+                    source, target = workspace / path, self.home / "artifacts" / options["name"]
+                    target.mkdir(exist_ok=True)
+                    if source.is_dir():
+                        shutil.copytree(source, target / source.name)
+                    else:
+                        shutil.copy2(source, target)
+            case "actions/download-artifact":
+                artifact = self.home / "artifacts" / options["name"]
+                shutil.copytree(artifact, workspace / options["path"], dirs_exist_ok=True)
+            case "actions/attest-build-provenance":
+                assert list(workspace.glob(options["subject-path"]))
+            case _:
+                pytest.fail(f"{action} is not played here")
+
+
+def test_its_steps_make_a_signed_release_of_a_tagged_commit(tmp_path: Path) -> None:
+    for program in ("git", "ssh-keygen"):
+        if shutil.which(program) is None:
+            cannot_run(f"there is no {program}")
+    runner = Runner(tmp_path)
+    for name, job in yaml.safe_load((ROOT / ".github/workflows/release.yml").read_text())["jobs"].items():
+        runner.run_job(name, job)
+
+    files = tmp_path / "publish/release/dist"
+    (tmp_path / "allowed").write_text(f"barehub {(tmp_path / 'key.pub').read_text()}")
+    verify = ("ssh-keygen", "-Y", "verify", "-f", tmp_path / "allowed", "-I", "barehub", "-n", "file")
+    with (files / "SHA256SUMS").open("rb") as sums:
+        subprocess.run([*verify, "-s", files / "SHA256SUMS.sig"], stdin=sums, check=True)
+    subprocess.run(["sha256sum", "--check", "--strict", "SHA256SUMS"], cwd=files, check=True)
+    assert (files / f"barehub-{LABEL}-Linux-x86_64.sh").is_file()
+
+    tagged = ["git", "-C", runner.remote, "log", "-1", "--format=%s", LABEL]
+    assert subprocess.run(tagged, capture_output=True, text=True, check=True).stdout == f"Release {LABEL}\n"
+    calls = (tmp_path / "gh-calls").read_text().splitlines()
+    assert [call.partition(" --")[0] for call in calls] == [
+        "release download",
+        "auth setup-git",
+        f"release create {LABEL}",
+    ]
+    assert "SHA256SUMS.sig" in calls[-1]
+    assert not (tmp_path / "temp/key").exists()

@@ -1,0 +1,69 @@
+"""What checks the code without running it, one test for each tool. None of them needs a network."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from construct.installer import HEADER, render_header
+
+ROOT = Path(__file__).parents[1]
+OURS = (".ci", "construct", "post_install", "recipe", "tests")
+WORKFLOWS = ROOT / ".github/workflows"
+
+
+def clean(*words: str | Path) -> None:
+    """Run one of .venv's tools, which must have nothing to say."""
+    __tracebackhide__ = True
+    program, *rest = (os.fspath(word) for word in words)
+    done = subprocess.run(
+        [os.fspath(Path(sys.prefix, "bin", program)), *rest],
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        pytest.fail(f"{program} exited with {done.returncode}\n{done.stdout}", pytrace=False)
+
+
+def shell_scripts() -> list[Path]:
+    """Every script for sh but the header, which is a template."""
+    files = [path for folder in OURS for path in (ROOT / folder).rglob("*") if path.is_file()]
+    scripts = [path for path in files if path.suffix == ".sh" or path.open("rb").read(10) == b"#!/bin/sh\n"]
+    return sorted(path for path in scripts if path != HEADER)
+
+
+def test_ruff_check() -> None:
+    clean("ruff", "check", "--no-cache", ".")
+
+
+def test_ruff_format() -> None:
+    clean("ruff", "format", "--no-cache", "--check", ".")
+
+
+def test_mypy() -> None:
+    clean("mypy", "--cache-dir=.cache/mypy")
+
+
+def test_shellcheck(tmp_path: Path) -> None:
+    """The header is checked as a target sees it."""
+    header = tmp_path / "header.sh"
+    header.write_bytes(render_header(dict.fromkeys(re.findall(r"@([A-Z_0-9]+)@", HEADER.read_text()), "1")))
+    scripts = shell_scripts()
+    assert ROOT / ".ci/run" in scripts
+    clean("shellcheck", "--shell=sh", "--norc", header, *scripts)
+
+
+def test_zizmor() -> None:
+    """Security of the workflows: https://docs.zizmor.sh/audits/"""
+    clean("zizmor", "--offline", "--no-progress", "--quiet", WORKFLOWS)
+
+
+def test_workflows_fit_their_schema() -> None:
+    clean("check-jsonschema", "--builtin-schema=vendor.github-workflows", *sorted(WORKFLOWS.iterdir()))
