@@ -1,4 +1,4 @@
-"""The slurm overlay's reading of Slurm, its form, and what it takes from a job; with a squeue that is a script."""
+"""How the overlay `slurm` reads Slurm, its form, and what it accepts from a job. Here squeue is a script."""
 
 import asyncio
 import math

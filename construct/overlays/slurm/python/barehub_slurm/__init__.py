@@ -1,7 +1,10 @@
-"""JupyterHub's servers as Slurm jobs: the part of barehub's overlay `slurm` that is code.
+"""JupyterHub's servers as Slurm jobs: the code of barehub's overlay `slurm`.
 
-spawner.py   submits the job, follows it, tells its user the truth about it, cancels it
-slurm.py     what Slurm says: which partitions and jobs there are, why a job waits or has ended
-port.py      the one thing a job tells the hub: the port of its server
-job.sh.jinja the job; launch.py: what it runs on the compute node, with the users' own Python
+spawner.py   the spawner: submits the job, shows its progress, cancels it
+following.py follows the job until its server answers, and finds out why it has ended
+options.py   the form, and the check of what was asked for
+slurm.py     runs Slurm's commands and reads what they print: partitions, jobs, reasons
+port.py      the one thing that a job reports to the hub: the port of its server
+internals.py what is used of JupyterHub and batchspawner beyond their public interfaces
+job.sh.jinja the job's script; launch.py: what it runs on the compute node, with the users' own Python
 """

@@ -1,4 +1,4 @@
-"""What a user may ask for: the form, and what is checked whichever way a server was asked for."""
+"""What a user may ask for: the form, and the check of a request, whether it comes from the form or the API."""
 
 import math
 import re
@@ -21,12 +21,12 @@ FIELDS = {
 
 
 class RefusedError(ValueError):
-    """A request that cannot be granted, and why in words for the one who made it."""
+    """A request that cannot be granted, and why, in words for the user who made it."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked of Slurm. memory: MB."""
+    """What Slurm is asked for. `memory` is in MB."""
 
     partition: str
     cores: int
@@ -37,15 +37,17 @@ class Request:
 
 @dataclass(frozen=True)
 class Offer:
-    """What can be asked for: partitions as sinfo tells them, within the site's limits; and what is asked for if a user
-    does not say. `limits` and `defaults` have numbers for the names in FIELDS."""
+    """What can be asked for: the partitions that sinfo shows, within the site's limits; and the defaults of a request.
+
+    `limits` and `defaults` have numbers for the names in FIELDS.
+    """
 
     partitions: Mapping[str, Partition]
     limits: Numbers
     defaults: Numbers
 
     def most(self, partition: Partition) -> dict[str, float]:
-        """The most that a server in this partition can have."""
+        """Return the most that a server in this partition can have."""
         offered = {
             "cores": partition.cores,
             "memory": partition.memory // 512 * 0.5,
@@ -59,12 +61,12 @@ class Offer:
 
     @property
     def default_partition(self) -> str:
-        """Slurm's default if it is on offer and works, else the first that works, else the first."""
+        """Slurm's default if it is offered and up, else the first that is up, else the first."""
         by_rank = sorted(self.partitions.values(), key=lambda one: (not self.usable(one), not one.default))
         return by_rank[0].name if by_rank else ""
 
     def check(self, options: Mapping[str, Any]) -> Request:
-        """The request that these options make. Raises RefusedError."""
+        """Return the request that these options make. Raises RefusedError."""
         if not self.partitions:
             raise RefusedError("Slurm has no partition for you")
         name = options.get("partition") or self.default_partition
@@ -89,7 +91,7 @@ class Offer:
         )
 
     def number(self, field: str, options: Mapping[str, Any], most: Numbers) -> float:
-        """What a field asks for; if it says nothing, the default, or what there is of it."""
+        """Return what a field asks for; if it is empty, the default or the limit, whichever is less."""
         label, step, _ = FIELDS[field]
         if options.get(field) in (None, ""):
             return min(self.defaults.get(field, 0), most[field])
@@ -108,7 +110,7 @@ class Offer:
         return "none of its nodes is in service"
 
     def form(self, notice: str = "") -> str:
-        """HTML for JupyterHub's page, with a notice above."""
+        """Return the form's HTML for JupyterHub's page, with a notice above."""
         rows = [f'<p class="alert alert-warning" id="slurm-notice">{escape(notice)}</p>'] if notice else []
         choices = []
         for partition in self.partitions.values():
@@ -130,7 +132,7 @@ class Offer:
         return "\n".join(rows)
 
     def describe(self, partition: Partition) -> str:
-        """A partition in a line of the form."""
+        """Describe a partition in one line of the form."""
         if not self.usable(partition):
             return f"{partition.name}: down at present, {self.state(partition)}"
         most = self.most(partition)
@@ -149,6 +151,6 @@ def row(field: str, label: str, control: str, choices: list[str] | None = None) 
 
 
 def from_form(data: Mapping[str, list[str]]) -> dict[str, str]:
-    """The options in a submitted form."""
+    """Return the options in a submitted form."""
     names = ("partition", *FIELDS)
     return {name: data[name][0].strip() for name in names if data.get(name) and re.search(r"\S", data[name][0])}

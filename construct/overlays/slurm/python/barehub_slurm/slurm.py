@@ -1,7 +1,7 @@
-"""What Slurm says, asked with its own commands, and what that means in plain words.
+"""Run Slurm's own commands, read what they print, and put it in plain words.
 
-The formats are those of sinfo(1), squeue(1) and scontrol(1). squeue is asked for nothing that a user can choose but
-the job's name, which has to be one that the hub has made: a line of its output cannot be forged.
+The formats are those of sinfo(1), squeue(1) and scontrol(1). Of what squeue is asked for, a user can choose only the
+job's name, and that must be one that the hub made: no line of its output can be forged.
 """
 
 import asyncio
@@ -12,15 +12,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf
 
-PATIENCE = 30  # seconds that a command of Slurm's may take; slurmctld can be busy
+PATIENCE = 30  # seconds that a Slurm command may take; slurmctld can be busy
 
 
 class SlurmError(Exception):
-    """A command of Slurm's failed, with its own words, or did not answer in time."""
+    """A Slurm command failed, with its own words, or did not answer in time."""
 
 
 async def output(*argv: str, stdin: str = "", env: dict[str, str] | None = None) -> str:
-    """Run a command to its end and return what it printed. Raises SlurmError."""
+    """Run a command and return what it printed. Raises SlurmError."""
     try:
         process = await asyncio.create_subprocess_exec(
             *argv,
@@ -53,7 +53,7 @@ PARTITION_FORMAT = "%P|%a|%l|%c|%m|%G|%T|%D"
 
 @dataclass
 class Partition:
-    """What the nodes of a partition that are in service have to offer; `cores` is 0 if none is."""
+    """What the nodes of a partition that are in service offer; `cores` is 0 if none is."""
 
     name: str
     default: bool = False
@@ -66,14 +66,14 @@ class Partition:
 
 
 def partitions(text: str) -> dict[str, Partition]:
-    """What `sinfo --exact --format=PARTITION_FORMAT` printed, by name: a line for nodes that are alike."""
+    """Read what `sinfo --exact --format=PARTITION_FORMAT` printed: a line for each group of equal nodes."""
     found: dict[str, Partition] = {}
     for line in text.splitlines():
         name, available, limit, cores, memory, gres, state, nodes = line.split("|")
         partition = found.setdefault(name.rstrip("*"), Partition(name.rstrip("*"), name.endswith("*")))
         partition.up = available == "up"
         partition.minutes = minutes(limit)
-        if re.match(r"[a-z]+", state)[0] not in OUT_OF_SERVICE:
+        if re.sub(r"[^a-z].*", "", state) not in OUT_OF_SERVICE:
             partition.nodes += int(nodes)
             partition.cores = max(partition.cores, number(cores))
             partition.memory = max(partition.memory, number(memory))
@@ -88,7 +88,7 @@ def number(text: str) -> int:
 
 
 def minutes(text: str) -> float:
-    """A time limit of Slurm's, [days-][[hours:]minutes:]seconds, in minutes; `infinite` and `n/a` are none."""
+    """Return a Slurm time limit, [days-][[hours:]minutes:]seconds, in minutes; `infinite` and `n/a` are none."""
     days, dash, clock = text.rpartition("-")
     if not re.fullmatch(r"[\d:]+", clock):
         return inf
@@ -101,7 +101,7 @@ def minutes(text: str) -> float:
 
 
 def spoken(mins: float) -> str:
-    """A length of time as people say it: `45 min`, `2 h`, `1 h 30 min`, `3 days`."""
+    """Return a length of time as people say it: `45 min`, `2 h`, `1 h 30 min`, `3 days`."""
     if mins == inf:
         return "any time"
     hours, rest = divmod(round(mins), 60)
@@ -143,9 +143,9 @@ class Job:
 
 
 class Queue:
-    """The hub's jobs, of all users, asked for with one squeue for all, at most one at a time.
+    """The hub's jobs, of all users. One squeue, and never two at a time, asks for all of them.
 
-    slurmctld is busy enough: its answer serves everybody who can do with one of that age.
+    slurmctld is busy enough: its answer serves every caller that accepts one of that age.
     """
 
     def __init__(self) -> None:
@@ -157,16 +157,16 @@ class Queue:
         self.asking: asyncio.Task[None] | None = None
 
     def watch(self, name: str) -> None:
-        """Ask for this job too, from now on; an answer from before is none about it."""
+        """Ask for this job too, from now on. An earlier answer says nothing about it."""
         self.names[name] = time.monotonic()
 
     def forget(self, name: str) -> None:
         self.names.pop(name, None)
 
     async def job(self, user: str, name: str, age: float = 0) -> Job | None:
-        """The job of this user and name, from an answer that is at most `age` seconds old; None if there is none.
+        """Return the job of this user and name, or None, from an answer that is at most `age` seconds old.
 
-        Raises SlurmError if Slurm does not tell, which says nothing about the job.
+        Raises SlurmError if Slurm does not answer, which says nothing about the job.
         """
         since = max(time.monotonic() - age, self.names.get(name, -inf))
         while self.asked < since:
@@ -187,13 +187,14 @@ class Queue:
         except (SlurmError, TypeError) as error:
             self.error = str(error)
         finally:
-            self.asked, self.asking = now, None
+            self.asked = now
+            self.asking = None
 
 
 # Words
 
 WAITS = {
-    "None": "Slurm has not looked at it yet",
+    "None": "Slurm has not considered it yet",
     "Priority": "other jobs are before it",
     "Resources": "all nodes that suit it are busy",
     "PartitionDown": "the partition is down",
@@ -211,7 +212,7 @@ WAITS = {
 
 
 def why_it_waits(job: Job) -> str:
-    """Why a job is not running yet, with Slurm's own word for those who want to look it up."""
+    """Say why a job is not running yet, with Slurm's own word for users who want to look it up."""
     reason = job.reason.partition(",")[0].strip("()") or "None"
     if reason in WAITS:
         words = WAITS[reason]
@@ -223,7 +224,7 @@ def why_it_waits(job: Job) -> str:
 
 
 def clock(text: str) -> str:
-    """The hour of a time that Slurm printed, with the date if that is not today; empty if it printed none."""
+    """Return the hour of a time that Slurm printed, with the date if that is not today; empty if it printed none."""
     if not re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d", text):
         return ""
     day, _, hour = text.partition("T")
@@ -231,7 +232,7 @@ def clock(text: str) -> str:
 
 
 def why_it_ended(state: str, limit: str, node: str, memory: str, exit_code: str, comment: str) -> str:
-    """What became of a job, from what scontrol and squeue say of it. `exit_code` is CODE:SIGNAL."""
+    """Say why a job ended, from what scontrol and squeue report. `exit_code` is CODE:SIGNAL."""
     code, _, signal = exit_code.partition(":")
     if comment:
         return comment
@@ -258,7 +259,7 @@ def why_it_ended(state: str, limit: str, node: str, memory: str, exit_code: str,
 
 
 def details(text: str) -> dict[str, str]:
-    """The fields that matter here of what `scontrol show job ID --oneliner` printed."""
+    """Return the fields that matter here of what `scontrol show job ID --oneliner` printed."""
     found = {}
     for name in ("JobState", "TimeLimit", "BatchHost", "ExitCode"):
         if match := re.search(rf" {name}=(\S+)", text):
@@ -272,7 +273,7 @@ def details(text: str) -> dict[str, str]:
 
 
 def refusal(error: str) -> str:
-    """Why sbatch refused a job: its last line, without what stands before each. Before sbatch comes sudo: its first."""
+    """Return why sbatch refused a job: its last line without its prefix; or sudo's first line, if sudo failed."""
     lines: Sequence[str] = error.strip().splitlines() or ["sbatch gave no reason"]
     line = lines[-1] if lines[-1].startswith("sbatch:") else lines[0]
     return re.sub(r"^sbatch: (error: )?|Batch job submission failed: ", "", line)
