@@ -1,6 +1,6 @@
-"""Each user's server runs on this machine in its own systemd unit, within its limits."""
+"""Each server runs on this machine in its own systemd unit, within its limits."""
 
-c.JupyterHub.spawner_class = "systemdspawner.SystemdSpawner"
+c.JupyterHub.spawner_class = "barehub_single_node.spawner.UnitSpawner"
 
 # What one server and all that it starts can have. The Linux kernel enforces it: a user who exceeds the memory limit
 # loses the process that hit it, usually a notebook's kernel, not the server; CPU time is throttled.
