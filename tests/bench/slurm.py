@@ -50,7 +50,6 @@ server.serve_forever()
 LOAD_CONFIG = """\
 c.SlurmJobSpawner.queue_interval = 5
 c.Spawner.poll_interval = 30
-c.JupyterHub.concurrent_spawn_limit = 0
 c.SlurmJobSpawner.users_environment = "/opt/light"
 """
 

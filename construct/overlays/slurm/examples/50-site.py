@@ -7,14 +7,19 @@ c.JupyterHub.hub_ip = "10.0.0.1"
 # The users' environment as the compute nodes see it: jupyterhub and jupyterlab, on a shared file system.
 c.SlurmJobSpawner.users_environment = "/shared/jupyter"
 
-# Who may log in: every account, or a group, or named users.
+# Who may log in: every account except root, or a group, or named users.
 c.Authenticator.allow_all = True
+c.Authenticator.blocked_users = {"root"}
 # c.PAMAuthenticator.allowed_groups = {"hpc-users"}
 # c.Authenticator.allowed_users = {"ada", "grace"}
+# For accounts with capitals in their names, or with several names (winbind, sssd): a login becomes the account's own
+# name. Each name in allowed_users and admin_users must then be an account's.
+# c.PAMAuthenticator.pam_normalize_username = True
 
 # What users may choose, within what `sinfo` offers. Memory is in GB, for each server.
 # c.SlurmJobSpawner.partitions = ["interactive", "gpu"]
 # c.SlurmJobSpawner.limits = {"cores": 8, "memory": 32, "gpus": 1, "hours": 12}
+# What the form suggests; a name that is left out keeps the value here.
 # c.SlurmJobSpawner.defaults = {"cores": 1, "memory": 2, "gpus": 0, "hours": 4}
 
 # What every job is submitted with.
@@ -25,3 +30,5 @@ c.Authenticator.allow_all = True
 
 # The directory of sbatch and Slurm's other commands, if the hub does not find them.
 # c.SlurmJobSpawner.commands = "/opt/slurm/bin"
+# Variables that they need. They get SLURM_CONF from the hub's unit, too; with sudo, see slurm-sudoers.
+# c.SlurmJobSpawner.environment_of_commands = {"SLURM_CONF": "/cm/slurm/slurm.conf"}

@@ -1,23 +1,15 @@
-"""What the overlay uses of JupyterHub and batchspawner beyond their public interfaces, all of it in this one place.
+"""What the overlay uses of JupyterHub beyond its public interface, all of it in this one place. Of batchspawner it is
+nothing but the traits of SlurmSpawner.
 
-Line numbers are those of JupyterHub 6.1.1 and batchspawner 1.3.0; tests/unit/test_slurm_internals.py checks that the
+Line numbers are those of JupyterHub 6.1.1; tests/unit/test_slurm_internals.py checks that the
 names still exist.
 """
 
 import asyncio
-from collections.abc import Mapping
 from typing import Any
 
 # jupyterhub/spawner.py:166-177, each of them a class attribute or a property.
 SPAWNER_ATTRIBUTES = ("_spawn_pending", "_stop_pending", "_check_pending", "_spawn_future", "_log_name")
-
-
-def render(template: str, names: Mapping[str, Any]) -> str:
-    """Fill in a template as batchspawner does: Jinja's if it has Jinja's braces, else str.format()'s
-    (batchspawner.py:34)."""
-    from batchspawner.batchspawner import format_template
-
-    return str(format_template(template, **names))
 
 
 def is_being_checked(spawner: Any) -> bool:

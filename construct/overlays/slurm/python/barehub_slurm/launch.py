@@ -11,6 +11,8 @@ becomes the job's comment, where the hub finds it even if it cannot be reached f
 
 import json
 import os
+import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -26,6 +28,7 @@ def main(oldest: str, hubs: str, patience: float, command: List[str]) -> None:
     tell(os.environ["JUPYTERHUB_API_URL"], port, time.time() + patience)
     # jupyterhub-singleuser takes its address from here.
     os.environ["JUPYTERHUB_SERVICE_URL"] = f"http://0.0.0.0:{port}{os.environ['JUPYTERHUB_SERVICE_PREFIX']}"
+    command = without_user_site(command)
     try:
         os.execvp(command[0], command)
     except OSError as error:
@@ -35,11 +38,31 @@ def main(oldest: str, hubs: str, patience: float, command: List[str]) -> None:
 def require_jupyterhub(oldest: str, hubs: str) -> None:
     try:
         from jupyterhub import __version__ as found
-    except ImportError:
-        give_up(f"the users' environment {sys.prefix} has no jupyterhub; the hub's is {hubs}")
+    except ImportError as error:
+        if getattr(error, "name", "") == "jupyterhub":
+            give_up(f"the users' environment {sys.prefix} has no jupyterhub; the hub's is {hubs}")
+        give_up(f"jupyterhub in the users' environment {sys.prefix} cannot be imported: {error}")
     if numbers(found) < numbers(oldest):
         why = "the users' environment {} has jupyterhub {}, which is too old for the hub's {}: it takes {} or newer"
         give_up(why.format(sys.prefix, found, hubs, oldest))
+
+
+def without_user_site(command: List[str]) -> List[str]:
+    """Keep packages in ~/.local out of the server: an old jupyterhub there would hide that of the environment.
+
+    The server's kernels may have them, so it gets an option and not a variable, if it is a script of Python's.
+    """
+    path = shutil.which(command[0]) or command[0]
+    try:
+        with open(path, "rb") as script:
+            first = script.readline(1024).decode(errors="replace").rstrip()
+    except OSError:
+        first = ""
+    found = re.match(r"#!\s*(/\S*/python[0-9.]*)$", first)
+    if found:
+        return [found.group(1), "-s", path, *command[1:]]
+    os.environ["PYTHONNOUSERSITE"] = "1"
+    return command
 
 
 def numbers(version: str) -> List[int]:
@@ -80,6 +103,7 @@ def node() -> str:
 
 
 def give_up(why: str) -> NoReturn:
+    why += os.environ.get("BAREHUB_NOTE", "")
     print(why, file=sys.stderr)
     subprocess.call(["scontrol", "update", "JobId=" + os.environ["SLURM_JOB_ID"], "Comment=" + why])
     sys.exit(1)

@@ -6,19 +6,18 @@ does the rest itself, because batchspawner
 - forgets a job that is queued while the hub restarts: here its name is in the database before it is submitted, and the
   next hub continues to wait for it;
 - treats a slurmctld that does not answer as a server that has stopped;
-- asks slurmctld twice a second for each user who waits: here one squeue answers for all (slurm.py);
+- asks slurmctld twice a second for each user who waits: here one squeue answers for all (jobs.py);
 - tells its user little.
+
+Settings of batchspawner that have no effect here are refused by name: settings.py.
 """
 
 import asyncio
 import os
 import pwd
 import secrets
-import shlex
 import shutil
-import time
 from collections.abc import AsyncIterator
-from importlib.resources import files
 from typing import Any
 
 import jupyterhub
@@ -26,9 +25,12 @@ from batchspawner import SlurmSpawner
 from jupyterhub import orm
 from traitlets import Dict, Float, Integer, List, Unicode, default
 
-from barehub_slurm import internals, options, slurm
+from barehub_slurm import form, internals, options, settings, words
 from barehub_slurm.following import Following, JobError
-from barehub_slurm.slurm import Queue, SlurmError
+from barehub_slurm.jobs import Queue
+from barehub_slurm.partitions import Catalogue
+from barehub_slurm.script import job_script
+from barehub_slurm.slurm import Slurm, SlurmError, Turns, environment
 
 LOOPBACK = ("", "127.0.0.1", "localhost", "::1", "0.0.0.0", "::")  # noqa: S104 - compared with
 
@@ -39,16 +41,29 @@ class SlurmJobSpawner(SlurmSpawner):  # type: ignore[misc]  # batchspawner ships
     users_environment = Unicode(
         help="Prefix of the environment with the users' jupyterhub and jupyterlab, as the compute nodes see it."
     ).tag(config=True)
-    partitions = List(Unicode(), help="The partitions that users may choose; all, if empty.").tag(config=True)
+    partitions = List(
+        Unicode(), help="The partitions that users may choose; if empty, all that Slurm shows to the user."
+    ).tag(config=True)
     limits = Dict(Float(), help="The most that one server may have: cores, memory (GB), gpus, hours.").tag(config=True)
     defaults = Dict(
-        Float(),
-        default_value={"cores": 1, "memory": 2, "gpus": 0, "hours": 4},
-        help="What the form suggests; the names are those of limits.",
+        Float(), help="What the form suggests; the names are those of limits. Built in: 1 core, 2 GB, no GPU, 4 hours."
     ).tag(config=True)
     commands = Unicode(help="Directory of sbatch, squeue, scancel, sinfo and scontrol.").tag(config=True)
+    environment_of_commands = Dict(
+        Unicode(),
+        help="Variables for Slurm's commands, SLURM_CONF for instance, which they also get from the hub's unit. With"
+        " sudo, slurm-sudoers has to let them through.",
+    ).tag(config=True)
     queue_interval = Float(5, help="Seconds for which one squeue, or sinfo, serves all users.").tag(config=True)
+    submit_timeout = Float(60, help="Seconds that sbatch may take; then its job is looked for by name.").tag(
+        config=True
+    )
+    concurrent_submissions = Integer(4, help="How many sbatch run at once; the others wait their turn.").tag(
+        config=True
+    )
+    unseen_timeout = Float(60, help="Seconds after which a job that squeue does not show has ended.").tag(config=True)
     launch_timeout = Integer(180, help="Seconds that a server may take to appear once its job runs.").tag(config=True)
+    login_timeout = Integer(60, help="Seconds that a user's login files may take in the job.").tag(config=True)
     report_timeout = Integer(60, help="Seconds for which a job tries to reach the hub.").tag(config=True)
     oldest_jupyterhub = Unicode(help="The oldest jupyterhub in the users' environment that is accepted.").tag(
         config=True
@@ -56,7 +71,8 @@ class SlurmJobSpawner(SlurmSpawner):  # type: ignore[misc]  # batchspawner ships
 
     # Shared by all users' spawners: there is one slurmctld.
     queue = Queue()
-    offered: tuple[float, options.Offer] | None = None
+    catalogue = Catalogue()
+    turns = Turns()
 
     def __init__(self, **traits: Any) -> None:
         self.job = Following(self, self.queue)
@@ -72,10 +88,6 @@ class SlurmJobSpawner(SlurmSpawner):  # type: ignore[misc]  # batchspawner ships
     @default("exec_prefix")
     def _default_exec_prefix(self) -> str:
         return "runuser -u {username} --" if os.geteuid() == 0 else "sudo -n -u {username} --"
-
-    @default("batch_script")
-    def _default_batch_script(self) -> str:
-        return (files(__package__) / "job.sh.jinja").read_text()
 
     @default("oldest_jupyterhub")
     def _default_oldest_jupyterhub(self) -> str:
@@ -93,31 +105,28 @@ class SlurmJobSpawner(SlurmSpawner):  # type: ignore[misc]  # batchspawner ships
     def _default_apply_user_options(self) -> Any:
         return lambda spawner, user_options: None  # start() does it, where Slurm can be asked
 
-    def command(self, name: str) -> str:
-        return f"{self.commands}/{name}"
+    @property
+    def slurm(self) -> Slurm:
+        variables = environment(self.environment_of_commands)
+        return Slurm(self.commands, self.user.name, self.exec_prefix, variables, self.submit_timeout)
 
     # What the user chooses
 
     async def offer(self) -> options.Offer:
-        """Return what can be asked for, at most `queue_interval` old. Raises SlurmError if that is not known."""
-        cls = type(self)
-        if cls.offered is None or time.monotonic() - cls.offered[0] > self.queue_interval:
-            words = ("--noheader", "--exact", f"--format={slurm.PARTITION_FORMAT}")
-            found = slurm.partitions(await slurm.output(self.command("sinfo"), *words))
-            names = self.partitions or list(found)
-            kept = {name: found[name] for name in names if name in found}
-            cls.offered = (time.monotonic(), options.Offer(kept, self.limits, self.defaults))
-        return cls.offered[1]
+        """Return what the user may ask for, at most `queue_interval` old if Slurm answers. Raises SlurmError."""
+        found = await self.catalogue.offered(self.slurm, self.queue_interval, self.partitions)
+        return options.Offer(found, self.limits, self.defaults)
 
     async def form(self) -> str:
         try:
-            return (await self.offer()).form(self.job.last_end)
-        except SlurmError as error:
-            self.log.warning("sinfo: %s", error)
+            offer = await self.offer()
+        except SlurmError:
             return '<p class="alert alert-danger">Slurm does not answer at present. Try again in a minute.</p>'
+        stale = "Slurm does not answer at present; this is what it offered before." if self.catalogue.stale else ""
+        return form.form(offer, [notice for notice in (self.job.last_end, stale) if notice])
 
     def options_from_form(self, form_data: dict[str, list[str]]) -> dict[str, Any]:
-        return options.from_form(form_data)
+        return form.from_form(form_data)
 
     # What the database keeps
 
@@ -131,6 +140,7 @@ class SlurmJobSpawner(SlurmSpawner):  # type: ignore[misc]  # batchspawner ships
     def clear_state(self) -> None:
         super().clear_state()
         self.job.clear()
+        self.submission = None
 
     def remember(self) -> None:
         """Write the state to the database now, because the hub may be stopped before the server is up."""
@@ -146,30 +156,31 @@ class SlurmJobSpawner(SlurmSpawner):  # type: ignore[misc]  # batchspawner ships
         try:
             request = (await self.offer()).check(self.user_options)
         except SlurmError as error:
-            why = slurm.refusal(str(error))
-            raise JobError(f"Slurm does not answer at present ({why}). Try again later.") from None
+            raise JobError(no_answer(error)) from None
         except options.RefusedError as error:
             raise JobError(f"Your server was not started. {error}.") from None
-        self.job.job_name = f"jupyterhub-{secrets.token_hex(4)}"
-        self.job.token_id = orm.APIToken.find(self.user.db, self.api_token).id
-        self.job.submitted = time.time()
-        self.job.said = "Submitting the job to Slurm"
-        self.queue.squeue = self.command("squeue")
-        self.queue.watch(self.job.job_name)
+        name = f"jupyterhub-{secrets.token_hex(4)}"
+        script = job_script(self, request, name)
+        self.job.begin(name, orm.APIToken.find(self.user.db, self.api_token).id)
         self.remember()
         # Not cancelled with this coroutine: a job that is accepted a moment later would belong to nobody.
-        self.submission = asyncio.ensure_future(self.submit(await self.script(request)))
+        self.submission = asyncio.ensure_future(self.submit_in_turn(script))
         try:
             self.job.job_id = await asyncio.shield(self.submission)
         except SlurmError as error:
-            raise JobError(f"Slurm did not accept the job: {slurm.refusal(str(error))}") from None
+            if not error.uncertain:
+                self.job.ended = True
+                refused = f"Slurm did not accept the job: {words.refusal(str(error))}"
+                raise JobError(no_answer(error) if error.unreachable else refused) from None
+            self.job.doubt = words.refusal(str(error))
+            self.log.warning("%s: sbatch: %s; looking for its job", internals.log_name(self), error)
         self.queue.watch(self.job.job_name)  # an earlier answer did not know it yet
         self.remember()
         self.ip, self.port = await self.job.wait_until_up()
         return self.ip, self.port
 
     def require_site(self) -> None:
-        """Raise JobError if a setting of the site is missing or the user has no account."""
+        """Raise JobError if a setting of the site is missing or has no effect, or the user has no account."""
         where = "Administrators: see 50-site.py among the examples."
         if self.hub.ip in LOOPBACK and self.hub.connect_ip in LOOPBACK and not self.hub_connect_url:
             listens = self.hub.ip or "every address"
@@ -177,37 +188,25 @@ class SlurmJobSpawner(SlurmSpawner):  # type: ignore[misc]  # batchspawner ships
         if not self.users_environment:
             raise JobError(f"No server can run: the users' environment is not set. {where}")
         try:
+            for section in settings.SECTIONS:  # from the command line, which is read after all files
+                for name, value in self.config.get(section, {}).items():
+                    settings.require_setting(section, name, value)
+        except settings.SettingError as error:
+            raise JobError(f"No server can run: {error}.") from None
+        try:
             pwd.getpwnam(self.user.name)
         except KeyError:
             raise JobError(f"There is no account {self.user.name} on the head node, so Slurm knows none.") from None
 
-    async def script(self, request: options.Request) -> str:
-        environment = {name: value for name, value in self.get_env().items() if name not in ("HOME", "USER", "SHELL")}
-        cmd = [self.oldest_jupyterhub, jupyterhub.__version__, str(self.report_timeout), *self.cmd, *self.get_args()]
-        return internals.render(
-            self.batch_script,
-            self.get_req_subvars()
-            | vars(request)
-            | {
-                "job_name": self.job.job_name,
-                "users_environment": shlex.quote(self.users_environment.rstrip("/")),
-                "env": [(name, shlex.quote(str(value))) for name, value in environment.items()],
-                "launch": (files(__package__) / "launch.py").read_text(),
-                "cmd": shlex.join(cmd),
-            },
-        )
-
-    async def submit(self, script: str) -> str:
-        """Submit the job and return its id. The script holds the token, so it goes by stdin."""
-        printed = await self.as_user("sbatch", "--parsable", stdin=script)
-        return printed.splitlines()[-1].partition(";")[0]
-
-    async def as_user(self, command: str, *arguments: str, stdin: str = "") -> str:
-        """Run a Slurm command as the server's user. Raises SlurmError."""
-        prefix = [word.format(username=self.user.name) for word in shlex.split(self.exec_prefix)]
-        account = pwd.getpwnam(self.user.name)
-        names = {"USER": self.user.name, "LOGNAME": self.user.name, "HOME": account.pw_dir, "SHELL": account.pw_shell}
-        return await slurm.output(*prefix, self.command(command), *arguments, stdin=stdin, env=names)
+    async def submit_in_turn(self, script: str) -> str:
+        """Submit the job and return its id, a few at a time. Raises SlurmError."""
+        ahead = self.turns.waiting
+        others = f"; {ahead} others are before it" if ahead >= self.concurrent_submissions else ""
+        self.job.said = f"Submitting the job to Slurm{others}"
+        async with self.turns.turn(self.concurrent_submissions):
+            if internals.is_being_stopped(self):
+                raise SlurmError("you have stopped the server before the job was submitted")
+            return await self.slurm.submit(script)
 
     @property
     def token_id(self) -> int:
@@ -233,7 +232,7 @@ class SlurmJobSpawner(SlurmSpawner):  # type: ignore[misc]  # batchspawner ships
     # Poll and stop
 
     async def poll(self) -> int | None:
-        """Return None while the job exists or may exist, else 0."""
+        """Return None while the job exists or may exist, else 0. JupyterHub's stop() asks this first."""
         if self.submission and not self.submission.done():
             return None
         if not self.job.job_name:
@@ -242,27 +241,45 @@ class SlurmJobSpawner(SlurmSpawner):  # type: ignore[misc]  # batchspawner ships
             return await self.adopt()
         stopping = internals.is_being_stopped(self)
         try:
-            job = await self.job.ask(0 if stopping else self.queue_interval)
+            if not (self.job.ended and stopping):
+                job = await self.job.look(0 if stopping else self.queue_interval)
         except SlurmError as error:
             self.log.warning("squeue: %s; treating %s as running", error, internals.log_name(self))
             return None
-        if job and job.alive:
+        if not self.job.ended or (self.job.lost and stopping):
             return None
         if self.job.up and not stopping:
             self.job.last_end = f"Your last server, job {self.job.job_id}, has ended: {await self.job.why(job)}."
         return 0
 
     async def adopt(self) -> int | None:
-        """Wait for a job that was on its way when the hub was stopped; None once its server is up."""
-        found = await self.job.adopt()
-        if isinstance(found, int):
-            if found == 0:
-                self.server: Any = None
-            return found
-        self.ip, self.port = found
-        self.server.ip, self.server.port = found
+        """Wait for a job that was on its way when the hub was stopped; None once its server is up.
+
+        JupyterHub asks each spawner once, at its start, whether its server is there; this is the answer. Meanwhile the
+        server counts as one that is being started, so that its user sees how it goes on, and can stop it.
+        """
+        name = internals.log_name(self)
+        self.log.info("%s: job %s was on its way when the hub was stopped", name, self.job.job_id)
+        waiting = asyncio.ensure_future(self.job.wait_until_up())
+        internals.mark_as_starting(self, asyncio.ensure_future(self.finish_adoption(waiting)))
+        await asyncio.wait([waiting])
+        if waiting.cancelled():  # its user has stopped it, and JupyterHub goes on to cancel the job
+            self.server: Any = None
+            return 0
+        if waiting.exception():
+            self.log.warning("%s: %s", name, waiting.exception())
+            return 1
+        self.ip, self.port = self.server.ip, self.server.port = waiting.result()
         self.remember()
         return None
+
+    async def finish_adoption(self, waiting: "asyncio.Future[tuple[str, int]]") -> None:
+        """Add the route once the hub's check of this spawner is over. Fails as the start did."""
+        await waiting
+        while internals.is_being_checked(self):
+            await asyncio.sleep(0.1)
+        if self.server:
+            await internals.add_route(self)
 
     async def stop(self, now: bool = False) -> None:
         """Cancel the job. Returns when it has ended: until Slurm confirms that, it is not forgotten."""
@@ -270,15 +287,9 @@ class SlurmJobSpawner(SlurmSpawner):  # type: ignore[misc]  # batchspawner ships
             await asyncio.wait([self.submission])
             if not self.submission.exception():
                 self.job.job_id = self.submission.result()
-        wait = 0.5
-        while True:
-            try:
-                job = await self.job.ask()
-                if not (job and job.alive):
-                    return
-                await self.as_user("scancel", job.id)
-            except SlurmError as error:
-                name = internals.log_name(self)
-                self.log.warning("%s: job %s cannot be cancelled yet: %s", name, self.job.job_id, error)
-            await asyncio.sleep(wait)
-            wait = min(2 * wait, self.queue_interval)
+        if not self.job.ended or self.job.lost:
+            await self.job.cancel()
+
+
+def no_answer(error: SlurmError) -> str:
+    return f"Slurm does not answer at present ({words.refusal(str(error))}). Try again later."
