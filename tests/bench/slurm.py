@@ -1,10 +1,10 @@
-"""Many users at once against two nodes, with the overlay `slurm`: how long from click to server, and at what price.
+"""Start many servers at once on two nodes, with the overlay `slurm`: time from click to server, and its cost.
 
     .venv/bin/python -m tests.bench.slurm INSTALLER [USERS]
 
-INSTALLER is one with the overlay, named slurm. It needs root and Debian, as the end-to-end tests do. The nodes have as
-many CPUs as Slurm is told, so the jobs are real; what each runs is not JupyterLab but a web server of some lines, or
-the machine that plays the cluster would be what is measured. slurmctld's calls are counted by its own `sdiag`.
+INSTALLER has the overlay and is named slurm. The bench needs root and Debian, as the end-to-end tests do. The jobs are
+real, but each runs a small web server instead of JupyterLab: otherwise the machine that plays the cluster would be what
+is measured. slurmctld's own `sdiag` counts its calls.
 """
 
 import re
@@ -21,9 +21,9 @@ from tests.machines.machine import Machine
 from tests.machines.rootfs import cached_root
 from tests.machines.slurm_site import BAREHUB, CONFIG, HUB, api, install, require_clean, until, user
 
-WATCHED = 60  # seconds for which all servers run, to count what that costs
+WATCHED = 60  # seconds for which all servers run, to measure their cost
 
-# As launch.py and jupyterhub-singleuser would, as far as the hub can tell.
+# To the hub, the same as launch.py and jupyterhub-singleuser.
 PYTHON = """\
 #!/bin/sh
 exec /usr/bin/python3 /opt/light/server.py
@@ -46,11 +46,10 @@ headers = {"Authorization": "token " + os.environ["JUPYTERHUB_API_TOKEN"]}
 urllib.request.urlopen(urllib.request.Request(os.environ["JUPYTERHUB_API_URL"] + "/batchspawner", body, headers))
 server.serve_forever()
 """
-# What a site would have, not what makes tests quick.
+# What a site has, not what makes tests fast.
 LOAD_CONFIG = """\
 c.SlurmJobSpawner.queue_interval = 5
 c.Spawner.poll_interval = 30
-c.JupyterHub.concurrent_spawn_limit = 0
 c.SlurmJobSpawner.users_environment = "/opt/light"
 """
 
@@ -112,7 +111,7 @@ def measure(machines: Cluster, names: list[str]) -> None:
 
 
 def slurm_calls(head: Machine) -> int:
-    """How many requests of users and of the hub slurmctld has answered; not those of its nodes, nor sdiag's own."""
+    """Count the requests of users and of the hub that slurmctld has answered, without its nodes' and sdiag's own."""
     text = head.succeed("sdiag").partition("Remote Procedure Call statistics by message type")[2]
     kinds = re.findall(r"^\s*(REQUEST_\w+)\s+\(.*?count:(\d+)", text.partition("by user")[0], re.MULTILINE)
     asked = ("JOB", "SUBMIT", "KILL", "CANCEL", "PARTITION", "NODE_INFO")
@@ -120,13 +119,13 @@ def slurm_calls(head: Machine) -> int:
 
 
 def hub_cpu(head: Machine) -> float:
-    """Seconds of CPU time of the hub's process alone: proc(5), stat."""
+    """Return the seconds of CPU time of the hub's process alone: proc(5), stat."""
     fields = head.read(f"/proc/{head.unit(HUB, 'MainPID')}/stat").rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / 100
 
 
 def hub_memory(head: Machine) -> int:
-    """The most memory that the hub's process has had, in MB."""
+    """Return the most memory that the hub's process has had, in MB."""
     status = head.read(f"/proc/{head.unit(HUB, 'MainPID')}/status")
     return int(re.search(r"VmHWM:\s+(\d+)", status)[1]) // 1024
 

@@ -1,11 +1,11 @@
-"""A Slurm cluster of test machines: a head and compute nodes on a private network, with one /home.
+"""A Slurm cluster of test machines: a head and compute nodes on a private network, with a shared /home.
 
     with cluster(cached_root()) as machines:
         machines.head.succeed("sinfo")
 
 Each machine lives in a network namespace of its own, joined by a cable (a veth pair) to a bridge, which is in yet
-another one: nothing is in the host's, and nothing leads out. A namespace lasts as long as the process that holds it,
-and that ends with the test run.
+its own: nothing is in the host's namespace, and nothing leads out. A namespace lasts as long as the process that holds
+it, and that ends with the test run.
 """
 
 import contextlib
@@ -23,8 +23,8 @@ ADDRESSES = {"head": "10.9.0.1", "c1": "10.9.0.11", "c2": "10.9.0.12"}
 HEAD = ADDRESSES["head"]
 HOSTS = "127.0.0.1 localhost\n" + "".join(f"{address} {name}\n" for name, address in ADDRESSES.items())
 
-# What a real one does not have: no cgroups, since a test machine cannot rely on them; time limits that can be waited
-# for; `config_overrides` lets the nodes have whatever resources are written here. With no accounting database there
+# Unlike a real cluster: no cgroups, since a test machine cannot rely on them; time limits that can be waited
+# for; `config_overrides` gives the nodes whatever resources are written here. With no accounting database there
 # are no limits per user, but partitions have some.
 SLURM_CONF = """\
 ClusterName=testing
@@ -52,6 +52,7 @@ NodeName=c1 CPUs={cpus} RealMemory={memory}
 NodeName=c2 CPUs={cpus} RealMemory={memory} Gres=gpu:1
 PartitionName=main Nodes=c1,c2 Default=YES MaxTime=1-0
 PartitionName=private Nodes=c2 AllowGroups=root
+PartitionName=hidden Nodes=c2 Hidden=YES
 PartitionName=second Nodes=c2 MaxTime=2:00:00
 """
 GRES_CONF = "NodeName=c2 Name=gpu File=/dev/null\n"
@@ -67,11 +68,11 @@ class Cluster:
         return [self.head, *self.nodes.values()]
 
     def jobs(self) -> list[str]:
-        """The jobs that are queued or running, as `id user state`."""
+        """Return the jobs that are queued or running, as `id user state`."""
         return self.head.succeed("squeue", "--noheader", "--format=%i %u %T").splitlines()
 
     def add_user(self, name: str, uid: int, home: bool = True) -> None:
-        """An account on all machines, whose password is its name."""
+        """Add an account on all machines, whose password is its name."""
         for machine in self.machines:
             machine.succeed("useradd", "--create-home" if home else "--no-create-home", f"--uid={uid}", name)
         self.head.succeed("sh", "-c", f"echo {name}:{name} | chpasswd")
@@ -79,7 +80,7 @@ class Cluster:
 
 @contextlib.contextmanager
 def cluster(root: Path, cpus: int = 2, memory: int = 4000) -> Iterator[Cluster]:
-    """A head with slurmctld, and two nodes with slurmd, each with `cpus` and `memory` (in MB) as far as Slurm knows."""
+    """A head with slurmctld and two nodes with slurmd, which have `cpus` and `memory` (MB) as far as Slurm knows."""
     with ExitStack() as stack:
         home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="home-", dir=root.parent)))
         shutil.copytree(root / "home", home, dirs_exist_ok=True, symlinks=True)
@@ -115,7 +116,7 @@ def cluster(root: Path, cpus: int = 2, memory: int = 4000) -> Iterator[Cluster]:
 
 @contextlib.contextmanager
 def namespace() -> Iterator[int]:
-    """A new network namespace; the id of the process that holds it."""
+    """A new network namespace: yields the id of the process that holds it."""
     words = ["setpriv", "--pdeathsig=KILL", "unshare", "--net", "sh", "-c", "echo; exec sleep infinity"]
     with subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as holder:
         try:
@@ -128,5 +129,5 @@ def namespace() -> Iterator[int]:
 
 
 def ip(namespace: int, *words: str) -> None:
-    """ip(8) in the network namespace that a process holds."""
+    """Run ip(8) in the network namespace that a process holds."""
     subprocess.run(["nsenter", f"--target={namespace}", "--net", "ip", *words], check=True)

@@ -1,4 +1,4 @@
-"""barehub with the overlay `slurm` on the head of a test cluster, set up as its README says; and how to look at it."""
+"""The overlay `slurm` on the head of a test cluster, installed as its README says, and ways to observe it."""
 
 import contextlib
 import html
@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import requests
 
-from tests.machines.cluster import HEAD, Cluster
+from tests.machines.cluster import HEAD, Cluster, cluster
 from tests.machines.hub_client import URL, HubSession
 from tests.machines.rootfs import USERS
 from tests.readme import admin_commands
@@ -21,7 +21,7 @@ EXAMPLES = f"{BASE}/hub/share/barehub/examples"
 CONFIG = f"{BASE}/jupyterhub_config.d"
 TOKEN = "for-tests-alone"
 
-# Shorter times than a site would have, a key to the API, and servers that are to fail.
+# Shorter times than a site has, a token for the API, and servers that are meant to fail.
 TEST_CONFIG = f"""
 c.SlurmJobSpawner.queue_interval = 1
 c.SlurmJobSpawner.report_timeout = 3
@@ -41,8 +41,16 @@ c.Spawner.pre_spawn_hook = misconfigure
 """
 
 
+@contextlib.contextmanager
+def site(root: Path, installer: Path) -> Iterator[Cluster]:
+    """A cluster with the overlay on its head."""
+    with cluster(root) as new:
+        install(new, installer)
+        yield new
+
+
 def install(cluster: Cluster, installer: Path) -> None:
-    """Do on the head what the README says, for a hub that runs as root in its tighter sandbox."""
+    """Run on the head what the README says, for a hub that runs as root in its tighter sandbox."""
     head = cluster.head
     head.copy_in(installer, "/mnt/slurm.sh")
     edit = f"sed -i 's,10.0.0.1,{HEAD},; s,/shared/jupyter,/opt/users,'"
@@ -59,7 +67,7 @@ def user(cluster: Cluster, name: str) -> HubSession:
 
 
 def api(cluster: Cluster, path: str) -> Any:
-    """What the hub's API tells an administrator."""
+    """Return what the hub's API tells an administrator."""
     with cluster.head.network():
         answer = requests.get(f"{URL}/hub/api/{path}", headers={"Authorization": f"token {TOKEN}"}, timeout=30)
     answer.raise_for_status()
@@ -67,12 +75,12 @@ def api(cluster: Cluster, path: str) -> Any:
 
 
 def page(session: HubSession, path: str) -> str:
-    """A page of the hub's, with characters as they are shown."""
+    """Return a page of the hub, with characters as a browser shows them."""
     return html.unescape(session.get(path).text)
 
 
 def failure(session: HubSession) -> str:
-    """Wait until a start has failed; what its user is told."""
+    """Wait until a start has failed and return what its user is told."""
 
     def end() -> dict[str, Any] | None:
         try:
@@ -89,7 +97,7 @@ def failure(session: HubSession) -> str:
 
 
 def until(condition: Callable[[], Any], what: str, timeout: float = 60) -> Any:
-    """Wait until `condition` gives something true; that."""
+    """Wait until `condition` returns something true, and return that."""
     deadline = time.monotonic() + timeout
     while not (result := condition()):
         if time.monotonic() > deadline:
@@ -99,13 +107,13 @@ def until(condition: Callable[[], Any], what: str, timeout: float = 60) -> Any:
 
 
 def left_over(cluster: Cluster) -> list[str]:
-    """Jobs, routes beside the hub's, and servers, those that are pending among them."""
+    """Return the jobs, the routes except the hub's, and the servers, including those that are pending."""
     servers = [one["name"] for one in api(cluster, "users") if one["server"] or one["pending"]]
     return cluster.jobs() + servers + [route for route in api(cluster, "proxy") if route != "/"]
 
 
 def require_clean(cluster: Cluster) -> None:
-    """Nothing is left, or will be in a moment."""
+    """Wait until nothing is left."""
     deadline = time.monotonic() + 30
     while (left := left_over(cluster)) and time.monotonic() < deadline:
         time.sleep(0.2)
@@ -114,7 +122,7 @@ def require_clean(cluster: Cluster) -> None:
 
 @contextlib.contextmanager
 def full(cluster: Cluster, nodes: int = 2) -> Iterator[Callable[[], None]]:
-    """Somebody else's jobs have so many nodes; call it to have them end."""
+    """Occupy so many nodes with another account's jobs; call the result to end them."""
     submit = ("sbatch", "--parsable", "--chdir=/", "--output=/dev/null", "--exclusive", "--wrap=sleep 1000")
     jobs = [cluster.head.succeed(*submit).strip() for _ in range(nodes)]
     until(lambda: sum("root RUNNING" in job for job in cluster.jobs()) == nodes, "full nodes")

@@ -1,17 +1,20 @@
-# What the overlay `single-node` has to know of this machine. Copy to BASE/jupyterhub_config.d, adapt, then:
+# What the overlay `single-node` must know about this machine. Copy it to BASE/jupyterhub_config.d, adapt it, then run:
 #   systemctl restart barehub-hub
 
-# The users' own environment, with jupyterhub and jupyterlab in it.
+# The users' environment, which has jupyterhub and jupyterlab.
 environment = "/opt/jupyter"
 c.Spawner.cmd = [f"{environment}/bin/jupyterhub-singleuser"]
 c.SystemdSpawner.extra_paths = [f"{environment}/bin", "/usr/local/bin", "/usr/bin", "/bin"]
 
-# Who may log in: everybody with an account, or members of a group, or named people.
+# Who may log in: every account except root, or a group, or named users.
 c.Authenticator.allow_all = True
 c.Authenticator.blocked_users = {"root"}
 # c.PAMAuthenticator.allowed_groups = {"researchers"}
 # c.Authenticator.allowed_users = {"ada", "grace"}
+# For accounts with capitals in their names, or with several names (winbind, sssd): a login becomes the account's own
+# name. Each name in allowed_users and admin_users must then be an account's.
+# c.PAMAuthenticator.pam_normalize_username = True
 
-# What one server can have; the overlay's own choice is 4 GB and two CPUs.
+# What one server can have; the overlay's defaults are 4 GB and two CPUs.
 # c.Spawner.mem_limit = "8G"
 # c.Spawner.cpu_limit = 4.0

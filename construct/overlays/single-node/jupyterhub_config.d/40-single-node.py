@@ -1,17 +1,17 @@
-"""Each user's server runs on this machine in a systemd unit of its own, which keeps to its limits."""
+"""Each server runs on this machine in its own systemd unit, within its limits."""
 
-c.JupyterHub.spawner_class = "systemdspawner.SystemdSpawner"
+c.JupyterHub.spawner_class = "barehub_single_node.spawner.UnitSpawner"
 
-# What one server and all that it starts can have. The kernel sees to it: who needs more memory loses the process that
-# asked for it, a notebook's kernel usually, not the server; nobody gets more CPU time.
+# What one server and all that it starts can have. The Linux kernel enforces it: a user who exceeds the memory limit
+# loses the process that hit it, usually a notebook's kernel, not the server; CPU time is throttled.
 c.Spawner.mem_limit = "4G"
 c.Spawner.cpu_limit = 2.0
-# Not more by way of the swap space, either.
+# Swap space does not extend the memory limit.
 c.SystemdSpawner.unit_extra_properties = {"MemorySwapMax": "0"}
 
-# A /tmp for each; and nobody becomes root from a notebook, whatever sudo would say.
+# Each server has its own /tmp, and no notebook can become root, whatever sudo allows.
 c.SystemdSpawner.isolate_tmp = True
 c.SystemdSpawner.disable_user_sudo = True
 c.SystemdSpawner.default_shell = "/bin/bash"
-# The hub's own PATH leads to the hub's environment.
+# The hub's own PATH points to the hub's environment.
 c.Spawner.env_keep = ["LANG", "LC_ALL"]

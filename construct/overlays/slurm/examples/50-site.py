@@ -1,4 +1,4 @@
-# What the overlay `slurm` has to know of this cluster. Copy to BASE/jupyterhub_config.d, adapt, then:
+# What the overlay `slurm` must know about this cluster. Copy it to BASE/jupyterhub_config.d, adapt it, then run:
 #   systemctl restart barehub-hub
 
 # The head node's address on the cluster's network: compute nodes report to the hub there, at port 8081.
@@ -7,21 +7,28 @@ c.JupyterHub.hub_ip = "10.0.0.1"
 # The users' environment as the compute nodes see it: jupyterhub and jupyterlab, on a shared file system.
 c.SlurmJobSpawner.users_environment = "/shared/jupyter"
 
-# Who may log in: everybody with an account, or a group, or named people.
+# Who may log in: every account except root, or a group, or named users.
 c.Authenticator.allow_all = True
+c.Authenticator.blocked_users = {"root"}
 # c.PAMAuthenticator.allowed_groups = {"hpc-users"}
 # c.Authenticator.allowed_users = {"ada", "grace"}
+# For accounts with capitals in their names, or with several names (winbind, sssd): a login becomes the account's own
+# name. Each name in allowed_users and admin_users must then be an account's.
+# c.PAMAuthenticator.pam_normalize_username = True
 
-# What may be chosen, within what `sinfo` offers. Memory is in GB, for each server.
+# What users may choose, within what `sinfo` offers. Memory is in GB, for each server.
 # c.SlurmJobSpawner.partitions = ["interactive", "gpu"]
 # c.SlurmJobSpawner.limits = {"cores": 8, "memory": 32, "gpus": 1, "hours": 12}
+# What the form suggests; a name that is left out keeps the value here.
 # c.SlurmJobSpawner.defaults = {"cores": 1, "memory": 2, "gpus": 0, "hours": 4}
 
-# What every job gets.
+# What every job is submitted with.
 # c.SlurmSpawner.req_account = "jupyter"
 # c.SlurmSpawner.req_qos = "interactive"
 # c.SlurmSpawner.req_options = "--constraint=avx2"
 # c.SlurmSpawner.req_prologue = "module load cuda"
 
-# Where sbatch and the others are, if the hub does not find them.
+# The directory of sbatch and Slurm's other commands, if the hub does not find them.
 # c.SlurmJobSpawner.commands = "/opt/slurm/bin"
+# Variables that they need. They get SLURM_CONF from the hub's unit, too; with sudo, see slurm-sudoers.
+# c.SlurmJobSpawner.environment_of_commands = {"SLURM_CONF": "/cm/slurm/slurm.conf"}

@@ -1,7 +1,12 @@
-"""JupyterHub's servers as Slurm jobs: the part of barehub's overlay `slurm` that is code.
+"""JupyterHub's servers as Slurm jobs: the code of barehub's overlay `slurm`.
 
-spawner.py   submits the job, follows it, tells its user the truth about it, cancels it
-slurm.py     what Slurm says: which partitions and jobs there are, why a job waits or has ended
-port.py      the one thing a job tells the hub: the port of its server
-job.sh.jinja the job; launch.py: what it runs on the compute node, with the users' own Python
+spawner.py    the spawner: submits the job, shows its progress, cancels it
+following.py  follows the job until its server answers, finds out why it has ended, cancels it
+options.py    what a user may ask for, and the check of it; form.py: the form
+settings.py   settings of batchspawner that have no effect here, and are refused
+slurm.py      runs Slurm's commands, as the hub or as a user
+partitions.py what sinfo prints: partitions and nodes; jobs.py: what squeue prints; words.py: both in plain words
+script.py     fills in job.sh.jinja, the job's script; launch.py: what that runs with the users' own Python
+port.py       the one thing that a job reports to the hub: the port of its server
+internals.py  what is used of JupyterHub beyond its public interface
 """

@@ -1,56 +1,82 @@
-"""Runs in the job, on the compute node, with the users' own Python (3.6 or newer, nothing but its library):
+"""Run in the job, on the compute node, with the users' own Python (3.6 or newer, standard library only):
 
     python launch.py OLDEST HUBS PATIENCE COMMAND...
 
-Chooses a free port, tells the hub, and becomes COMMAND, the server. OLDEST is the oldest release of jupyterhub that
-will do, HUBS the hub's own, PATIENCE the seconds for which the hub may be away. What is in the way becomes the
-comment of the job, where the hub finds it even if it cannot be reached from here.
+Chooses a free port, reports it to the hub, and becomes COMMAND, the server. OLDEST is the oldest version of jupyterhub
+that the hub accepts, HUBS the hub's own, PATIENCE the seconds for which the hub may be away. The reason of a failure
+becomes the job's comment, where the hub finds it even if it cannot be reached from here.
 """
+
+# ruff: noqa: UP006, UP035 - to Python 3.6, list[int] is an error
 
 import json
 import os
+import re
+import shutil
 import socket
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
+from typing import List, NoReturn
 
 
-def main(oldest, hubs, patience, command):
+def main(oldest: str, hubs: str, patience: float, command: List[str]) -> None:
     require_jupyterhub(oldest, hubs)
     port = free_port()
     tell(os.environ["JUPYTERHUB_API_URL"], port, time.time() + patience)
     # jupyterhub-singleuser takes its address from here.
     os.environ["JUPYTERHUB_SERVICE_URL"] = f"http://0.0.0.0:{port}{os.environ['JUPYTERHUB_SERVICE_PREFIX']}"
+    command = without_user_site(command)
     try:
         os.execvp(command[0], command)
     except OSError as error:
         give_up(f"{command[0]} cannot be run on {node()}: {error.strerror}")
 
 
-def require_jupyterhub(oldest, hubs):
+def require_jupyterhub(oldest: str, hubs: str) -> None:
     try:
         from jupyterhub import __version__ as found
-    except ImportError:
-        give_up(f"the users' environment {sys.prefix} has no jupyterhub; the hub's is {hubs}")
+    except ImportError as error:
+        if getattr(error, "name", "") == "jupyterhub":
+            give_up(f"the users' environment {sys.prefix} has no jupyterhub; the hub's is {hubs}")
+        give_up(f"jupyterhub in the users' environment {sys.prefix} cannot be imported: {error}")
     if numbers(found) < numbers(oldest):
         why = "the users' environment {} has jupyterhub {}, which is too old for the hub's {}: it takes {} or newer"
         give_up(why.format(sys.prefix, found, hubs, oldest))
 
 
-def numbers(version):
+def without_user_site(command: List[str]) -> List[str]:
+    """Keep packages in ~/.local out of the server: an old jupyterhub there would hide that of the environment.
+
+    The server's kernels may have them, so it gets an option and not a variable, if it is a script of Python's.
+    """
+    path = shutil.which(command[0]) or command[0]
+    try:
+        with open(path, "rb") as script:
+            first = script.readline(1024).decode(errors="replace").rstrip()
+    except OSError:
+        first = ""
+    found = re.match(r"#!\s*(/\S*/python[0-9.]*)$", first)
+    if found:
+        return [found.group(1), "-s", path, *command[1:]]
+    os.environ["PYTHONNOUSERSITE"] = "1"
+    return command
+
+
+def numbers(version: str) -> List[int]:
     return [int(part) for part in version.split(".") if part.isdigit()]
 
 
-def free_port():
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("", 0))
-        return probe.getsockname()[1]
+        return int(probe.getsockname()[1])
 
 
-def tell(api, port, deadline):
-    """POST the port to the hub; it may be restarting, so for a while."""
+def tell(api: str, port: int, deadline: float) -> None:
+    """POST the port to the hub. Retry until `deadline`, because the hub may be restarting."""
     request = urllib.request.Request(  # noqa: S310 - the hub's own URL
         api.rstrip("/") + "/batchspawner",
         json.dumps({"port": port}).encode(),
@@ -63,20 +89,21 @@ def tell(api, port, deadline):
             return
         except urllib.error.HTTPError as error:
             why = f"it answered {error.code}"
-            if error.code < 500:  # it will not change its mind
+            if error.code < 500:  # retrying would not help
                 deadline = 0
         except OSError as error:
-            why = getattr(error, "reason", error)
+            why = str(getattr(error, "reason", error))
         if time.time() > deadline:
             give_up(f"the server on {node()} could not reach the hub at {api}: {why}")
         time.sleep(1)
 
 
-def node():
+def node() -> str:
     return os.environ.get("SLURMD_NODENAME") or socket.gethostname()
 
 
-def give_up(why):
+def give_up(why: str) -> NoReturn:
+    why += os.environ.get("BAREHUB_NOTE", "")
     print(why, file=sys.stderr)
     subprocess.call(["scontrol", "update", "JobId=" + os.environ["SLURM_JOB_ID"], "Comment=" + why])
     sys.exit(1)

@@ -1,32 +1,39 @@
-"""What a user may ask for: the form, and what is checked whichever way a server was asked for."""
+"""What a user may ask for, and the check of a request, whether it comes from the form or the API."""
 
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from html import escape
-from typing import Any
+from typing import Any, NamedTuple
 
-from barehub_slurm.slurm import Partition, spoken
+from barehub_slurm.partitions import Partition
+from barehub_slurm.words import spoken
 
 Numbers = Mapping[str, float]
 
-# name -> label of the field, its step, its unit
+
+class Field(NamedTuple):
+    label: str
+    unit: str
+    whole: bool
+    least: float  # of what can be asked for; to Slurm, 0 of memory or time means all of it
+    default: float
+
+
 FIELDS = {
-    "cores": ("Cores", 1, ""),
-    "memory": ("Memory", 0.5, "GB"),
-    "gpus": ("GPUs", 1, ""),
-    "hours": ("Time", 0.5, "h"),
+    "cores": Field("Cores", "", True, 1, 1),
+    "memory": Field("Memory", "GB", False, 0.01, 2),
+    "gpus": Field("GPUs", "", True, 0, 0),
+    "hours": Field("Time", "h", False, 0.01, 4),
 }
 
 
 class RefusedError(ValueError):
-    """A request that cannot be granted, and why in words for the one who made it."""
+    """A request that cannot be granted, and why, in words for the user who made it."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked of Slurm. memory: MB."""
+    """What Slurm is asked for. `memory` is in MB; 0 where Slurm does not manage it, and is not asked for it."""
 
     partition: str
     cores: int
@@ -37,118 +44,127 @@ class Request:
 
 @dataclass(frozen=True)
 class Offer:
-    """What can be asked for: partitions as sinfo tells them, within the site's limits; and what is asked for if a user
-    does not say. `limits` and `defaults` have numbers for the names in FIELDS."""
+    """What can be asked for: the partitions that sinfo shows, within the site's limits; and the defaults of a request.
+
+    `limits` and `defaults` have numbers for the names in FIELDS; what is missing in `defaults` is built in.
+    """
 
     partitions: Mapping[str, Partition]
     limits: Numbers
     defaults: Numbers
 
+    def limit(self, field: str, value: float) -> float:
+        """Return `value` within the site's limit, but never less than the least that can be asked for."""
+        return max(min(value, self.limits.get(field, math.inf)), FIELDS[field].least)
+
+    def minutes(self, partition: Partition) -> float:
+        return max(1.0, min(partition.minutes, self.limits.get("hours", math.inf) * 60))
+
+    def shapes(self, partition: Partition) -> list[dict[str, float]]:
+        """Return what one server can have on each kind of node; memory in GB, 0 where it is not managed."""
+        return [
+            {
+                "cores": self.limit("cores", shape.cores),
+                "memory": self.limit("memory", shape.memory // 512 * 0.5) if shape.memory else 0,
+                "gpus": min(shape.gpus, self.limits.get("gpus", math.inf)),
+            }
+            for shape in partition.shapes
+        ]
+
     def most(self, partition: Partition) -> dict[str, float]:
-        """The most that a server in this partition can have."""
-        offered = {
-            "cores": partition.cores,
-            "memory": partition.memory // 512 * 0.5,
-            "gpus": partition.gpus,
-            "hours": partition.minutes / 60,
-        }
-        return {name: min(value, self.limits.get(name, math.inf)) for name, value in offered.items()}
+        """Return the most of each that a server in this partition can have, though perhaps not all at once."""
+        shapes = self.shapes(partition)
+        most = {name: max((one[name] for one in shapes), default=0) for name in ("cores", "memory", "gpus")}
+        limit = self.minutes(partition)
+        return most | {"hours": limit if limit == math.inf else math.floor(limit / 0.6) / 100}
 
     def usable(self, partition: Partition) -> bool:
         return partition.up and partition.nodes > 0
 
     @property
     def default_partition(self) -> str:
-        """Slurm's default if it is on offer and works, else the first that works, else the first."""
+        """Slurm's default if it is offered and up, else the first that is up, else the first."""
         by_rank = sorted(self.partitions.values(), key=lambda one: (not self.usable(one), not one.default))
         return by_rank[0].name if by_rank else ""
 
     def check(self, options: Mapping[str, Any]) -> Request:
-        """The request that these options make. Raises RefusedError."""
+        """Return the request that these options make. Raises RefusedError."""
         if not self.partitions:
             raise RefusedError("Slurm has no partition for you")
         name = options.get("partition") or self.default_partition
         partition = self.partitions.get(name) if isinstance(name, str) else None
         if partition is None:
-            raise RefusedError(f"There is no partition {name}; there is {', '.join(self.partitions)}")
+            raise RefusedError(f"There is no partition {str(name)[:40]} for you; there is {', '.join(self.partitions)}")
         if not self.usable(partition):
             raise RefusedError(f"The partition {name} is down at present: {self.state(partition)}")
-        most = self.most(partition)
-        asked = {field: self.number(field, options, most) for field in FIELDS}
-        for field, value in asked.items():
-            label, _, unit = FIELDS[field]
-            if value > most[field]:
-                limit = f"{most[field]:g} {unit}".strip()
-                raise RefusedError(f"{label}: a server in the partition {name} can have {limit}, not {value:g}")
+        asked = {field: number(field, options[field]) for field in FIELDS if options.get(field) not in (None, "")}
+        if not partition.memory:
+            asked.pop("memory", None)
+        self.require_limits(partition, asked)
+        granted = self.fill(partition, asked)
         return Request(
             partition.name,
-            int(asked["cores"]),
-            int(asked["memory"] * 1024),
-            int(asked["gpus"]),
-            math.ceil(asked["hours"] * 60),
+            int(granted["cores"]),
+            math.ceil(granted["memory"] * 1024),
+            int(granted["gpus"]),
+            max(1, int(min(math.ceil(granted["hours"] * 60 - 0.001), self.minutes(partition)))),
         )
 
-    def number(self, field: str, options: Mapping[str, Any], most: Numbers) -> float:
-        """What a field asks for; if it says nothing, the default, or what there is of it."""
-        label, step, _ = FIELDS[field]
-        if options.get(field) in (None, ""):
-            return min(self.defaults.get(field, 0), most[field])
-        try:
-            value = float(options[field])
-        except (TypeError, ValueError):
-            value = math.nan
-        least = 0 if field == "gpus" else 1 if field == "cores" else 0.01
-        if not least <= value < math.inf or (step == 1 and value != int(value)):
-            raise RefusedError(f"{label}: {str(options[field])[:40]} is no number of {label.lower()}")
-        return value
+    def require_limits(self, partition: Partition, asked: Numbers) -> None:
+        most = self.most(partition)
+        for field, value in asked.items():
+            if value > most[field]:
+                label, unit = FIELDS[field].label, FIELDS[field].unit
+                limit = spoken(self.minutes(partition)) if field == "hours" else f"{most[field]:g} {unit}".strip()
+                raise RefusedError(
+                    f"{label}: a server in the partition {partition.name} can have {limit}, not {value:g}"
+                )
+
+    def fill(self, partition: Partition, asked: Numbers) -> dict[str, float]:
+        """Return what was asked for and defaults for the rest, as one kind of node has it. Raises RefusedError."""
+        wanted = {field: self.limit(field, self.default(field)) for field in FIELDS}
+        wanted["gpus"] = min(self.default("gpus"), self.limits.get("gpus", math.inf))
+        fitting = [
+            shape for shape in self.shapes(partition) if all(asked.get(name, 0) <= most for name, most in shape.items())
+        ]
+        if not fitting:
+            raise RefusedError(f"No node has all that at once: {self.describe(partition)}")
+        # The one that needs the least of the defaults cut down.
+        best = max(fitting, key=lambda shape: sum(min(1, most / (wanted[name] or 1)) for name, most in shape.items()))
+        best = best | {"hours": self.most(partition)["hours"]}
+        filled = {field: asked.get(field, min(wanted[field], best[field])) for field in FIELDS}
+        return filled | ({} if best["memory"] else {"memory": 0})
+
+    def default(self, field: str) -> float:
+        value = self.defaults.get(field, FIELDS[field].default)
+        return value if FIELDS[field].least <= value < math.inf else FIELDS[field].default
 
     def state(self, partition: Partition) -> str:
         if not partition.up:
             return "its administrators have closed it"
         return "none of its nodes is in service"
 
-    def form(self, notice: str = "") -> str:
-        """HTML for JupyterHub's page, with a notice above."""
-        rows = [f'<p class="alert alert-warning" id="slurm-notice">{escape(notice)}</p>'] if notice else []
-        choices = []
-        for partition in self.partitions.values():
-            chosen = " selected" if partition.name == self.default_partition else ""
-            disabled = "" if self.usable(partition) else " disabled"
-            value = escape(partition.name, quote=True)
-            choices.append(f'<option value="{value}"{chosen}{disabled}>{escape(self.describe(partition))}</option>')
-        rows.append(row("partition", "Partition", f'<select class="form-select" {named("partition")}>', choices))
-        usable = [self.most(partition) for partition in self.partitions.values() if self.usable(partition)]
-        for field, (label, step, unit) in FIELDS.items():
-            most = max((one[field] for one in usable), default=0)
-            if field == "gpus" and not most:
-                continue
-            default = min(self.defaults.get(field, 0), most)
-            least = 0 if field == "gpus" else step
-            limit = "" if most == math.inf else f' max="{most:g}"'
-            box = f'<input class="form-control" type="number" {named(field)} value="{default:g}" min="{least:g}"'
-            rows.append(row(field, f"{label} ({unit})" if unit else label, f'{box} step="{step:g}"{limit}>'))
-        return "\n".join(rows)
-
     def describe(self, partition: Partition) -> str:
-        """A partition in a line of the form."""
+        """Describe a partition in one line of the form."""
         if not self.usable(partition):
             return f"{partition.name}: down at present, {self.state(partition)}"
-        most = self.most(partition)
-        parts = [f"up to {most['cores']:g} cores", f"{most['memory']:g} GB"]
-        parts += [f"GPUs: {most['gpus']:g}"] if most["gpus"] else []
-        return f"{partition.name}: {', '.join([*parts, spoken(most['hours'] * 60)])}"
+        parts = []
+        for shape in self.shapes(partition):
+            words = [f"up to {shape['cores']:g} cores"]
+            words += [f"{shape['memory']:g} GB"] if shape["memory"] else []
+            words += [f"GPUs: {shape['gpus']:g}"] if shape["gpus"] else []
+            parts.append(", ".join(words))
+        nodes = " or ".join(dict.fromkeys(parts))
+        return f"{partition.name}: {nodes}, {spoken(self.minutes(partition))}"
 
 
-def named(field: str) -> str:
-    return f'name="{field}" id="slurm-{field}"'
-
-
-def row(field: str, label: str, control: str, choices: list[str] | None = None) -> str:
-    inside = control if choices is None else "\n".join([control, *choices, "</select>"])
-    return f'<div class="mb-3"><label class="form-label" for="slurm-{field}">{escape(label)}</label>\n{inside}</div>'
-
-
-def from_form(data: Mapping[str, list[str]]) -> dict[str, str]:
-    """The options in a submitted form."""
-    names = ("partition", *FIELDS)
-    return {name: data[name][0].strip() for name in names if data.get(name) and re.search(r"\S", data[name][0])}
+def number(field: str, value: Any) -> float:
+    """Return what a field of a request asks for. Raises RefusedError."""
+    known = FIELDS[field]
+    try:
+        found = float(value)
+    except (TypeError, ValueError):
+        found = math.nan
+    if not known.least <= found < math.inf or (known.whole and found != int(found)):
+        raise RefusedError(f"{known.label}: {str(value)[:40]} is no number of {known.label.lower()}")
+    return found

@@ -1,7 +1,7 @@
-"""What a job tells the hub: the port that its server listens at. One number, once, from the job whose token it is.
+"""What a job reports to the hub: the port that its server listens at. One number, once, with the job's own token.
 
-batchspawner's own handler sets whatever attribute of the spawner it is sent, so that a user could run commands as the
-hub's account. This one takes its place at the same URL, for what batchspawner-singleuser and launch.py send:
+batchspawner's own handler sets any attribute of the spawner that it is sent, so that a user could run commands as the
+hub's account. This one replaces it at the same URL, for what batchspawner-singleuser and launch.py send:
 
     POST /hub/api/batchspawner   Authorization: token TOKEN   {"port": 43210}
 """
@@ -16,15 +16,15 @@ PATH = r"/api/batchspawner"
 PORTS = range(1024, 65536)
 
 
-class PortHandler(APIHandler):
+class PortHandler(APIHandler):  # type: ignore[misc]  # JupyterHub ships no types
     def post(self) -> None:
-        token = self.get_token()  # of the Authorization header; a browser's cookie is no job's
+        token = self.get_token()  # from the Authorization header; a browser's cookie does not count
         if token is None or token.user is None:
             raise HTTPError(HTTPStatus.FORBIDDEN, "this needs the token of a job")
         spawners = self.users[token.user].spawners.values()
         spawner = next((one for one in spawners if getattr(one, "token_id", None) == token.id), None)
         if spawner is None:
-            raise HTTPError(HTTPStatus.FORBIDDEN, "this is no token of a job that the hub waits for")
+            raise HTTPError(HTTPStatus.FORBIDDEN, "this is not the token of a job that the hub waits for")
         port = reported(self.request.body)
         if not spawner.take_port(port):
             raise HTTPError(HTTPStatus.CONFLICT, "the port of this job is known already")
@@ -33,7 +33,7 @@ class PortHandler(APIHandler):
 
 
 def reported(body: bytes) -> int:
-    """The port in a report. Raises HTTPError for anything else than an object with this one key."""
+    """Return the port in a report. Raises HTTPError for anything but an object with this one key."""
     try:
         match json.loads(body) if len(body) < 100 else None:
             case {"port": int(port), **rest} if not rest and type(port) is int and port in PORTS:
@@ -44,5 +44,5 @@ def reported(body: bytes) -> int:
 
 
 def replace_handler() -> None:
-    """Have JupyterHub, once it starts, serve this handler and not batchspawner's."""
+    """Make JupyterHub serve this handler instead of batchspawner's."""
     default_handlers[:] = [entry for entry in default_handlers if entry[0] != PATH] + [(PATH, PortHandler)]

@@ -1,26 +1,56 @@
-"""What Slurm says, asked with its own commands, and what that means in plain words.
+"""Run Slurm's own commands, as the hub or as a server's user. Nothing else in this package starts a program.
 
-The formats are those of sinfo(1), squeue(1) and scontrol(1). squeue is asked for nothing that a user can choose but
-the job's name, which has to be one that the hub has made: a line of its output cannot be forged.
+The formats are those of sbatch(1), squeue(1), sinfo(1), scontrol(1) and scancel(1). What runs as a user always has the
+same words: examples/slurm-sudoers allows exactly these to a hub without privileges.
 """
 
 import asyncio
 import os
+import pwd
 import re
-import time
-from collections.abc import Sequence
-from dataclasses import dataclass
-from math import inf
+import shlex
+import signal
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
 
-PATIENCE = 30  # seconds that a command of Slurm's may take; slurmctld can be busy
+PATIENCE = 30.0  # seconds that a Slurm command may take; slurmctld can be busy
+
+# slurmctld did not answer. Common to all commands (slurm_errno.c): "Unable to contact slurm controller (connect
+# failure)", "Socket timed out on send/recv operation", "Zero Bytes were transmitted or received".
+UNREACHABLE = re.compile(r"unable to contact slurm|socket timed out|zero bytes|connection (refused|timed out)", re.I)
+# Nothing has reached it.
+NOT_SENT = re.compile(r"connect failure|connection refused", re.I)
 
 
 class SlurmError(Exception):
-    """A command of Slurm's failed, with its own words, or did not answer in time."""
+    """A Slurm command failed, with its own words, or did not answer in time."""
+
+    def __init__(self, text: str, timed_out: bool = False) -> None:
+        super().__init__(text)
+        self.timed_out = timed_out
+
+    @property
+    def unreachable(self) -> bool:
+        """Whether Slurm did not answer, which says nothing about what was asked."""
+        return self.timed_out or bool(UNREACHABLE.search(str(self)))
+
+    @property
+    def uncertain(self) -> bool:
+        """Whether Slurm may have done what it was told all the same."""
+        return self.unreachable and not NOT_SENT.search(str(self))
+
+    @property
+    def job_is_gone(self) -> bool:
+        """Whether there is nothing left to cancel."""
+        return bool(re.search(r"invalid job id|already (completing|completed)", str(self), re.I))
 
 
-async def output(*argv: str, stdin: str = "", env: dict[str, str] | None = None) -> str:
-    """Run a command to its end and return what it printed. Raises SlurmError."""
+async def output(
+    *argv: str, name: str, stdin: str = "", env: Mapping[str, str] | None = None, patience: float | None = None
+) -> str:
+    """Run a command, called `name` in messages, and return what it printed. Raises SlurmError."""
+    limit = PATIENCE if patience is None else patience
     try:
         process = await asyncio.create_subprocess_exec(
             *argv,
@@ -29,238 +59,104 @@ async def output(*argv: str, stdin: str = "", env: dict[str, str] | None = None)
             stderr=asyncio.subprocess.PIPE,
             env={"PATH": os.environ.get("PATH", os.defpath), **(env or {}), "LC_ALL": "C.UTF-8"},
             cwd="/",  # the hub's own directory is closed to users
+            start_new_session=True,  # runuser and sudo have a child, which has to end with them
         )
     except OSError as error:
         raise SlurmError(f"{argv[0]}: {error.strerror}") from error
     try:
-        out, err = await asyncio.wait_for(process.communicate(stdin.encode()), PATIENCE)
+        out, err = await asyncio.wait_for(process.communicate(stdin.encode()), limit)
     except TimeoutError:
-        raise SlurmError(f"{argv[0]} has not answered in {PATIENCE} s") from None
+        raise SlurmError(f"{name} has not answered in {limit:g} s", timed_out=True) from None
     finally:
         if process.returncode is None:
-            process.kill()
+            with suppress(
+                ProcessLookupError, PermissionError, TimeoutError
+            ):  # sudo is root's: an unprivileged hub cannot end it
+                os.killpg(process.pid, signal.SIGKILL)
+                await asyncio.wait_for(process.wait(), 1)
     if process.returncode:
-        raise SlurmError(err.decode(errors="replace").strip() or f"{argv[0]} exited with {process.returncode}")
+        raise SlurmError(err.decode(errors="replace").strip() or f"{name} exited with {process.returncode}")
     return out.decode(errors="replace").strip()
 
 
-# What a user can choose
-
-# Nodes in these states run nothing new (sinfo(1), NODE STATE CODES); flags such as * or ~ may follow.
-OUT_OF_SERVICE = {"down", "drained", "draining", "fail", "failing", "error", "inval", "maint", "unknown", "future"}
-PARTITION_FORMAT = "%P|%a|%l|%c|%m|%G|%T|%D"
-
-
-@dataclass
-class Partition:
-    """What the nodes of a partition that are in service have to offer; `cores` is 0 if none is."""
-
-    name: str
-    default: bool = False
-    up: bool = False
-    minutes: float = inf
-    nodes: int = 0
-    cores: int = 0
-    memory: int = 0  # MB
-    gpus: int = 0
-
-
-def partitions(text: str) -> dict[str, Partition]:
-    """What `sinfo --exact --format=PARTITION_FORMAT` printed, by name: a line for nodes that are alike."""
-    found: dict[str, Partition] = {}
-    for line in text.splitlines():
-        name, available, limit, cores, memory, gres, state, nodes = line.split("|")
-        partition = found.setdefault(name.rstrip("*"), Partition(name.rstrip("*"), name.endswith("*")))
-        partition.up = available == "up"
-        partition.minutes = minutes(limit)
-        if re.match(r"[a-z]+", state)[0] not in OUT_OF_SERVICE:
-            partition.nodes += int(nodes)
-            partition.cores = max(partition.cores, number(cores))
-            partition.memory = max(partition.memory, number(memory))
-            gpus = re.findall(r"\bgpu(?::[^:,()]+)?:(\d+)", gres)
-            partition.gpus = max(partition.gpus, sum(map(int, gpus)))
-    return found
-
-
-def number(text: str) -> int:
-    found = re.match(r"\d+", text)
-    return int(found[0]) if found else 0
-
-
-def minutes(text: str) -> float:
-    """A time limit of Slurm's, [days-][[hours:]minutes:]seconds, in minutes; `infinite` and `n/a` are none."""
-    days, dash, clock = text.rpartition("-")
-    if not re.fullmatch(r"[\d:]+", clock):
-        return inf
-    parts = [int(part) for part in clock.split(":")]
-    if dash:  # days-hours[:minutes[:seconds]]
-        hours, mins, secs = (*parts, 0, 0)[:3]
-    else:
-        hours, mins, secs = (0, 0, *parts)[-3:]
-    return int(days or 0) * 24 * 60 + hours * 60 + mins + secs / 60
-
-
-def spoken(mins: float) -> str:
-    """A length of time as people say it: `45 min`, `2 h`, `1 h 30 min`, `3 days`."""
-    if mins == inf:
-        return "any time"
-    hours, rest = divmod(round(mins), 60)
-    if hours >= 48 and hours % 24 == 0 and not rest:
-        return f"{hours // 24} days"
-    return " ".join([*([f"{hours} h"] if hours else []), *([f"{rest} min"] if rest or not hours else [])])
-
-
-# Jobs
-
-JOB_FORMAT = "%i|%T|%r|%u|%B|%V|%S|%l|%P|%j"
-ALIVE = {
-    "PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "RESV_DEL_HOLD", "SPECIAL_EXIT",
-    "RUNNING", "SUSPENDED", "STOPPED", "RESIZING", "SIGNALING", "STAGE_OUT",
-}  # fmt: skip
-
-
 @dataclass(frozen=True)
-class Job:
-    id: str
-    state: str
-    reason: str
+class Slurm:
+    """Slurm as one user meets it. `prefix` runs a command as that user; `environment` goes to each command."""
+
+    directory: str
     user: str
-    node: str  # the first one; meaningful for a job that has started
-    submitted: str  # times are local, as 2026-11-24T09:31:36
-    starts: str
-    limit: str
-    partition: str
-    name: str
+    prefix: str
+    environment: Mapping[str, str] = field(default_factory=dict)
+    submit_patience: float = PATIENCE
 
     @property
-    def alive(self) -> bool:
-        """Whether it may have a server, now or later. COMPLETING is dead: its processes are gone or going."""
-        return self.state in ALIVE
-
-    @property
-    def running(self) -> bool:
-        return self.state == "RUNNING"
-
-
-class Queue:
-    """The hub's jobs, of all users, asked for with one squeue for all, at most one at a time.
-
-    slurmctld is busy enough: its answer serves everybody who can do with one of that age.
-    """
-
-    def __init__(self) -> None:
-        self.squeue = "squeue"
-        self.names: dict[str, float] = {}  # of the jobs to ask for -> since when (time.monotonic)
-        self.jobs: dict[tuple[str, str], Job] = {}
-        self.asked = -inf
-        self.error = ""
-        self.asking: asyncio.Task[None] | None = None
-
-    def watch(self, name: str) -> None:
-        """Ask for this job too, from now on; an answer from before is none about it."""
-        self.names[name] = time.monotonic()
-
-    def forget(self, name: str) -> None:
-        self.names.pop(name, None)
-
-    async def job(self, user: str, name: str, age: float = 0) -> Job | None:
-        """The job of this user and name, from an answer that is at most `age` seconds old; None if there is none.
-
-        Raises SlurmError if Slurm does not tell, which says nothing about the job.
-        """
-        since = max(time.monotonic() - age, self.names.get(name, -inf))
-        while self.asked < since:
-            if self.asking is None:
-                self.asking = asyncio.ensure_future(self.ask())
-            await asyncio.shield(self.asking)
-        if self.error:
-            raise SlurmError(self.error)
-        return self.jobs.get((user, name))
-
-    async def ask(self) -> None:
-        now = time.monotonic()
-        names = f"--name={','.join(self.names)}"
+    def uid(self) -> int:
+        """The user's number, -1 if there is no account. One account may have several names, but one number."""
         try:
-            text = await output(self.squeue, "--noheader", "--states=all", names, f"--format={JOB_FORMAT}")
-            jobs = [Job(*line.split("|")) for line in text.splitlines()]
-            self.jobs, self.error = {(job.user, job.name): job for job in reversed(jobs)}, ""
-        except (SlurmError, TypeError) as error:
-            self.error = str(error)
-        finally:
-            self.asked, self.asking = now, None
+            return pwd.getpwnam(self.user).pw_uid
+        except KeyError:
+            return -1
+
+    async def run(self, command: str, *words: str) -> str:
+        """Run a Slurm command as the hub. Raises SlurmError."""
+        return await output(f"{self.directory}/{command}", *words, name=command, env=self.environment)
+
+    async def run_as_user(self, command: str, *words: str, stdin: str = "", patience: float | None = None) -> str:
+        """Run a Slurm command as the user. Raises SlurmError."""
+        prefix = [word.format(username=self.user) for word in shlex.split(self.prefix)]
+        try:
+            account = pwd.getpwnam(self.user)
+        except KeyError:
+            raise SlurmError(f"there is no account {self.user} on this machine") from None
+        names = {"USER": self.user, "LOGNAME": self.user, "HOME": account.pw_dir, "SHELL": account.pw_shell}
+        argv = (*prefix, f"{self.directory}/{command}", *words)
+        return await output(*argv, name=command, stdin=stdin, env={**self.environment, **names}, patience=patience)
+
+    async def ask(self, command: str, *words: str) -> str:
+        """Run a query as the hub; where Slurm keeps the answer from the hub (PrivateData), as the user."""
+        try:
+            return await self.run(command, *words)
+        except SlurmError as error:
+            if os.geteuid() == 0 or error.unreachable:
+                raise
+            return await self.run_as_user(command, *words)
+
+    async def submit(self, script: str) -> str:
+        """Submit the job and return its id. The script holds the token, so it goes by stdin."""
+        printed = await self.run_as_user("sbatch", "--parsable", stdin=script, patience=self.submit_patience)
+        if found := re.search(r"^(\d+)(;.*)?$", printed, re.MULTILINE):
+            return found[1]
+        raise SlurmError(f"sbatch printed no job id but {printed[:200]!r}", timed_out=True)
+
+    async def cancel(self, job_id: str) -> None:
+        await self.run_as_user("scancel", job_id)
+
+    async def details(self, job_id: str) -> dict[str, str]:
+        """Return what Slurm still knows of a job, see `details`. Raises SlurmError."""
+        return details(await self.ask("scontrol", "show", "job", job_id, "-o"))
+
+    async def node_address(self, node: str) -> str:
+        """Return a node's NodeAddr, which need not be its name (slurm.conf(5)). Raises SlurmError."""
+        found = re.search(r"\bNodeAddr=(\S+)", await self.run("scontrol", "show", "node", node, "-o"))
+        return found[1] if found else ""
 
 
-# Words
-
-WAITS = {
-    "None": "Slurm has not looked at it yet",
-    "Priority": "other jobs are before it",
-    "Resources": "all nodes that suit it are busy",
-    "PartitionDown": "the partition is down",
-    "PartitionInactive": "the partition is closed at present",
-    "PartitionTimeLimit": "it asks for more time than the partition allows",
-    "PartitionNodeLimit": "it asks for more than the partition allows",
-    "ReqNodeNotAvail": "the nodes it needs are not available, perhaps reserved for maintenance",
-    "NodeDown": "the nodes it needs are down",
-    "BeginTime": "it is to begin later",
-    "JobHeldAdmin": "an administrator holds it back",
-    "JobHeldUser": "you hold it back",
-    "Reservation": "its reservation has not begun",
-    "Licenses": "a licence it needs is in use",
-}
+def environment(more: Mapping[str, str]) -> dict[str, str]:
+    """Return what Slurm's commands get of the hub's environment, and `more`."""
+    own = {"SLURM_CONF": os.environ["SLURM_CONF"]} if os.environ.get("SLURM_CONF") else {}
+    return {**own, **more}
 
 
-def why_it_waits(job: Job) -> str:
-    """Why a job is not running yet, with Slurm's own word for those who want to look it up."""
-    reason = job.reason.partition(",")[0].strip("()") or "None"
-    if reason in WAITS:
-        words = WAITS[reason]
-    elif re.match(r"(QOS|Assoc|Max)", reason):
-        words = "a limit of your account or of the cluster is reached"
-    else:
-        words = "Slurm gives a reason of its own"
-    return words if reason == "None" else f"{words} ({reason})"
-
-
-def clock(text: str) -> str:
-    """The hour of a time that Slurm printed, with the date if that is not today; empty if it printed none."""
-    if not re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d", text):
-        return ""
-    day, _, hour = text.partition("T")
-    return hour[:5] if day == time.strftime("%Y-%m-%d") else f"{day} {hour[:5]}"
-
-
-def why_it_ended(state: str, limit: str, node: str, memory: str, exit_code: str, comment: str) -> str:
-    """What became of a job, from what scontrol and squeue say of it. `exit_code` is CODE:SIGNAL."""
-    code, _, signal = exit_code.partition(":")
-    if comment:
-        return comment
-    match state:
-        case "TIMEOUT" | "DEADLINE":
-            return f"it reached its time limit of {spoken(minutes(limit))}"
-        case "OUT_OF_MEMORY":
-            return f"it used more than its {memory} of memory"
-        case "NODE_FAIL" | "BOOT_FAIL":
-            return f"the node {node} failed" if node else "its node failed"
-        case "PREEMPTED":
-            return "a job of higher priority took its place"
-        case "CANCELLED":
-            return "it was cancelled, by you or by an administrator"
-        case "COMPLETED":
-            return "it ended by itself"
-        case "COMPLETING":
-            return "it was ended, and Slurm has not said yet why"
-        case _ if signal == "9":
-            return f"it was killed, most likely because it used more than its {memory} of memory"
-        case "FAILED":
-            return f"it failed with exit status {code or 'unknown'}"
-    return "Slurm does not know it any more"
+def rows(text: str, columns: int) -> tuple[list[list[str]], list[str]]:
+    """Split what was printed into its rows, and the lines that are none: plugins print to stdout as well."""
+    lines = [line.split("|") for line in text.splitlines() if line.strip()]
+    return [line for line in lines if len(line) == columns], ["|".join(line) for line in lines if len(line) != columns]
 
 
 def details(text: str) -> dict[str, str]:
-    """The fields that matter here of what `scontrol show job ID --oneliner` printed."""
+    """Return the fields that matter here of what `scontrol show job ID --oneliner` printed."""
     found = {}
-    for name in ("JobState", "TimeLimit", "BatchHost", "ExitCode"):
+    for name in ("JobState", "Reason", "TimeLimit", "BatchHost", "ExitCode"):
         if match := re.search(rf" {name}=(\S+)", text):
             found[name] = match[1]
     if match := re.search(r"[=,]mem=(\d+\.?\d*[KMGT]?)", text):
@@ -271,8 +167,19 @@ def details(text: str) -> dict[str, str]:
     return found
 
 
-def refusal(error: str) -> str:
-    """Why sbatch refused a job: its last line, without what stands before each. Before sbatch comes sudo: its first."""
-    lines: Sequence[str] = error.strip().splitlines() or ["sbatch gave no reason"]
-    line = lines[-1] if lines[-1].startswith("sbatch:") else lines[0]
-    return re.sub(r"^sbatch: (error: )?|Batch job submission failed: ", "", line)
+class Turns:
+    """A few at a time, first come, first served. All at once would take as long, and the first would be done last."""
+
+    def __init__(self) -> None:
+        self.waiting = 0  # or at it
+        self.semaphore: asyncio.Semaphore | None = None
+
+    @asynccontextmanager
+    async def turn(self, at_once: int) -> AsyncIterator[None]:
+        self.semaphore = self.semaphore or asyncio.Semaphore(max(1, at_once))
+        self.waiting += 1
+        try:
+            async with self.semaphore:
+                yield
+        finally:
+            self.waiting -= 1

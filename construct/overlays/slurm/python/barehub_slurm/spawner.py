@@ -1,66 +1,69 @@
-"""The spawner: a user's server is a batch job of that user's.
+"""The spawner: a user's server is a batch job of that user.
 
-It keeps batchspawner's names for what a site sets (`c.SlurmSpawner.req_account`, `req_qos`, `exec_prefix` ...), and
-does the rest itself, since batchspawner
+It keeps batchspawner's names for what a site sets (`c.SlurmSpawner.req_account`, `req_qos`, `exec_prefix` ...) and
+does the rest itself, because batchspawner
 
 - forgets a job that is queued while the hub restarts: here its name is in the database before it is submitted, and the
-  next hub waits for it where this one left off;
-- takes a slurmctld that does not answer for a server that has stopped;
-- asks slurmctld twice a second for each user who waits; here one squeue answers for all (slurm.py);
+  next hub continues to wait for it;
+- treats a slurmctld that does not answer as a server that has stopped;
+- asks slurmctld twice a second for each user who waits: here one squeue answers for all (jobs.py);
 - tells its user little.
+
+Settings of batchspawner that have no effect here are refused by name: settings.py.
 """
 
 import asyncio
 import os
 import pwd
 import secrets
-import shlex
 import shutil
-import time
 from collections.abc import AsyncIterator
-from contextlib import suppress
-from importlib.resources import files
 from typing import Any
 
 import jupyterhub
 from batchspawner import SlurmSpawner
-from batchspawner.batchspawner import format_template
 from jupyterhub import orm
-from jupyterhub.spawner import SpawnException
 from traitlets import Dict, Float, Integer, List, Unicode, default
 
-from barehub_slurm import options, slurm
-from barehub_slurm.slurm import Job, Queue, SlurmError
-
-MARGIN = 5  # seconds before JupyterHub's own time limit, which gives no reason
+from barehub_slurm import form, internals, options, settings, words
+from barehub_slurm.following import Following, JobError
+from barehub_slurm.jobs import Queue
+from barehub_slurm.partitions import Catalogue
+from barehub_slurm.script import job_script
+from barehub_slurm.slurm import Slurm, SlurmError, Turns, environment
 
 LOOPBACK = ("", "127.0.0.1", "localhost", "::1", "0.0.0.0", "::")  # noqa: S104 - compared with
 
 
-class JobError(SpawnException):
-    """Why there is no server, in words that JupyterHub shows to its user."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(text, reason="slurm")
-        self.jupyterhub_message = text
-
-
-class SlurmJobSpawner(SlurmSpawner):
-    """`c.JupyterHub.spawner_class` of the overlay. What a site has to set is in its example, 50-site.py."""
+class SlurmJobSpawner(SlurmSpawner):  # type: ignore[misc]  # batchspawner ships no types
+    """`c.JupyterHub.spawner_class` of the overlay. The example 50-site.py has what a site must set."""
 
     users_environment = Unicode(
         help="Prefix of the environment with the users' jupyterhub and jupyterlab, as the compute nodes see it."
     ).tag(config=True)
-    partitions = List(Unicode(), help="The partitions that users may choose; all, if empty.").tag(config=True)
+    partitions = List(
+        Unicode(), help="The partitions that users may choose; if empty, all that Slurm shows to the user."
+    ).tag(config=True)
     limits = Dict(Float(), help="The most that one server may have: cores, memory (GB), gpus, hours.").tag(config=True)
     defaults = Dict(
-        Float(),
-        default_value={"cores": 1, "memory": 2, "gpus": 0, "hours": 4},
-        help="What the form suggests; the names are those of limits.",
+        Float(), help="What the form suggests; the names are those of limits. Built in: 1 core, 2 GB, no GPU, 4 hours."
     ).tag(config=True)
     commands = Unicode(help="Directory of sbatch, squeue, scancel, sinfo and scontrol.").tag(config=True)
+    environment_of_commands = Dict(
+        Unicode(),
+        help="Variables for Slurm's commands, SLURM_CONF for instance, which they also get from the hub's unit. With"
+        " sudo, slurm-sudoers has to let them through.",
+    ).tag(config=True)
     queue_interval = Float(5, help="Seconds for which one squeue, or sinfo, serves all users.").tag(config=True)
+    submit_timeout = Float(60, help="Seconds that sbatch may take; then its job is looked for by name.").tag(
+        config=True
+    )
+    concurrent_submissions = Integer(4, help="How many sbatch run at once; the others wait their turn.").tag(
+        config=True
+    )
+    unseen_timeout = Float(60, help="Seconds after which a job that squeue does not show has ended.").tag(config=True)
     launch_timeout = Integer(180, help="Seconds that a server may take to appear once its job runs.").tag(config=True)
+    login_timeout = Integer(60, help="Seconds that a user's login files may take in the job.").tag(config=True)
     report_timeout = Integer(60, help="Seconds for which a job tries to reach the hub.").tag(config=True)
     oldest_jupyterhub = Unicode(help="The oldest jupyterhub in the users' environment that is accepted.").tag(
         config=True
@@ -68,17 +71,11 @@ class SlurmJobSpawner(SlurmSpawner):
 
     # Shared by all users' spawners: there is one slurmctld.
     queue = Queue()
-    offered: tuple[float, options.Offer] | None = None
+    catalogue = Catalogue()
+    turns = Turns()
 
     def __init__(self, **traits: Any) -> None:
-        self.job_name = ""  # of the job there is, may be, or is about to be
-        self.token_id = 0  # of the token that the job was given
-        self.reported = 0  # the port, once the job has told it
-        self.up = False
-        self.submitted = 0.0
-        self.last_end = ""  # why the server before ended, for the form
-        self.said = "Asking Slurm"
-        self.news = asyncio.Event()
+        self.job = Following(self, self.queue)
         self.submission: asyncio.Future[str] | None = None
         super().__init__(**traits)
 
@@ -91,10 +88,6 @@ class SlurmJobSpawner(SlurmSpawner):
     @default("exec_prefix")
     def _default_exec_prefix(self) -> str:
         return "runuser -u {username} --" if os.geteuid() == 0 else "sudo -n -u {username} --"
-
-    @default("batch_script")
-    def _default_batch_script(self) -> str:
-        return (files(__package__) / "job.sh.jinja").read_text()
 
     @default("oldest_jupyterhub")
     def _default_oldest_jupyterhub(self) -> str:
@@ -110,58 +103,48 @@ class SlurmJobSpawner(SlurmSpawner):
 
     @default("apply_user_options")
     def _default_apply_user_options(self) -> Any:
-        return lambda spawner, user_options: None  # start() does it, where Slurm can be asked what there is
+        return lambda spawner, user_options: None  # start() does it, where Slurm can be asked
 
-    def command(self, name: str) -> str:
-        return f"{self.commands}/{name}"
+    @property
+    def slurm(self) -> Slurm:
+        variables = environment(self.environment_of_commands)
+        return Slurm(self.commands, self.user.name, self.exec_prefix, variables, self.submit_timeout)
 
     # What the user chooses
 
     async def offer(self) -> options.Offer:
-        """What can be asked for now, or could a moment ago. Raises SlurmError if that is not known."""
-        cls = type(self)
-        if cls.offered is None or time.monotonic() - cls.offered[0] > self.queue_interval:
-            words = ("--noheader", "--exact", f"--format={slurm.PARTITION_FORMAT}")
-            found = slurm.partitions(await slurm.output(self.command("sinfo"), *words))
-            names = self.partitions or list(found)
-            kept = {name: found[name] for name in names if name in found}
-            cls.offered = (time.monotonic(), options.Offer(kept, self.limits, self.defaults))
-        return cls.offered[1]
+        """Return what the user may ask for, at most `queue_interval` old if Slurm answers. Raises SlurmError."""
+        found = await self.catalogue.offered(self.slurm, self.queue_interval, self.partitions)
+        return options.Offer(found, self.limits, self.defaults)
 
     async def form(self) -> str:
         try:
-            return (await self.offer()).form(self.last_end)
-        except SlurmError as error:
-            self.log.warning("sinfo: %s", error)
+            offer = await self.offer()
+        except SlurmError:
             return '<p class="alert alert-danger">Slurm does not answer at present. Try again in a minute.</p>'
+        stale = "Slurm does not answer at present; this is what it offered before." if self.catalogue.stale else ""
+        return form.form(offer, [notice for notice in (self.job.last_end, stale) if notice])
 
     def options_from_form(self, form_data: dict[str, list[str]]) -> dict[str, Any]:
-        return options.from_form(form_data)
+        return form.from_form(form_data)
 
     # What the database keeps
 
     def get_state(self) -> dict[str, Any]:
-        state = {"last_end": self.last_end} if self.last_end else {}
-        if self.job_name:
-            names = ("job_name", "job_id", "token_id", "reported", "up", "submitted")
-            state |= {name: getattr(self, name) for name in names}
-        return state
+        return self.job.state
 
     def load_state(self, state: dict[str, Any]) -> None:
-        for name, value in state.items():
-            if name in ("job_name", "job_id", "token_id", "reported", "up", "submitted", "last_end"):
-                setattr(self, name, value)
-        if self.job_name:
-            self.queue.watch(self.job_name)
+        self.job.load(state)
+        self.job_id = self.job.job_id
 
     def clear_state(self) -> None:
         super().clear_state()
-        self.queue.forget(self.job_name)
-        self.job_name, self.token_id, self.reported, self.up = "", 0, 0, False
-        self.news.clear()
+        self.job.clear()
+        self.submission = None
 
     def remember(self) -> None:
-        """Write the state to the database now, not when the server is up: the hub may be stopped before."""
+        """Write the state to the database now, because the hub may be stopped before the server is up."""
+        self.job_id = self.job.job_id  # batchspawner's own, which a site's hooks may read
         self.orm_spawner.state = self.get_state()
         self.user.db.commit()
 
@@ -173,241 +156,142 @@ class SlurmJobSpawner(SlurmSpawner):
         try:
             request = (await self.offer()).check(self.user_options)
         except SlurmError as error:
-            why = slurm.refusal(str(error))
-            raise JobError(f"Slurm does not answer at present ({why}). Try again later.") from None
+            raise JobError(no_answer(error)) from None
         except options.RefusedError as error:
+            if self.catalogue.error:  # what was known may not be so any more
+                raise JobError(no_answer(self.catalogue.error)) from None
             raise JobError(f"Your server was not started. {error}.") from None
-        self.job_name = f"jupyterhub-{secrets.token_hex(4)}"
-        self.token_id = orm.APIToken.find(self.user.db, self.api_token).id
-        self.submitted = time.time()
-        self.said = "Handing the job to Slurm"
-        self.queue.squeue = self.command("squeue")
-        self.queue.watch(self.job_name)
+        name = f"jupyterhub-{secrets.token_hex(4)}"
+        script = job_script(self, request, name)
+        self.job.begin(name, orm.APIToken.find(self.user.db, self.api_token).id)
         self.remember()
         # Not cancelled with this coroutine: a job that is accepted a moment later would belong to nobody.
-        self.submission = asyncio.ensure_future(self.submit(await self.script(request)))
+        self.submission = asyncio.ensure_future(self.submit_in_turn(script))
         try:
-            self.job_id = await asyncio.shield(self.submission)
+            self.job.job_id = await asyncio.shield(self.submission)
         except SlurmError as error:
-            raise JobError(f"Slurm did not accept the job: {slurm.refusal(str(error))}") from None
-        self.queue.watch(self.job_name)  # an answer of a moment ago did not know it yet
+            if not error.uncertain:
+                self.job.ended = True
+                refused = f"Slurm did not accept the job: {words.refusal(str(error))}"
+                raise JobError(no_answer(error) if error.unreachable else refused) from None
+            self.job.doubt = words.refusal(str(error))
+            self.log.warning("%s: sbatch: %s; looking for its job", internals.log_name(self), error)
+        self.queue.watch(self.job.job_name)  # an earlier answer did not know it yet
         self.remember()
-        return await self.wait_until_up()
+        self.ip, self.port = await self.job.wait_until_up()
+        return self.ip, self.port
 
     def require_site(self) -> None:
-        """Raise JobError for what an administrator has forgotten, or a user who is no user of Slurm's."""
+        """Raise JobError if a setting of the site is missing or has no effect, or the user has no account."""
         where = "Administrators: see 50-site.py among the examples."
         if self.hub.ip in LOOPBACK and self.hub.connect_ip in LOOPBACK and not self.hub_connect_url:
             listens = self.hub.ip or "every address"
-            raise JobError(f"No server can run: the hub listens at {listens}, which is no address for nodes. {where}")
+            raise JobError(f"No server can run: the hub listens at {listens}, which nodes cannot reach. {where}")
         if not self.users_environment:
-            raise JobError(f"No server can run: it is not said where the users' environment is. {where}")
+            raise JobError(f"No server can run: the users' environment is not set. {where}")
+        try:
+            for section in settings.SECTIONS:  # from the command line, which is read after all files
+                for name, value in self.config.get(section, {}).items():
+                    settings.require_setting(section, name, value)
+        except settings.SettingError as error:
+            raise JobError(f"No server can run: {error}.") from None
         try:
             pwd.getpwnam(self.user.name)
         except KeyError:
             raise JobError(f"There is no account {self.user.name} on the head node, so Slurm knows none.") from None
 
-    async def script(self, request: options.Request) -> str:
-        environment = {name: value for name, value in self.get_env().items() if name not in ("HOME", "USER", "SHELL")}
-        cmd = [self.oldest_jupyterhub, jupyterhub.__version__, str(self.report_timeout), *self.cmd, *self.get_args()]
-        return format_template(
-            self.batch_script,
-            **self.get_req_subvars()
-            | vars(request)
-            | {
-                "job_name": self.job_name,
-                "users_environment": shlex.quote(self.users_environment.rstrip("/")),
-                "env": [(name, shlex.quote(str(value))) for name, value in environment.items()],
-                "launch": (files(__package__) / "launch.py").read_text(),
-                "cmd": shlex.join(cmd),
-            },
-        )
+    async def submit_in_turn(self, script: str) -> str:
+        """Submit the job and return its id, a few at a time. Raises SlurmError."""
+        ahead = self.turns.waiting
+        others = f"; {ahead} others are before it" if ahead >= self.concurrent_submissions else ""
+        self.job.said = f"Submitting the job to Slurm{others}"
+        async with self.turns.turn(self.concurrent_submissions):
+            if internals.is_being_stopped(self):
+                raise SlurmError("you have stopped the server before the job was submitted")
+            return await self.slurm.submit(script)
 
-    async def submit(self, script: str) -> str:
-        """Hand the job to Slurm; its id. The script holds the token, so it goes by no command line and no log."""
-        printed = await self.as_user("sbatch", "--parsable", stdin=script)
-        return printed.splitlines()[-1].partition(";")[0]
-
-    async def as_user(self, command: str, *arguments: str, stdin: str = "") -> str:
-        """Run a command of Slurm's as the server's user. Raises SlurmError."""
-        prefix = [word.format(username=self.user.name) for word in shlex.split(self.exec_prefix)]
-        account = pwd.getpwnam(self.user.name)
-        names = {"USER": self.user.name, "LOGNAME": self.user.name, "HOME": account.pw_dir, "SHELL": account.pw_shell}
-        return await slurm.output(*prefix, self.command(command), *arguments, stdin=stdin, env=names)
-
-    async def wait_until_up(self) -> tuple[str, int]:
-        """Follow the job until its server can be reached; its address. Raises JobError."""
-        started = 0.0
-        while True:
-            job, answers = None, True
-            try:
-                age = 0 if self.news.is_set() else self.queue_interval
-                job = await self.queue.job(self.user.name, self.job_name, age)
-                self.job_id = job.id if job else self.job_id
-            except SlurmError as error:
-                answers = False
-                self.log.warning("squeue: %s", error)
-                self.said = f"Slurm does not answer at present; job {self.job_id} keeps its place"
-            self.news.clear()
-            if answers and not (job and job.alive):
-                raise JobError(f"Your server did not start: {await self.why(job)}.")
-            if job and job.running:
-                started = started or time.time()
-                if self.reported and await reachable(job.node, self.reported):
-                    self.up, self.last_end = True, ""
-                    self.ip, self.port = job.node, self.reported
-                    return job.node, self.reported
-            if job:
-                self.said = self.progress_of(job)
-                self.require_patience(job, started)
-            wait = 0.5 if job and job.running and self.reported else self.queue_interval
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self.news.wait(), wait)
-
-    def progress_of(self, job: Job) -> str:
-        if not job.running:
-            expected = slurm.clock(job.starts)
-            begin = f" Slurm expects to start it at {expected}." if expected else ""
-            return (
-                f"Job {job.id} waits in the partition {job.partition} since {slurm.clock(job.submitted)}:"
-                f" {slurm.why_it_waits(job)}.{begin}"
-            )
-        if not self.reported:
-            return f"Job {job.id} runs on {job.node} since {slurm.clock(job.starts)}; its server is starting"
-        return f"Job {job.id} runs on {job.node}; connecting to its server at port {self.reported}"
-
-    def require_patience(self, job: Job, started: float) -> None:
-        """Raise JobError if there is no point in waiting any longer."""
-        if job.running:
-            if time.time() - started < self.launch_timeout:
-                return
-            log = f"~/.jupyterhub/job-{job.id}.log"
-            if self.reported:
-                what = f"the hub cannot connect to it at {job.node}:{self.reported}. Is there a firewall?"
-            else:
-                what = f"it has not told the hub its port. Its log is {log}."
-            raise JobError(f"Job {job.id} runs on {job.node} for {self.launch_timeout} s, but {what}")
-        if time.time() - self.submitted > self.start_timeout - MARGIN:
-            waited = slurm.spoken((time.time() - self.submitted) / 60)
-            raise JobError(f"Your job waited {waited} and was given up: {slurm.why_it_waits(job)}.")
+    @property
+    def token_id(self) -> int:
+        """Of the token that the job was given."""
+        return self.job.token_id
 
     def take_port(self, port: int) -> bool:
-        """Called with what the job reports; False if it has done so before."""
-        if self.reported:
+        """Note the port that the job reports; False if it has reported one before."""
+        if not self.job.take_port(port):
             return False
-        self.reported = port
         self.remember()
-        self.news.set()
+        self.job.news.set()
         return True
 
     async def progress(self) -> AsyncIterator[dict[str, Any]]:
         said = ""
         while True:
-            if self.said != said:
-                said = self.said
-                yield {"message": said, "progress": 80 if self.reported else 50 if " runs on " in said else 20}
+            if self.job.said != said:
+                said = self.job.said
+                yield {"message": said, "progress": 80 if self.job.reported else 50 if " runs on " in said else 20}
             await asyncio.sleep(0.3)
 
     # Poll and stop
 
     async def poll(self) -> int | None:
-        """None while there is a job, or may be; 0 when there is none."""
+        """Return None while the job exists or may exist, else 0. JupyterHub's stop() asks this first."""
         if self.submission and not self.submission.done():
             return None
-        if not self.job_name:
+        if not self.job.job_name:
             return 0
-        if self._check_pending and not self.up:
+        if internals.is_being_checked(self) and not self.job.up:
             return await self.adopt()
+        stopping = internals.is_being_stopped(self)
         try:
-            job = await self.queue.job(self.user.name, self.job_name, 0 if self._stop_pending else self.queue_interval)
+            if not (self.job.ended and stopping):
+                job = await self.job.look(0 if stopping else self.queue_interval)
         except SlurmError as error:
-            self.log.warning("squeue: %s; taking %s for running", error, self._log_name)
+            self.log.warning("squeue: %s; treating %s as running", error, internals.log_name(self))
             return None
-        if job and job.alive:
+        if not self.job.ended or (self.job.lost and stopping):
             return None
-        if self.up and not self._stop_pending:
-            self.last_end = f"Your last server, job {self.job_id}, has ended: {await self.why(job)}."
+        if self.job.up and not stopping:
+            self.job.last_end = f"Your last server, job {self.job.job_id}, has ended: {await self.job.why(job)}."
         return 0
 
-    async def why(self, job: Job | None) -> str:
-        """Why a job is not there any more, as far as Slurm still knows."""
-        found: dict[str, str] = {}
-        try:
-            for _ in range(5 if self.job_id else 0):  # while it is COMPLETING the end is not told
-                found = slurm.details(await slurm.output(self.command("scontrol"), "show", "job", self.job_id, "-o"))
-                if found.get("JobState") != "COMPLETING":
-                    break
-                await asyncio.sleep(1)
-        except SlurmError as error:
-            self.log.info("scontrol: %s", error)
-        return slurm.why_it_ended(
-            found.get("JobState") or (job.state if job else ""),
-            found.get("TimeLimit") or (job.limit if job else ""),
-            found.get("BatchHost", ""),
-            found.get("memory", "share"),
-            found.get("ExitCode", ""),
-            found.get("Comment", ""),
-        )
-
     async def adopt(self) -> int | None:
-        """The hub was restarted while this job was on its way: wait for it, as the hub before did.
+        """Wait for a job that was on its way when the hub was stopped; None once its server is up.
 
-        JupyterHub asks each spawner once, at its start, whether its server is there; this is the answer. Meanwhile
-        the server counts as one that is being started, so that its user sees how it goes on, and can stop it.
+        JupyterHub asks each spawner once, at its start, whether its server is there; this is the answer. Meanwhile the
+        server counts as one that is being started, so that its user sees how it goes on, and can stop it.
         """
-        self.log.info("%s: job %s was on its way when the hub was stopped", self._log_name, self.job_id)
-        waiting = asyncio.ensure_future(self.wait_until_up())
-        self._spawn_pending = True
-        self._spawn_future = asyncio.ensure_future(self.finish_adoption(waiting))
-        self._spawn_future.add_done_callback(self.note_end_of_start)
+        name = internals.log_name(self)
+        self.log.info("%s: job %s was on its way when the hub was stopped", name, self.job.job_id)
+        waiting = asyncio.ensure_future(self.job.wait_until_up())
+        internals.mark_as_starting(self, asyncio.ensure_future(self.finish_adoption(waiting)))
         await asyncio.wait([waiting])
         if waiting.cancelled():  # its user has stopped it, and JupyterHub goes on to cancel the job
-            self.server = None
+            self.server: Any = None
             return 0
         if waiting.exception():
-            self.log.warning("%s: %s", self._log_name, waiting.exception())
+            self.log.warning("%s: %s", name, waiting.exception())
             return 1
-        self.server.ip, self.server.port = waiting.result()
+        self.ip, self.port = self.server.ip, self.server.port = waiting.result()
         self.remember()
         return None
 
     async def finish_adoption(self, waiting: "asyncio.Future[tuple[str, int]]") -> None:
-        """Add the route, as JupyterHub does at the end of a start. Fails as the start did."""
+        """Add the route once the hub's check of this spawner is over. Fails as the start did."""
         await waiting
-        while self._check_pending:
+        while internals.is_being_checked(self):
             await asyncio.sleep(0.1)
         if self.server:
-            await self.user.settings["proxy"].add_user(self.user, self.name)
-
-    def note_end_of_start(self, ended: "asyncio.Future[None]") -> None:
-        """As JupyterHub does: the reason of a failure is kept, to be shown."""
-        self._spawn_pending = False
-        if ended.cancelled() or not ended.exception():
-            self._spawn_future = None
+            await internals.add_route(self)
 
     async def stop(self, now: bool = False) -> None:
-        """Cancel the job. Returns when it has ended; until Slurm has said so it is not forgotten."""
+        """Cancel the job. Returns when it has ended: until Slurm confirms that, it is not forgotten."""
         if self.submission:
             await asyncio.wait([self.submission])
             if not self.submission.exception():
-                self.job_id = self.submission.result()
-        wait = 0.5
-        while True:
-            try:
-                job = await self.queue.job(self.user.name, self.job_name)
-                if not (job and job.alive):
-                    return
-                await self.as_user("scancel", job.id)
-            except SlurmError as error:
-                self.log.warning("%s: job %s cannot be cancelled yet: %s", self._log_name, self.job_id, error)
-            await asyncio.sleep(wait)
-            wait = min(2 * wait, self.queue_interval)
+                self.job.job_id = self.submission.result()
+        if not self.job.ended or self.job.lost:
+            await self.job.cancel()
 
 
-async def reachable(host: str, port: int) -> bool:
-    try:
-        _, writer = await asyncio.wait_for(asyncio.open_connection(host, port), 5)
-    except OSError:  # TimeoutError is one
-        return False
-    writer.close()
-    return True
+def no_answer(error: SlurmError) -> str:
+    return f"Slurm does not answer at present ({words.refusal(str(error))}). Try again later."

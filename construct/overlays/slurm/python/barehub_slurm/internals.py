@@ -1,0 +1,48 @@
+"""What the overlay uses of JupyterHub beyond its public interface, all of it in this one place. Of batchspawner it is
+nothing but the traits of SlurmSpawner.
+
+Line numbers are those of JupyterHub 6.1.1; tests/unit/test_slurm_internals.py checks that the
+names still exist.
+"""
+
+import asyncio
+from typing import Any
+
+# jupyterhub/spawner.py:166-177, each of them a class attribute or a property.
+SPAWNER_ATTRIBUTES = ("_spawn_pending", "_stop_pending", "_check_pending", "_spawn_future", "_log_name")
+
+
+def is_being_checked(spawner: Any) -> bool:
+    """Whether the hub is starting and asks this spawner, once, whether its server is there (app.py:3171, 3139)."""
+    return bool(spawner._check_pending)
+
+
+def is_being_stopped(spawner: Any) -> bool:
+    """Whether JupyterHub is in User.stop() for this spawner (user.py:1160, 1211)."""
+    return bool(spawner._stop_pending)
+
+
+def log_name(spawner: Any) -> str:
+    """The user, and the server's name if it has one, as JupyterHub's log has it (spawner.py:177)."""
+    return str(spawner._log_name)
+
+
+def mark_as_starting(spawner: Any, start: "asyncio.Future[None]") -> None:
+    """Let JupyterHub treat `start` as the start of this server, as handlers/base.py:1181, 1232-1243 does.
+
+    The reason of a failure is kept, to be shown.
+    """
+    spawner._spawn_pending = True
+    spawner._spawn_future = start
+
+    def note_end(ended: "asyncio.Future[None]") -> None:
+        spawner._spawn_pending = False
+        if ended.cancelled() or not ended.exception():
+            spawner._spawn_future = None
+
+    start.add_done_callback(note_end)
+
+
+async def add_route(spawner: Any) -> None:
+    """Add the server's route, as JupyterHub does at the end of a start (handlers/base.py, finish_user_spawn)."""
+    await spawner.user.settings["proxy"].add_user(spawner.user, spawner.name)

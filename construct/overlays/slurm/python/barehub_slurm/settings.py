@@ -1,0 +1,83 @@
+"""Settings of batchspawner that have no effect here. The hub does not start with one, and says which.
+
+    refuse_settings(c)
+
+in the overlay's configuration: a file that sets one of them later fails at that line.
+"""
+
+import math
+from typing import Any
+
+from traitlets.config import Config
+
+from barehub_slurm.options import FIELDS
+
+CHOICES = "c.SlurmJobSpawner.partitions, limits and defaults say what users may choose"
+OWN = "this spawner runs Slurm's commands itself; c.SlurmJobSpawner.commands is their directory"
+SCRIPT = "this spawner writes the script itself; c.SlurmSpawner.req_options adds #SBATCH options, req_prologue commands"
+ENVIRONMENT = "c.Spawner.environment sets variables of the job"
+
+BATCHSPAWNER = {
+    "req_partition": CHOICES,
+    "req_queue": CHOICES,
+    "req_runtime": CHOICES,
+    "req_memory": CHOICES,
+    "req_nprocs": CHOICES,
+    "req_ngpus": CHOICES,
+    "req_gres": CHOICES,
+    "req_host": "a server runs where Slurm places it; c.SlurmSpawner.req_options can have --nodelist",
+    "req_cluster": "jobs go to slurm.conf's cluster; c.SlurmJobSpawner.environment_of_commands can have SLURM_CONF",
+    "req_username": "jobs are their users' own",
+    "req_homedir": "servers start in their users' homes, as the nodes have them",
+    "req_keepvars": ENVIRONMENT,
+    "req_keepvars_extra": ENVIRONMENT,
+    "req_epilogue": SCRIPT,
+    "req_srun": SCRIPT,
+    "batch_script": SCRIPT,
+    "batch_submit_cmd": OWN,
+    "batch_query_cmd": OWN,
+    "batch_cancel_cmd": OWN,
+    "batchspawner_singleuser_cmd": "batchspawner is not used on the nodes; c.Spawner.cmd is the server's command",
+    "startup_poll_interval": "c.SlurmJobSpawner.queue_interval is how often Slurm is asked",
+    "state_pending_re": OWN,
+    "state_running_re": OWN,
+    "state_exechost_re": OWN,
+    "state_exechost_exp": OWN,
+    "state_unknown_re": OWN,
+}
+SECTIONS = ("UserEnvMixin", "BatchSpawnerBase", "BatchSpawnerRegexStates", "SlurmSpawner", "SlurmJobSpawner")
+
+
+class SettingError(ValueError):
+    """A setting that would have no effect, or a wrong one."""
+
+
+def require_setting(section: str, name: str, value: Any) -> None:
+    """Raise SettingError if this setting has no effect, or a value that makes no sense."""
+    if why := BATCHSPAWNER.get(name):
+        raise SettingError(f"c.{section}.{name} has no effect: {why}")
+    if section == "SlurmJobSpawner" and name in ("limits", "defaults") and isinstance(value, dict):
+        for field, amount in value.items():
+            if field not in FIELDS:
+                raise SettingError(f"c.{section}.{name}: there is no {field!r}, only {', '.join(FIELDS)}")
+            if isinstance(amount, int | float) and not FIELDS[field].least <= amount < math.inf:
+                raise SettingError(f"c.{section}.{name}: {field} cannot be {amount}")
+
+
+class Checked(Config):
+    """A section of the configuration that refuses such settings when they are made."""
+
+    section = ""
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        require_setting(self.section, key, value)
+        super().__setitem__(key, value)
+
+
+def refuse_settings(config: Config) -> None:
+    """Refuse what is set already, and from now on. Raises SettingError."""
+    for section in SECTIONS:
+        checked = type(f"Checked{section}", (Checked,), {"section": section})()
+        for name, value in config[section].items():
+            checked[name] = value
+        config[section] = checked

@@ -1,0 +1,233 @@
+"""The overlay `slurm`: the job's script, run here by bash, with a users' environment that is this test's Python."""
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from barehub_slurm import launch
+from barehub_slurm.options import Request
+from barehub_slurm.script import job_script
+
+SERVER = """\
+import os, sys
+print("server:", sys.flags.no_user_site, "tornado" in sys.modules, flush=True)
+print(*("{}={}".format(*one) for one in sorted(os.environ.items())), sep="\\n")
+print("cwd=" + os.getcwd())
+"""
+
+
+class Hub(BaseHTTPRequestHandler):
+    """Answers as the hub does to a report."""
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(201)
+        self.end_headers()
+
+    def log_message(self, *words: Any) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def hub() -> Iterator[str]:
+    server = HTTPServer(("127.0.0.1", 0), Hub)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/hub/api"
+    server.shutdown()
+
+
+class Node:
+    """A home, a users' environment, and a node's commands below one directory."""
+
+    def __init__(self, path: Path, hub: str) -> None:
+        self.path, self.hub, self.home = path, hub, path / "home"
+        for directory in (self.home, path / "bin", path / "users/bin", path / "users/lib"):
+            directory.mkdir(parents=True)
+        self.program("bin/scontrol", f'#!/bin/sh\necho "$*" >>{path}/comments\n')
+        # A Python whose site-packages are not isolated from ~/.local, as conda's are not.
+        self.program("users/bin/python", f'#!/bin/sh\nexec {sys.base_prefix}/bin/python3 "$@"\n')
+        self.program("users/bin/server", f"#!{path}/users/bin/python\n{SERVER}")
+        (path / "users/lib/jupyterhub.py").write_text("__version__ = '6.1.1'\n")
+
+    def program(self, name: str, text: str) -> None:
+        (self.path / name).write_text(text)
+        (self.path / name).chmod(0o755)
+
+    def script(self, **more: Any) -> str:
+        env = {
+            "JUPYTERHUB_API_URL": self.hub,
+            "JUPYTERHUB_API_TOKEN": "a token's",
+            "JUPYTERHUB_SERVICE_PREFIX": "/user/alice/",
+            "HOME": "/the/hubs",
+            "SITE": "it's",
+        }
+        names = {"account": "", "qos": "", "reservation": "", "options": "", "prologue": ""}
+        # The users' environment has jupyterhub on its path; here that is done by the prologue.
+        names["prologue"] = f"export PYTHONPATH={self.path}/users/lib\n{more.pop('prologue', '')}"
+        request = Request("main", more.pop("cores", 1), more.pop("memory", 2048), more.pop("gpus", 0), 60)
+        spawner = SimpleNamespace(
+            users_environment=f"{self.path}/users/", oldest_jupyterhub="5.0", report_timeout=5, login_timeout=1,
+            cmd=["server"], get_args=lambda: ["--one"],
+            get_env=lambda: env, get_req_subvars=lambda: names | more,
+        )  # fmt: skip
+        return job_script(spawner, request, "jupyterhub-1")
+
+    def run(self, script: str = "", **environment: str) -> tuple[str, str]:
+        """Run the job; return its log and what it told Slurm."""
+        path = self.path / "job.sh"
+        path.write_text(script or self.script())
+        path.chmod(0o755)
+        env = {"HOME": str(self.home), "SLURM_JOB_ID": "17", "SLURMD_NODENAME": "c1"}
+        env |= {"PATH": f"{self.path}/bin:/usr/bin:/bin"} | environment
+        subprocess.run([path], env=env, stdin=subprocess.DEVNULL, check=False, timeout=60)
+        log, comments = self.home / ".jupyterhub/job-17.log", self.path / "comments"
+        return log.read_text() if log.is_file() else "", comments.read_text() if comments.exists() else ""
+
+
+@pytest.fixture
+def node(tmp_path: Path, hub: str) -> Node:
+    return Node(tmp_path, hub)
+
+
+def test_the_server_starts_in_its_users_home(node: Node) -> None:
+    (node.home / ".bash_profile").write_text(
+        "export MINE='a b' UNSET=\nmodule() { echo module $* loaded; }\nexport -f module\numask 027; cd /; false\n"
+    )
+    log, comments = node.run(node.script(prologue="module load cuda; umask"))
+    assert comments == ""
+    assert "module load cuda loaded\n0027\nserver:" in log
+    for line in ("MINE=a b", f"cwd={node.home}", "SITE=it's", f"HOME={node.home}", "SLURM_EXPORT_ENV=ALL"):
+        assert f"\n{line}\n" in log
+    assert list((node.home / ".jupyterhub").iterdir()) == [node.home / ".jupyterhub/job-17.log"]
+
+
+# These end the file, not the shell.
+KEPT = ("return 1", "read answer && exit", "if then", "PATH=/nowhere; export PATH", "set -u; echo $no_such")
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        *KEPT, "exit", "exit 3", "exec sh -l", "module load x || exit", "kill -9 $$", "while :; do :; done",
+        "sleep 60 & wait",         "set -e; false", "trap '' TERM; while :; do sleep 1; done",
+        "exec >/dev/null 2>&1; exit", "cd() { exit; }; export -f cd; exit",
+        "(sleep 20 &); exit", "set -o posix; exit",
+    ],
+)  # fmt: skip
+def test_the_server_starts_whatever_the_login_files_say(node: Node, lines: str) -> None:
+    (node.home / ".profile").write_text("exit\n")  # not read if there is a .bash_profile
+    (node.home / ".bash_profile").write_text(f"export BEFORE=1\n{lines}\n")
+    began = time.monotonic()
+    log, comments = node.run()
+    assert "server: 1 False" in log
+    assert comments == ""
+    assert time.monotonic() - began < 15
+    assert [path.name for path in (node.home / ".jupyterhub").iterdir()] == ["job-17.log"]
+    if lines in KEPT:
+        assert "\nBEFORE=1\n" in log
+    else:
+        assert "Note: (your login file ~/.bash_profile ended the shell that read it, or took 1 s" in log
+
+
+def test_if_it_cannot_start_without_them_the_reason_names_the_file(node: Node) -> None:
+    (node.home / ".bash_login").write_text("exit\n")
+    (node.path / "users/lib/jupyterhub.py").unlink()
+    _, comments = node.run()
+    assert "has no jupyterhub; the hub's is " in comments
+    assert "(your login file ~/.bash_login ended the shell that read it" in comments
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "export PYTHONPATH=$HOME/mods", "export PYTHONHOME=/x", "export PYTHONPATH=/x PYTHONWARNINGS=error",
+        "export PYTHONHASHSEED=x PYTHONIOENCODING=x PYTHONMALLOC=x", "export IFS=YT PYTHONPATH=$HOME/mods",
+        "unset() { :; }; export() { :; }; builtin export PYTHONHOME=/x",
+        "export PYTHONSAFEPATH=1 PYTHONPLATLIBDIR=x", "export PYTHONINSPECT=1 PYTHONOPTIMIZE=2",
+        "python() { exit 1; }; export -f python; exec() { false; }; export -f exec",
+        "alias exec=false; shopt -s expand_aliases", "export BASH_ENV=$HOME/.bash_env",
+    ],
+)  # fmt: skip
+def test_what_users_set_for_their_own_python_does_not_reach_the_server(node: Node, lines: str) -> None:
+    (node.home / "mods").mkdir()
+    for name in ("json", "jupyterhub", "socket"):
+        (node.home / "mods" / f"{name}.py").write_text("raise SystemExit('the wrong one')\n")
+    (node.home / ".bash_env").write_text("exit\n")
+    (node.home / ".bash_profile").write_text(f"{lines}\n")
+    log, comments = node.run(BASH_ENV=str(node.home / ".bash_env"))
+    assert "server: 1 False" in log
+    assert comments == ""
+
+
+def test_packages_in_the_users_own_site_do_not_hide_the_environments(node: Node) -> None:
+    """An environment of conda's looks into ~/.local (PEP 370), a venv does not."""
+    version = subprocess.run(
+        [f"{sys.base_prefix}/bin/python3", "-c", "import sys; print('python%d.%d' % sys.version_info[:2])"],
+        capture_output=True, text=True, check=True,
+    ).stdout.strip()  # fmt: skip
+    site = node.home / f".local/lib/{version}/site-packages"
+    site.mkdir(parents=True)
+    (site / "evil.pth").write_text("import sys; sys.exit('the wrong site')\n")
+    log, comments = node.run()
+    assert "server: 1 False" in log
+    assert comments == ""
+    assert "PYTHONNOUSERSITE" not in log  # its kernels may have them
+
+
+@pytest.mark.parametrize("environment", [{"HOME": ""}, {"PATH": ""}, {"PATH": "/nowhere", "USER": ""}])
+def test_an_environment_that_slurm_could_not_read_is_no_missing_home(node: Node, environment: dict[str, str]) -> None:
+    """`su` on the node was too slow, for instance: then nothing is set at all."""
+    script = node.script()
+    if not environment.get("HOME", "x"):  # what `~` is without HOME is the account's home, which is not the test's
+        script = script.replace("HOME=~;", f"HOME={node.home};")
+    log, comments = node.run(script, **environment)
+    assert "server: 1 False" in log
+    assert comments == ""
+
+
+def test_a_home_that_is_missing_or_full_is_told_as_that(node: Node) -> None:
+    _, comments = node.run(HOME="/no/such/home")
+    assert "Comment=your home directory /no/such/home is not there on the node c1" in comments
+    (node.home / ".jupyterhub").write_text("in the way")
+    _, comments = node.run()
+    assert f"your home directory {node.home} cannot be written to on the node c1: File exists" in comments
+    (node.home / ".jupyterhub").unlink()
+    (node.home / ".jupyterhub/job-17.log").mkdir(parents=True)
+    _, comments = node.run()
+    assert "cannot be written to on the node c1: Is a directory" in comments
+
+
+def test_slurm_is_asked_for_memory_and_gpus_only_if_there_are_any(node: Node) -> None:
+    lines = node.script(memory=0, cores=3).splitlines()
+    assert "#SBATCH --cpus-per-task=3" in lines
+    assert [line for line in lines if "--mem" in line or "--gres" in line] == []
+    lines = node.script(gpus=2, account="jupyter").splitlines()
+    wanted = ["#SBATCH --mem=2048M", "#SBATCH --gres=gpu:2", "#SBATCH --account=jupyter", "#SBATCH --time=60"]
+    assert [line for line in lines if line in wanted] == [wanted[0], wanted[3], wanted[1], wanted[2]]
+    end = next(number for number, line in enumerate(lines) if line and not line.startswith("#"))
+    assert [line for line in lines[end:] if line.startswith("#SBATCH")] == []  # sbatch would not read it
+
+
+# launch.py
+
+
+def test_only_a_script_of_pythons_is_started_with_an_option(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = tmp_path / "server"
+    for first, wanted in (
+        ("#!/opt/users/bin/python3.11", ["/opt/users/bin/python3.11", "-s", str(script), "--one"]),
+        ("#!/opt/users/bin/python", ["/opt/users/bin/python", "-s", str(script), "--one"]),
+        ("#!/bin/sh", [str(script), "--one"]),  # pip's, if the path is long or has spaces
+        ("#!/usr/bin/env python3", [str(script), "--one"]),
+    ):
+        monkeypatch.delenv("PYTHONNOUSERSITE", raising=False)
+        script.write_text(f"{first}\n")
+        assert launch.without_user_site([str(script), "--one"]) == wanted
+        assert os.environ.get("PYTHONNOUSERSITE") == (None if "-s" in wanted else "1")

@@ -1,0 +1,50 @@
+"""The overlay `slurm`: settings that have no effect are refused by name."""
+
+from typing import Any
+
+import pytest
+from barehub_slurm.settings import SECTIONS, SettingError, refuse_settings
+from traitlets.config import Config
+
+
+def set_it(config: Config, section: str, name: str, value: Any) -> None:
+    setattr(config[section], name, value)
+
+
+@pytest.mark.parametrize(
+    "name", ["req_partition", "req_runtime", "req_memory", "req_nprocs", "req_gres", "batch_script", "req_srun"]
+)
+@pytest.mark.parametrize("section", SECTIONS)
+def test_what_has_no_effect_is_refused_before_and_after(section: str, name: str) -> None:
+    config = Config()
+    refuse_settings(config)
+    with pytest.raises(SettingError, match=rf"c\.{section}\.{name} has no effect: "):
+        set_it(config, section, name, "x")
+    before = Config()
+    set_it(before, section, name, "x")
+    with pytest.raises(SettingError, match=name):
+        refuse_settings(before)
+
+
+def test_what_has_an_effect_stays() -> None:
+    config = Config()
+    config.SlurmSpawner.req_account = "before"
+    refuse_settings(config)
+    config.SlurmSpawner.req_qos = "after"
+    config.SlurmJobSpawner.limits = {"cores": 8}
+    config.SlurmJobSpawner.defaults.update({"hours": 2})
+    config.SlurmSpawner.exec_prefix = "sudo"
+    config.Spawner.mem_limit = "1G"
+    other = Config()
+    other.merge(config)
+    assert (other.SlurmSpawner.req_account, other.SlurmSpawner.req_qos) == ("before", "after")
+    assert other.SlurmJobSpawner.limits == {"cores": 8}
+
+
+@pytest.mark.parametrize("name", ["limits", "defaults"])
+@pytest.mark.parametrize("value", [{"core": 8}, {"mem": 1}, {"cores": 0}, {"hours": -1}, {"memory": 0}])
+def test_limits_that_make_no_sense_are_refused(name: str, value: dict[str, float]) -> None:
+    config = Config()
+    refuse_settings(config)
+    with pytest.raises(SettingError, match=name):
+        set_it(config, "SlurmJobSpawner", name, value)
