@@ -9,7 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from construct import conda_constructor
-from construct.build import build_release, commit
+from construct.build import build_release
+from construct.payload import commit
 
 ROOT = Path(__file__).parents[2]
 SOURCES = ("construct", "post_install", "recipe", "environment.lock.yml")
