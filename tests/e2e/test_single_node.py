@@ -17,7 +17,7 @@ from tests.readme import admin_commands
 BASE, HUB = "/opt/single-node", "single-node-hub.service"
 BAREHUB = f"{BASE}/hub/bin/barehub"
 UNIT = "jupyter-alice-singleuser.service"
-LIMITS = 'c.Spawner.mem_limit = "400M"\nc.Spawner.cpu_limit = 0.5\n'
+LIMITS = 'c.Spawner.mem_limit = "400M"\nc.Spawner.cpu_limit = 0.5\nc.JupyterHub.allow_named_servers = True\n'
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +73,48 @@ def test_bob_sees_nothing_of_alices_tmp(machine: Machine, kernel: Kernel) -> Non
     alice.execute("open('/tmp/hers', 'w').close()")
     machine.fails("ls", "/tmp/hers")
     assert alice.execute("import subprocess; print(subprocess.call(['sudo', '-n', 'true']))") != "0\n"
+
+
+def test_each_named_server_has_a_unit_of_its_own(machine: Machine, kernel: Kernel) -> None:
+    before, path = machine.unit(UNIT, "MainPID"), "/hub/api/users/alice/servers/second"
+    alice = kernel.session
+    xsrf = {"X-XSRFToken": alice.xsrf("/hub/")}
+    alice.post(path, headers=xsrf).raise_for_status()
+    with alice.get(f"{path}/progress", headers=xsrf, stream=True) as events:
+        assert any(b'"ready": true' in line for line in events.iter_lines())
+    units = "systemctl list-units --plain --no-legend --state=active 'jupyter-alice-singleuser*' | wc -l"
+    assert machine.succeed("sh", "-c", units).strip() == "2"
+    assert machine.unit(UNIT, "MainPID") == before
+    assert alice.delete(path, headers=xsrf).status_code in (202, 204)
+    machine.eventually("sh", "-c", f"test $({units}) = 1")
+    assert machine.unit(UNIT, "MainPID") == before
+
+
+def test_an_account_may_have_a_backslash(machine: Machine) -> None:
+    """winbind's have one: DOMAIN\\name."""
+    machine.succeed("useradd", "--badname", "--create-home", "dom\\ada")
+    machine.succeed("bash", "-c", "echo 'dom\\ada:secret' | chpasswd")
+    ada = HubSession(machine, "dom\\ada")
+    ada.login("secret")
+    ada.user = "dom%5Cada"
+    ada.start_server()
+    assert ada.start_kernel().execute("import os; print(os.getcwd())") == "/home/dom\\ada\n"
+    assert ada.stop_server().status_code in (202, 204)
+
+
+def test_a_server_that_cannot_start_says_why(machine: Machine) -> None:
+    machine.write(f"{BASE}/jupyterhub_config.d/70-wrong.py", 'c.SystemdSpawner.user_workingdir = "/no/such/place"\n')
+    machine.succeed("systemctl", "restart", HUB)
+    machine.eventually(BAREHUB, "status")
+    bob = HubSession(machine, "bob")
+    bob.login()  # which starts a server
+    said = "its unit failed with exit status 200"  # CHDIR (systemd.exec(5))
+    machine.eventually("sh", "-c", f"journalctl --unit={HUB} | grep 'Not starting bob.*{said}'")
+    assert said in bob.get("/hub/spawn-pending/bob").text
+    machine.succeed("systemctl", "reset-failed", "jupyter-bob-singleuser.service")
+    machine.succeed("rm", f"{BASE}/jupyterhub_config.d/70-wrong.py")
+    machine.succeed("systemctl", "restart", HUB)
+    machine.eventually(BAREHUB, "status")
 
 
 def test_it_outlives_the_hub_and_ends_with_its_user(machine: Machine, kernel: Kernel, browser: Chrome) -> None:

@@ -55,7 +55,10 @@ def test_alice_waits_works_and_stops(cluster: Cluster, browser: Chrome, screensh
     browser.find_element(By.ID, "password_input").send_keys(USERS["alice"])
     browser.find_element(By.ID, "login_submit").click()
     partitions = [one.text for one in browser.find_elements(By.CSS_SELECTOR, "#slurm-partition option")]
-    assert partitions[0] == "main: up to 2 cores, 3.5 GB, GPUs: 1, 24 h"
+    # Neither the partition of another group nor the hidden one, which the hub, as root, would see.
+    assert partitions == ["main: up to 2 cores, 3.5 GB, GPUs: 1, 24 h", "second: up to 2 cores, 3.5 GB, GPUs: 1, 2 h"]
+    browser.find_element(By.CSS_SELECTOR, "#slurm-partition option[value=second]").click()
+    assert browser.find_element(By.ID, "slurm-hours").get_attribute("value") == "2"
     browser.find_element(By.CSS_SELECTOR, "#slurm-partition option[value=main]").click()
     browser.find_element(By.ID, "slurm-hours").clear()
     browser.find_element(By.ID, "slurm-hours").send_keys("1.5")
@@ -95,12 +98,17 @@ def test_a_request_beyond_what_there_is_is_refused_in_plain_words(cluster: Clust
         ({"memory": "100"}, "Memory: a server in the partition main can have 3.5 GB, not 100"),
         ({"partition": "second", "hours": 3}, "Time: a server in the partition second can have 2 h, not 3"),
         ({"gpus": "many"}, "GPUs: many is no number of gpus"),
-        ({"partition": "none"}, "There is no partition none; there is main, private, second"),
-        # What the form cannot know, Slurm says itself.
-        ({"partition": "private"}, "Slurm did not accept the job: User's group not permitted to use this partition"),
+        ({"partition": "none"}, "There is no partition none for you; there is main, second"),
+        ({"partition": "private"}, "There is no partition private for you; there is main, second"),
     ):
         alice.ask_for_server(**options)
         assert why in failure(alice)
+    # What the form cannot know, Slurm says itself.
+    cluster.head.succeed("scontrol", "update", "PartitionName=second", "AllowGroups=root")
+    alice.ask_for_server(partition="second")
+    said = failure(alice)
+    cluster.head.succeed("scontrol", "update", "PartitionName=second", "AllowGroups=ALL")
+    assert "Slurm did not accept the job: User's group not permitted to use this partition" in said
     assert "User's group not permitted" in page(alice, "/hub/spawn-pending/alice")
 
 

@@ -47,6 +47,20 @@ def test_what_keeps_a_server_from_starting_is_named(cluster: Cluster) -> None:
         assert why in failure(alice)
 
 
+def test_login_files_do_not_keep_a_server_from_starting(cluster: Cluster) -> None:
+    """They end slurmd's `su` as well, so that the job begins with no environment at all."""
+    alice = user(cluster, "alice")
+    cluster.head.succeed("sh", "-c", "echo 'export PYTHONPATH=/nowhere PYTHONHOME=/x; exit' >/home/alice/.bash_profile")
+    cluster.head.succeed("chown", "alice:", "/home/alice/.bash_profile")
+    alice.start_server(cores=1)  # with no options it would have those of the last start
+    printed = alice.start_kernel().execute("import os; print(os.getcwd(), os.environ.get('PYTHONHOME'))")
+    assert printed == "/home/alice None\n"
+    log = cluster.head.read(f"/home/alice/.jupyterhub/job-{job_of(cluster, 'alice')}.log")
+    assert "Note: (your login file ~/.bash_profile ended the shell that read it" in log
+    cluster.head.succeed("rm", "/home/alice/.bash_profile")
+    assert alice.stop_server().status_code == 204
+
+
 def test_a_server_that_is_killed_says_why(cluster: Cluster) -> None:
     """One for its memory, one for its time, one with its node."""
     alice, bob = user(cluster, "alice"), user(cluster, "bob")

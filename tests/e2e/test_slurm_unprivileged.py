@@ -8,7 +8,7 @@ import pytest
 from tests.machines.cluster import Cluster
 from tests.machines.rootfs import USERS
 from tests.machines.slurm_abuse import abuse
-from tests.machines.slurm_site import BAREHUB, HUB, require_clean, site, user
+from tests.machines.slurm_site import BAREHUB, HUB, api, page, require_clean, site, until, user
 
 
 @pytest.fixture(scope="module")
@@ -55,3 +55,25 @@ def test_an_unprivileged_hub_can_do_it_too_and_nothing_more(cluster: Cluster) ->
     head.eventually(BAREHUB, "status")
     assert alice.stop_server().status_code == 204
     abuse(cluster)
+
+
+def test_slurm_may_hide_jobs_from_the_hub(cluster: Cluster) -> None:
+    """slurm.conf(5), PrivateData=jobs: the hub sees no user's job, and asks as that user."""
+    head = cluster.head
+    alice, bob = user(cluster, "alice"), user(cluster, "bob")
+    alice.start_server()
+    kernel = alice.start_kernel()
+    head.succeed("sh", "-c", "echo PrivateData=jobs >>/etc/slurm/slurm.conf")
+    head.succeed("scontrol", "reconfigure")
+    assert head.succeed("runuser", "-u", "hub", "--", "squeue", "--noheader") == ""
+    bob.start_server()
+    # A restarted hub asks for both, and JupyterHub's checks every other second go on.
+    head.succeed("systemctl", "restart", HUB)
+    head.eventually(BAREHUB, "status")
+    until(lambda: api(cluster, "proxy").keys() == {"/", "/user/alice/", "/user/bob/"}, "both routes")
+    assert kernel.execute("print(6 * 7)") == "42\n"
+    head.succeed("scancel", "--user=bob")
+    until(lambda: not api(cluster, "users/bob")["server"], "the end of what was cancelled")
+    assert "has ended: it was cancelled, by you or by an administrator" in page(bob, "/hub/spawn")
+    assert kernel.execute("print(6 * 7)") == "42\n"
+    assert alice.stop_server().status_code == 204

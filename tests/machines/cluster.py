@@ -52,6 +52,7 @@ NodeName=c1 CPUs={cpus} RealMemory={memory}
 NodeName=c2 CPUs={cpus} RealMemory={memory} Gres=gpu:1
 PartitionName=main Nodes=c1,c2 Default=YES MaxTime=1-0
 PartitionName=private Nodes=c2 AllowGroups=root
+PartitionName=hidden Nodes=c2 Hidden=YES
 PartitionName=second Nodes=c2 MaxTime=2:00:00
 """
 GRES_CONF = "NodeName=c2 Name=gpu File=/dev/null\n"
