@@ -148,6 +148,8 @@ def test_if_it_cannot_start_without_them_the_reason_names_the_file(node: Node) -
     "lines",
     [
         "export PYTHONPATH=$HOME/mods", "export PYTHONHOME=/x", "export PYTHONPATH=/x PYTHONWARNINGS=error",
+        "export PYTHONHASHSEED=x PYTHONIOENCODING=x PYTHONMALLOC=x", "export IFS=YT PYTHONPATH=$HOME/mods",
+        "unset() { :; }; export() { :; }; builtin export PYTHONHOME=/x",
         "export PYTHONSAFEPATH=1 PYTHONPLATLIBDIR=x", "export PYTHONINSPECT=1 PYTHONOPTIMIZE=2",
         "python() { exit 1; }; export -f python; exec() { false; }; export -f exec",
         "alias exec=false; shopt -s expand_aliases", "export BASH_ENV=$HOME/.bash_env",
