@@ -130,6 +130,7 @@ def test_the_server_starts_whatever_the_login_files_say(node: Node, lines: str) 
     assert "server: 1 False" in log
     assert comments == ""
     assert time.monotonic() - began < 15
+    assert [path.name for path in (node.home / ".jupyterhub").iterdir()] == ["job-17.log"]
     if lines in KEPT:
         assert "\nBEFORE=1\n" in log
     else:
