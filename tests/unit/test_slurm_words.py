@@ -63,6 +63,14 @@ def test_a_launch_that_failed_was_cancelled_by_nobody(reason: str, said: str) ->
     assert words.why_it_ended(None, found, launched=False) == said
 
 
+@pytest.mark.parametrize(("exit_code", "launched"), [("0:9", False), ("0:9", True), ("1:0", True)])
+def test_a_job_that_was_killed_was_launched(exit_code: str, launched: bool) -> None:
+    """Slurm 22.05 gives this reason for one that was killed for its memory."""
+    found = {"JobState": "FAILED", "Reason": "JobLaunchFailure", "BatchHost": "c1", "ExitCode": exit_code}
+    why = words.why_it_ended(None, found, launched=launched)
+    assert why.startswith("it was killed, most likely" if exit_code == "0:9" else "it failed with exit status 1")
+
+
 def test_what_a_job_says_of_itself_is_one_line_and_nothing_more() -> None:
     found = details(SHOWN)
     assert (found["JobState"], found["memory"]) == ("FAILED", "2G")

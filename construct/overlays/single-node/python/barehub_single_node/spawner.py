@@ -7,6 +7,14 @@ from systemdspawner import SystemdSpawner  # type: ignore[import-not-found]  # o
 
 from barehub_single_node import units
 
+PROPERTIES = {
+    # systemd-run then waits for the program to be executed, so that its failure is known (systemd.service(5)).
+    "Type": "exec",
+    # Only the server is asked to end, and ends its kernels. If they end first it starts them again, and may never end:
+    # InvalidStateError from jupyter_client/multikernelmanager.py:320, seen with jupyter-client 8.
+    "KillMode": "mixed",
+}
+
 
 class StartError(SpawnException):  # type: ignore[misc]  # JupyterHub ships no types
     """Why there is no server, in words that JupyterHub shows to its user."""
@@ -27,8 +35,7 @@ class UnitSpawner(SystemdSpawner):  # type: ignore[misc]  # systemdspawner ships
         self.unit_name: str = units.unit_name(self.unit_name, self.user.name, self.name)
 
     async def start(self) -> tuple[str, int]:
-        # systemd-run then waits for the program to be executed, so that its failure is known (systemd.service(5)).
-        self.unit_extra_properties: dict[str, Any] = {"Type": "exec", **self.unit_extra_properties}
+        self.unit_extra_properties: dict[str, Any] = {**PROPERTIES, **self.unit_extra_properties}
         self.starting = True
         try:
             address: tuple[str, int] | None = await super().start()

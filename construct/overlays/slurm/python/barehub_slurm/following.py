@@ -235,7 +235,7 @@ class Following:
         why = words.why_it_ended(job, found, launched=bool(self.reported))
         node = found.get("BatchHost") or (job.node if job and (self.reported or self.up) else "")
         # A comment is the job's own and says what is wrong; a job that was not launched has no log.
-        told = found.get("Comment") or words.end_reason(found) in words.ENDS
+        told = found.get("Comment") or words.failed_launch(found, bool(self.reported))
         return why if told or not node else f"{why}. {self.log_of(node)}"
 
     def log_of(self, node: str) -> str:

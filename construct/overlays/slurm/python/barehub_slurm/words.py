@@ -75,11 +75,11 @@ def why_it_ended(job: Job | None, found: dict[str, str], launched: bool = True) 
     state = found.get("JobState") or (job.state if job else "")
     node, memory = found.get("BatchHost", ""), found.get("memory", "share")
     code, _, signal = found.get("ExitCode", "").partition(":")
-    reason = end_reason(found)
     on = f" on the node {node}" if node else ""
     if comment := found.get("Comment"):
         return comment
-    if reason in ENDS and state not in ("TIMEOUT", "OUT_OF_MEMORY", "NODE_FAIL"):
+    reason = failed_launch(found, launched)
+    if reason and state not in ("TIMEOUT", "OUT_OF_MEMORY", "NODE_FAIL"):
         return f"{ENDS[reason].format(on=on)} ({reason})"
     match state:
         case "TIMEOUT" | "DEADLINE":
@@ -107,9 +107,14 @@ def why_it_ended(job: Job | None, found: dict[str, str], launched: bool = True) 
     return "Slurm does not know it any more"
 
 
-def end_reason(found: dict[str, str]) -> str:
-    """Return Slurm's word for why a job ended; RaisedSignal and NonZeroExitCode have more behind a colon."""
-    return found.get("Reason", "").partition(":")[0]
+def failed_launch(found: dict[str, str], launched: bool) -> str:
+    """Return Slurm's word for why a job could not be launched; empty if it was.
+
+    22.05 says JobLaunchFailure of a job that was killed for its memory, too: then there is a signal.
+    """
+    reason = found.get("Reason", "").partition(":")[0]
+    killed = found.get("ExitCode", "").endswith(":9")
+    return reason if reason in ENDS and not launched and not killed else ""
 
 
 def refusal(error: str) -> str:
