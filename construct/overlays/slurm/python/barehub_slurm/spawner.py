@@ -158,6 +158,8 @@ class SlurmJobSpawner(SlurmSpawner):  # type: ignore[misc]  # batchspawner ships
         except SlurmError as error:
             raise JobError(no_answer(error)) from None
         except options.RefusedError as error:
+            if self.catalogue.error:  # what was known may not be so any more
+                raise JobError(no_answer(self.catalogue.error)) from None
             raise JobError(f"Your server was not started. {error}.") from None
         name = f"jupyterhub-{secrets.token_hex(4)}"
         script = job_script(self, request, name)
