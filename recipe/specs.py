@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-import yaml  # type: ignore[import-untyped]  # it ships no types
+import yaml
 
 from recipe.errors import UserError
 from recipe.metadata import pypi_name

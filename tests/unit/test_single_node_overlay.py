@@ -1,13 +1,8 @@
 """The overlay `single-node`: a unit for each server, and why one does not run."""
 
 import re
-import sys
-from pathlib import Path
 
 import pytest
-
-sys.path.append(str(Path(__file__).parents[2] / "construct/overlays/single-node/python"))
-
 from barehub_single_node.units import unit_name, why_not_running
 
 
