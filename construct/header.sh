@@ -81,7 +81,7 @@ main() {
         die 1 "cannot write $unwritable" "name a writable file with --log"
     fi
     trap clean_up EXIT
-    trap 'exit 129' HUP; trap 'exit 130' INT; trap 'exit 143' TERM
+    trap 'clean_up 129' HUP; trap 'clean_up 130' INT; trap 'clean_up 143' TERM
     lock_base
     if [ "$complete" = no ] || [ "$repair" = yes ]; then install_release; else say "release $release is in place"; fi
     if [ "$keep" = yes ]; then keep_channel; fi

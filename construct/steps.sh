@@ -85,10 +85,14 @@ run_hooks() {
 # A run that fails leaves nothing but what was there before it.
 # shellcheck disable=SC2317,SC2329  # a trap calls it
 clean_up() {
-    code=$?
+    code=${1:-$?}
+    trap '' HUP INT TERM # before anything else: a second signal must not cut this short
     trap - EXIT
-    trap '' HUP INT TERM
-    [ -z "${engine:-}" ] || { kill "$engine" 2>/dev/null; wait "$engine" 2>/dev/null || :; }
+    if [ -n "${engine:-}" ]; then
+        kill "$engine" 2>/dev/null || :
+        # Not one `wait`: bash returns from it for a signal that came before the trap above.
+        while kill -0 "$engine" 2>/dev/null; do wait "$engine" || :; done
+    fi
     if [ -n "$stage" ] && [ "$written" = no ] && [ "$complete" = no ]; then rm -rf "$prefix"; fi
     if [ -n "$stage" ] && [ -e "$stage/replaced" ] && [ "$written" = no ]; then
         rm -rf "$prefix"

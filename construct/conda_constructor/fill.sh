@@ -8,18 +8,19 @@ here=$(dirname -- "$0")
 
 # Its workers must end with this script, or they would go on writing to what is being removed.
 end() {
-    code=$?
+    code=${1:-$?}
+    trap '' TERM # before anything else: a second signal must not cut this short
     trap - EXIT
-    trap '' TERM # a second one would leave them alone
     if [ -n "$group" ]; then
         # The caller removes what they leave. dash needs -s here; there is no group before setsid has made one.
         kill -s KILL -- "-$group" 2>/dev/null || kill -s KILL "$group" 2>/dev/null || :
-        wait
+        # Not one `wait`: bash returns from it for a signal that came before the trap above.
+        while kill -0 "$group" 2>/dev/null; do wait "$group" || :; done
     fi
     exit "$code"
 }
 trap end EXIT
-trap 'exit 143' TERM
+trap 'end 143' TERM # not `exit`: that would end an `end` that has just begun
 
 # `glue N`: the next N bytes of the file of that name; `package PATH`: that file of the channel.
 while read -r what which; do

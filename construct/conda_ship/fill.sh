@@ -7,16 +7,19 @@ channel=$1 prefix=$2 stage=$3 runtime=''
 # The runtime has a lock beside the prefix, and must end with this script, or it would go on writing to what is being
 # removed.
 end() {
-    code=$?
+    code=${1:-$?}
+    trap '' TERM # before anything else: a second signal must not cut this short
     trap - EXIT
-    trap '' TERM # a second one would leave the runtime alone
-    if [ -n "$runtime" ]; then kill "$runtime" 2>/dev/null || :; fi
-    wait
+    if [ -n "$runtime" ]; then
+        kill "$runtime" 2>/dev/null || :
+        # Not one `wait`: bash returns from it for a signal that came before the trap above.
+        while kill -0 "$runtime" 2>/dev/null; do wait "$runtime" || :; done
+    fi
     rm -f "${prefix%/*}/.${prefix##*/}.conda-ship.lock"
     exit "$code"
 }
 trap end EXIT
-trap 'exit 143' TERM
+trap 'end 143' TERM # not `exit`: that would end an `end` that has just begun
 
 # It looks for package files in one directory.
 mkdir "$stage/bundle"

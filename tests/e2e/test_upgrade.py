@@ -123,7 +123,7 @@ def test_what_does_not_get_through_changes_nothing(
     old, new = labels
     assert version(old_hub).startswith("5.")
     running = old_hub.unit(HUB, "InvocationID"), old_hub.unit(PROXY, "InvocationID")
-    assert "give -u to update it" in old_hub.fails("sh", "/mnt/newer.sh", "-b", code=6)
+    assert "give -u to upgrade it" in old_hub.fails("sh", "/mnt/newer.sh", "-b", code=6)
     assert "cannot be kept" in old_hub.fails("sh", "/mnt/newer.sh", "-b", "-u", "--keep", "0", code=2)
     dry = old_hub.succeed("sh", "/mnt/newer.sh", "-b", "-u", "--dry-run")
     assert f"switch   /opt/barehub/hub from {old} to {new}" in dry

@@ -5,7 +5,6 @@ import os
 import re
 import shutil
 import subprocess
-import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -136,17 +135,15 @@ def test_a_signal_ends_all_that_works_for_the_engine(tmp_path: Path, shell: str)
     for directory in (channel, engine, stage):
         directory.mkdir()
     os.mkfifo(fifo)
-    (tmp_path / "whole.sh").write_text("#!/bin/sh\n(trap '' TERM; echo works; exec sleep 100) &\nwait\n")
+    (tmp_path / "whole.sh").write_text("#!/bin/sh\n(trap '' TERM; echo works; exec sleep infinity) &\nwait\n")
     cut(tmp_path / "whole.sh", [], channel, engine)
     (engine / "fill").write_bytes((CONSTRUCT / "conda_constructor/fill.sh").read_bytes())
     words = ["sh", "-c", 'exec "$@" >"$0"', fifo, shell, engine / "fill", channel, tmp_path / "prefix", stage]
     with subprocess.Popen(words) as process, fifo.open() as output:
         assert output.readline() == "works\n"
-        began = time.monotonic()
         process.terminate()
         assert output.read() == ""  # ends when the last of them has
     assert process.returncode == 143
-    assert time.monotonic() - began < 30
 
 
 # Says what it sees of its surroundings, and makes an installer of the channel's one package.
