@@ -4,6 +4,7 @@ Standard library only: it runs on a bare Python.
 """
 
 import re
+import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,17 +12,22 @@ from pathlib import Path
 from construct.contents import read_directory, read_installer
 from recipe.lock_file import Line, Lock
 
+ROOT = Path(__file__).parents[1]
 # What an administrator looks for first.
 LEADING = ("jupyterhub-base", "jupyterhub-traefik-proxy", "traefik", "python")
 
 
 @dataclass(frozen=True)
 class Side:
-    """One of the two: its title, its packages by name, and for an installer what it needs and consists of."""
+    """One of the two: its title, its packages by name, and for an installer what it needs and consists of.
+
+    commit: what an installer was built from, without the mark of uncommitted changes; empty if that is not known.
+    """
 
     title: str
     packages: Mapping[str, Line]
     facts: dict[str, str]
+    commit: str = ""
 
 
 @dataclass(frozen=True)
@@ -40,7 +46,9 @@ def diff(old: Path, new: Path, *, markdown: bool) -> str:
     Raises UserError for anything else.
     """
     before, after = read_side(old), read_side(new)
-    return render_markdown(before, after) if markdown else render_plain(before, after)
+    if not markdown:
+        return render_plain(before, after)
+    return render_markdown(before, after, commit_subjects(ROOT, before.commit, after.commit))
 
 
 def read_side(path: Path) -> Side:
@@ -58,7 +66,20 @@ def read_side(path: Path) -> Side:
         "overlays": ", ".join(release.get("overlays") or []) or "none",
         "size": f"{sum(file['size'] for file in release.get('files') or []) / 1e6:.0f} MB",
     }
-    return Side(f"{release.get('name')} {release.get('version')}", contents.lock.lines, facts)
+    commit = str(release.get("commit") or "").removesuffix("-dirty")
+    return Side(f"{release.get('name')} {release.get('version')}", contents.lock.lines, facts, commit)
+
+
+def commit_subjects(root: Path, old: str, new: str) -> list[str]:
+    """Return the subjects of the commits from `old` to `new`, newest first; none if the checkout lacks one."""
+    if not (old and new):
+        return []
+    words = ["git", "-C", root, "log", "--no-merges", "--format=%s", f"{old}..{new}", "--"]
+    try:
+        done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    except FileNotFoundError:  # no git here
+        return []
+    return done.stdout.splitlines()
 
 
 def changes(old: Side, new: Side) -> list[Change]:
@@ -136,7 +157,7 @@ def table(title: str, rows: Sequence[tuple[str, ...]]) -> list[str]:
     return ["", f"{title}:", *(f"  {line}" for line in cells)]
 
 
-def render_markdown(old: Side, new: Side) -> str:
+def render_markdown(old: Side, new: Side, commits: Sequence[str]) -> str:
     changed, added, removed = changes(old, new), only_in(new, old), only_in(old, new)
     lines = [f"## Changes since {old.title}", ""]
     if said := list(words(old, new)):
@@ -151,4 +172,6 @@ def render_markdown(old: Side, new: Side) -> str:
             lines += [f"{title}: {', '.join(f'{one.name} {one.version}' for one in packages)}.", ""]
     if not (changed or added or removed):
         lines += ["The packages are the same, version by version.", ""]
+    if commits:
+        lines += ["### Changes to barehub itself", "", *(f"- {subject}" for subject in commits), ""]
     return "\n".join(lines).rstrip() + "\n"

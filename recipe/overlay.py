@@ -6,8 +6,9 @@
     examples/               for administrators to copy
     python/                 modules for the configuration to import
     share/                  anything else, below the prefix's share/
+    README.md               its guide, which `barehub help NAME` shows
 
-Each of these is optional; other files, a README for instance, are not packaged. Overlays stack: where two bring the
+Each of these is optional; other files are not packaged. Overlays stack: where two bring the
 same file, the later one's is used. A stack is solved as a whole, so it has one lock, in the last overlay that brings
 specs.
 """
@@ -88,6 +89,8 @@ def read_overlay(path: Path) -> Overlay:
     }
     if not environment.exists() and not files:
         raise UserError(f"{path} brings nothing", f"an overlay has environment.yml or one of {', '.join(PLACES)}")
+    if (path / "README.md").is_file():
+        files[PurePosixPath(f"share/barehub/guides/{path.name}.md")] = path / "README.md"
     return Overlay(path.name, path, specs, files)
 
 

@@ -19,7 +19,7 @@ Say = Callable[[str], None]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; return its exit status (README.md, "Exit codes")."""
+    """Run one command; return its exit status (`barehub help exit codes`)."""
     arguments = parser().parse_args(argv)
     os.umask(0o022)  # whatever the caller's is
     if arguments.debug:
@@ -84,6 +84,9 @@ def parser() -> argparse.ArgumentParser:
     one = add("uninstall", uninstall, "remove the units, the account that the installer created, and BASE")
     one.add_argument("-y", "--yes", action="store_true", help="do not ask for confirmation")
 
+    one = add("help", guide, "show the administrator's guide")
+    one.add_argument("topic", nargs="*", help="a section of it, such as: upgrade, https, exit codes")
+
     add("run", run, "run hub and proxy in the foreground, on a machine without systemd")
 
     add_install_options(add("install", install, "run the post-install hooks; the installer does that"))
@@ -127,6 +130,13 @@ def uninstall(arguments: argparse.Namespace, say: Say) -> None:
     from barehub.lifecycle.uninstall import uninstall
 
     uninstall(Layout.from_environment(), sure=arguments.yes, ask=ask, say=say)
+
+
+def guide(arguments: argparse.Namespace, _: Say) -> None:
+    """Show the guide of this release."""
+    from barehub.guide import show
+
+    show(Layout.from_environment().share, " ".join(arguments.topic))
 
 
 def run(_: argparse.Namespace, __: Say) -> int:

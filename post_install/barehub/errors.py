@@ -4,7 +4,7 @@ from enum import IntEnum
 
 
 class Exit(IntEnum):
-    """The exit statuses; README.md, "Exit codes". The installer's header.sh uses the same numbers."""
+    """The exit statuses; ADMIN.md, "Exit codes". The installer's header.sh uses the same numbers."""
 
     ERROR = 1
     USAGE = 2

@@ -1,11 +1,14 @@
 """`release.py diff`: what an administrator reads about two releases."""
 
+import json
 import re
+import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from construct import diff as differences
 from construct.diff import diff
 from construct.installer import write_installer
 from recipe.errors import UserError
@@ -107,3 +110,25 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     for name in ("none.yml", "none.sh"):
         with pytest.raises(UserError, match=f"cannot read .*{name}"):
             diff(tmp_path / name, tmp_path / name, markdown=False)
+
+
+def test_notes_have_the_subjects_of_the_commits_between(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=A", "-c", "user.email=a@localhost"]
+    subprocess.run(["git", "init", "--quiet", tmp_path], check=True)
+    commits = []
+    for subject in ("First", "Fix `this`", "Then that"):
+        subprocess.run([*git, "commit", "--quiet", "--allow-empty", f"--message={subject}\n\nWhy."], check=True)
+        head = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True)
+        commits.append(head.stdout.strip())
+    assert differences.commit_subjects(tmp_path, commits[0], commits[2]) == ["Then that", "Fix `this`"]
+    assert differences.commit_subjects(tmp_path, commits[0], "0" * 40) == []
+    assert differences.commit_subjects(tmp_path, "", commits[2]) == []
+
+    monkeypatch.setattr(differences, "ROOT", tmp_path)
+    sides = []
+    for label, commit in (("2026.10.24", commits[0]), ("2026.11.24", f"{commits[2]}-dirty")):
+        sides.append(tmp_path / label)
+        sides[-1].mkdir()
+        lock(sides[-1] / "environment.lock.yml", OLD)
+        (sides[-1] / "release.json").write_text(json.dumps({"name": "barehub", "version": label, "commit": commit}))
+    assert diff(*sides, markdown=True).endswith("### Changes to barehub itself\n\n- Then that\n- Fix `this`\n")
