@@ -92,7 +92,9 @@ def enable_units(installation: Installation) -> bool:
         else:
             ensure_link(place, layout.units / name)
     output("systemctl", "daemon-reload")
-    output("systemctl", "enable", settings.target)
+    # By path, and each of them: before 250 systemd does not follow Also= to units that are links, and refuses.
+    there = [layout.units / name for name in settings.units if (layout.units / name).exists()]
+    output("systemctl", "enable", *([settings.target] if copied else there))
     return copied
 
 
