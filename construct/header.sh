@@ -96,7 +96,9 @@ main() {
 set_defaults() {
     file_bytes=@FILE_BYTES@ payload_start=@PAYLOAD_START@ payload_sha256=@PAYLOAD_SHA256@
     distribution=@NAME@ release=@RELEASE@
-    needed_kb=@NEEDED_KB@ needed_inodes=@NEEDED_INODES@ installed_kb=@INSTALLED_KB@ needed_glibc=@GLIBC@
+    needed_kb=@NEEDED_KB@ needed_inodes=@NEEDED_INODES@ installed_kb=@INSTALLED_KB@ needed_glibc=@GLIBC@ needed_systemd=@SYSTEMD@
+    runs_on='@SYSTEMS@'
+    way_out="it runs on $runs_on; a build with the portable interpreter of release.py runs on older ones"
     base=/opt/@NAME@ example="-p /opt/@NAME@" from='' log='' action=install target='' forwarded=''
     batch=no update=no repair=no hooks=yes keep=no dry_run=no
     prefix='' unit='' complete=no written=no stage='' created='' unpacked=''
@@ -188,8 +190,22 @@ check_platform() {
         *) die 3 "this system has no GNU C library" "@NAME@ needs glibc >= $needed_glibc" ;;
     esac
     minor=${glibc#2.}
-    [ "${minor%%.*}" -ge "${needed_glibc#2.}" ] || die 3 "glibc $glibc is too old, this release needs $needed_glibc" \
-        "build it with an interpreter made for an older glibc"
+    [ "${minor%%.*}" -ge "${needed_glibc#2.}" ] ||
+        die 3 "$(system_name) has glibc $glibc, which is too old: this release needs $needed_glibc" "$way_out"
+    if [ "$hooks" = yes ] && systemd_runs; then check_systemd; fi
+}
+
+check_systemd() {
+    systemd=$(systemctl --version | awk 'NR == 1 { print $2 + 0 }')
+    [ "${systemd:-0}" -ge "$needed_systemd" ] ||
+        die 3 "$(system_name) has systemd ${systemd:-of no version}, which is too old: $needed_systemd is needed" \
+            "use a newer system ($runs_on), or -s to fill the prefix only"
+}
+
+# What this system calls itself.
+system_name() {
+    called=$(sed -n 's/^PRETTY_NAME=//p' /etc/os-release 2>/dev/null | tr -d "\"'" | head -n 1) || :
+    printf '%s\n' "${called:-this system}"
 }
 
 # Become the script of the payload that adds it to a channel; the payload is on its standard input.

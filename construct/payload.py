@@ -15,6 +15,7 @@ from construct.installer import MARGIN_KB, SCRIPTS, write_sums
 from construct.measure import Measured
 from construct.sbom import render_sbom
 from construct.solve import lock_lines, sha256_of
+from construct.systems import MINIMUM_SYSTEMD, runs_on
 from recipe import pins
 from recipe.channel import PLATFORM
 from recipe.files import file_sha256
@@ -119,6 +120,8 @@ def header_values(payload: Path, release: Release, engine: Engine, measured: Mea
         "RELEASE": release.label,
         "MACHINE": release.machine,
         "GLIBC": measured.glibc_version,
+        "SYSTEMS": runs_on(measured.glibc),
+        "SYSTEMD": MINIMUM_SYSTEMD,
         "INSTALLED_KB": measured.kilobytes,
         "NEEDED_KB": measured.kilobytes + engine.COPIES * payload_kb + MARGIN_KB,
         # What the engine unpacks has directories of its own, and a tmpfs counts each link to a file.

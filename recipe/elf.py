@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from elftools.common.exceptions import ELFError
+from elftools.elf.dynamic import DynamicSection
 from elftools.elf.elffile import ELFFile
 from elftools.elf.gnuversions import GNUVerNeedSection
 
@@ -43,6 +44,15 @@ def glibc_version(path: Path) -> tuple[int, int]:
                 elif version.name == "GLIBC_ABI_DT_RELR":  # packed relocations: glibc 2.36's loader
                     newest = max(newest, (2, 36))
     return newest
+
+
+def needed_libraries(path: Path) -> list[str]:
+    """Return the libraries that the ELF file at `path` needs (DT_NEEDED), as it states them."""
+    with path.open("rb") as file:
+        section = ELFFile(file).get_section_by_name(".dynamic")
+        if not isinstance(section, DynamicSection):
+            return []
+        return [str(tag.needed) for tag in section.iter_tags("DT_NEEDED")]  # type: ignore[attr-defined]  # set by tag
 
 
 def newest_glibc(paths: Iterable[Path]) -> tuple[int, int]:

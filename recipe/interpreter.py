@@ -15,8 +15,9 @@ import sys
 import sysconfig
 from pathlib import Path
 
-from recipe.elf import GLIBC_LIBRARIES, is_elf
+from recipe.elf import GLIBC_LIBRARIES, glibc_version, is_elf, needed_libraries
 from recipe.errors import UserError
+from recipe.standalone import is_standalone
 
 MUST_IMPORT = (
     "ssl",
@@ -32,11 +33,12 @@ MUST_IMPORT = (
     "venv",
 )
 
-# nis (NIS maps, deprecated by PEP 594) alone would pull in Kerberos and TI-RPC.
+# nis (NIS maps, deprecated by PEP 594) alone would pull in Kerberos and TI-RPC. _crypt (deprecated likewise) needs
+# libcrypt, which is not glibc's everywhere: the building machine's would decide which systems a release runs on.
 LEFT_OUT = re.compile(
     r"""(^|/)( __pycache__ | test | tests | idle_test | idlelib | tkinter | turtledemo | turtle\.py
     | (site|dist)-packages | config-[^/]*          # libpython.a, the Makefile
-    | (_tkinter|_?x*test\w*|_testinternalcapi|xxlimited\w*|_xx\w*|nis)\.[^/]*so
+    | (_tkinter|_?x*test\w*|_testinternalcapi|xxlimited\w*|_xx\w*|nis|_crypt)\.[^/]*so
     | EXTERNALLY-MANAGED | sitecustomize\.py | [^/]*\.(a|exe|pyc) )$""",
     re.VERBOSE,
 )
@@ -66,7 +68,8 @@ def stage_interpreter(stage: Path) -> None:
         )
     library = stage / "lib" / version
     copy_tree(Path(sysconfig.get_path("stdlib", vars={"installed_base": str(prefix)})), library)
-    copy_tree(Path(sysconfig.get_config_var("INCLUDEPY")), stage / "include" / version)
+    # Not INCLUDEPY, which is where the interpreter was built, not where it was unpacked.
+    copy_tree(Path(sysconfig.get_path("include")), stage / "include" / version)
     (library / "site-packages").mkdir()
 
     binaries = stage / "bin"
@@ -115,9 +118,11 @@ def ship_libraries(stage: Path) -> None:
     """
     todo = [path for path in sorted(stage.rglob("*")) if is_elf(path)]
     for path in todo:
+        name_plainly(path)
         for name, source in loaded_libraries(path, origin=stage):
             target = stage / "lib" / name
             if not target.exists():
+                require_own(source, path)
                 shutil.copyfile(source, target)
                 target.chmod(0o755)
                 keep_licence(source, stage)
@@ -128,6 +133,27 @@ def ship_libraries(stage: Path) -> None:
         up = os.path.relpath(stage / "lib", path.parent)
         rpath = "$ORIGIN" if up == "." else f"$ORIGIN/{up}"
         subprocess.run(["patchelf", "--force-rpath", "--set-rpath", rpath, path], check=True)
+
+
+def name_plainly(path: Path) -> None:
+    """Make the ELF file at `path` need each library by its name, where it states a path: the rpath is what counts."""
+    for name in needed_libraries(path):
+        if "/" in name:
+            subprocess.run(["patchelf", "--replace-needed", name, Path(name).name, path], check=True)
+
+
+def require_own(library: Path, user: Path) -> None:
+    """Check that a portable interpreter gets no library of this machine, which would decide where a release runs.
+
+    Raises UserError for one from outside its prefix.
+    """
+    prefix = Path(sys.base_prefix)
+    if is_standalone(prefix) and not library.resolve().is_relative_to(prefix.resolve()):
+        raise UserError(
+            f"{user.name} needs {library.name}, which the portable interpreter does not bring; this machine's "
+            "needs glibc {}.{}".format(*glibc_version(library)),
+            "add what needs it to LEFT_OUT in recipe/interpreter.py, or build with --python this",
+        )
 
 
 def loaded_libraries(path: Path, origin: Path) -> list[tuple[str, Path]]:
@@ -168,12 +194,15 @@ def keep_licence(library: Path, stage: Path) -> None:
 
 def neutral_sysconfig(library: Path, prefix: Path) -> None:
     """Replace this machine's prefix in _sysconfigdata by the prefix that the interpreter will run from."""
-    ours = re.compile(re.escape(str(prefix)) + r"(?![\w.-])")
     for path in library.glob("_sysconfigdata*.py"):
+        built = runpy.run_path(str(path))["build_time_vars"]
+        # python-build-standalone's says where it was built, /install. It is part of other paths: /usr/bin/install.
+        names = "|".join(sorted({re.escape(str(prefix)), re.escape(built["prefix"])}, reverse=True))
+        ours = re.compile(rf"(?:(?<![\w.@/-])|(?<=-I)|(?<=-L))(?:{names})(?![\w.-])")
         variables = {
             # /usr/share/zoneinfo is the target's, whatever prefix the interpreter was built for
             name: ours.sub("@PREFIX@", value) if isinstance(value, str) and name != "TZPATH" else value
-            for name, value in runpy.run_path(str(path))["build_time_vars"].items()
+            for name, value in built.items()
         }
         path.write_text(f"build_time_vars = {pprint.pformat(variables)}\n{SYSCONFIG_TAIL}")
 

@@ -15,6 +15,8 @@ NUMBERS = {
     "RELEASE": "2026.11.24",
     "MACHINE": "x86_64",
     "GLIBC": "2.17",
+    "SYSTEMS": "EL 8+, Debian 10+",
+    "SYSTEMD": 239,
     "INSTALLED_KB": 10,
     "NEEDED_KB": 100,
     "NEEDED_INODES": 10,

@@ -1,6 +1,7 @@
 """recipe.interpreter: the running CPython, made to run from anywhere."""
 
 import os
+import runpy
 import shutil
 import subprocess
 import sys
@@ -9,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from recipe.elf import GLIBC_LIBRARIES, glibc_version, is_elf, newest_glibc
-from recipe.interpreter import LEFT_OUT, stage_interpreter
+from recipe.errors import UserError
+from recipe.interpreter import LEFT_OUT, neutral_sysconfig, require_own, stage_interpreter
 
 VERSION = "python{}.{}".format(*sys.version_info)
 
@@ -73,3 +75,42 @@ def test_the_glibc_it_needs_is_at_most_this_machines(prefix: Path) -> None:
     assert (2, 2) < needed <= here
     assert needed >= glibc_version(prefix / "bin" / VERSION)
     assert not is_elf(prefix / "bin/python")  # a link
+
+
+def test_where_it_was_built_is_replaced_and_what_only_looks_like_it_is_not(tmp_path: Path) -> None:
+    variables = {
+        "prefix": "/install",
+        "INCLUDEPY": "/install/include/python3.12",
+        "CFLAGS": "-I/install/include -L/unpacked/lib -I/installed",
+        "INSTALL": "/usr/bin/install -c",
+    }
+    path = tmp_path / "_sysconfigdata_.py"
+    path.write_text(f"build_time_vars = {variables!r}\n")
+    neutral_sysconfig(tmp_path, Path("/unpacked"))
+    found = runpy.run_path(str(path))["build_time_vars"]
+    assert found == {
+        "prefix": sys.base_prefix,
+        "INCLUDEPY": f"{sys.base_prefix}/include/python3.12",
+        "CFLAGS": f"-I{sys.base_prefix}/include -L{sys.base_prefix}/lib -I/installed",
+        "INSTALL": "/usr/bin/install -c",
+    }
+
+
+def test_a_portable_interpreter_gets_no_library_of_this_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prefix = tmp_path / "unpacked/python"
+    (prefix / "lib").mkdir(parents=True)
+    shutil.copyfile(Path(sys.executable).resolve(), tmp_path / "libcrypt.so.1")
+    shutil.copyfile(Path(sys.executable).resolve(), prefix / "lib/libown.so.1")
+    monkeypatch.setattr(sys, "base_prefix", str(prefix))
+    require_own(tmp_path / "libcrypt.so.1", tmp_path / "user.so")  # not unpacked by us
+    (prefix.parent / "standalone").touch()
+    require_own(prefix / "lib/libown.so.1", tmp_path / "user.so")
+    with pytest.raises(UserError, match=r"user\.so needs libcrypt\.so\.1, .* needs glibc 2\."):
+        require_own(tmp_path / "libcrypt.so.1", tmp_path / "user.so")
+
+
+def test_a_module_that_would_bring_the_machines_libcrypt_is_left_out() -> None:
+    assert LEFT_OUT.search("lib/python3.12/lib-dynload/_crypt.cpython-312-x86_64-linux-gnu.so")
+    assert not LEFT_OUT.search("lib/python3.12/crypt.py")

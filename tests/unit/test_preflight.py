@@ -1,5 +1,6 @@
 """What the installer refuses before it writes anything."""
 
+import re
 import socket
 import subprocess
 from pathlib import Path
@@ -88,6 +89,30 @@ def test_a_system_that_cannot_run_it_is_refused(tmp_path: Path) -> None:
     refused(run(write(tmp_path, NEEDED_KB=10**12), "-b", "-p", str(base)), 4, "MB are needed")
     refused(run(write(tmp_path, NEEDED_INODES=10**12), "-b", "-p", str(base)), 4, "inodes")
     assert not base.exists()
+
+
+def test_a_refusal_names_the_system_and_the_way_out(tmp_path: Path) -> None:
+    done = run(write(tmp_path, GLIBC="2.99"), "-b", "-p", str(tmp_path / "base"))
+    name = re.search(r"^PRETTY_NAME=\"?([^\"\n]*)", Path("/etc/os-release").read_text(), re.MULTILINE)
+    assert name is not None
+    assert f"error: {name[1]} has glibc 2." in done.stderr
+    assert "fix: it runs on EL 8+, Debian 10+; a build with the portable interpreter" in done.stderr
+
+
+@pytest.mark.parametrize(("version", "code"), [("systemd 238 (238-1)", 3), ("systemd 239 (239-82.el8)", 0), ("", 3)])
+def test_a_systemd_that_is_too_old_is_refused(installer: Path, version: str, code: int) -> None:
+    header = installer.read_bytes().rpartition(b"\nmain")[0].decode()
+    [functions] = re.findall(
+        r"^check_systemd\(\) \{.*?^\}.*?^system_name\(\) \{.*?^\}", header, re.DOTALL | re.MULTILINE
+    )
+    script = f"""set -eu
+    systemctl() {{ echo '{version}'; echo +PAM; }}
+    die() {{ echo "$2; $3"; exit "$1"; }}
+    runs_on='EL 8+' needed_systemd=239
+    {functions}
+    check_systemd"""
+    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, "which is too old: 239 is needed" in done.stdout) == (code, code == 3), done
 
 
 def test_a_directory_of_somebody_else_is_refused(installer: Path, tmp_path: Path) -> None:
