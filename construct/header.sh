@@ -96,7 +96,8 @@ main() {
 set_defaults() {
     file_bytes=@FILE_BYTES@ payload_start=@PAYLOAD_START@ payload_sha256=@PAYLOAD_SHA256@
     distribution=@NAME@ release=@RELEASE@
-    needed_kb=@NEEDED_KB@ needed_inodes=@NEEDED_INODES@ installed_kb=@INSTALLED_KB@ needed_glibc=@GLIBC@ needed_systemd=@SYSTEMD@
+    needed_kb=@NEEDED_KB@ needed_inodes=@NEEDED_INODES@ installed_kb=@INSTALLED_KB@
+    needed_glibc=@GLIBC@ needed_systemd=@SYSTEMD@
     runs_on='@SYSTEMS@'
     way_out="it runs on $runs_on; a build with the portable interpreter of release.py runs on older ones"
     base=/opt/@NAME@ example="-p /opt/@NAME@" from='' log='' action=install target='' forwarded=''
