@@ -54,7 +54,7 @@ def install(cluster: Cluster, installer: Path) -> None:
     head = cluster.head
     head.copy_in(installer, "/mnt/slurm.sh")
     edit = f"sed -i 's,10.0.0.1,{HEAD},; s,/shared/jupyter,/opt/users,'"
-    for command in admin_commands("Notebooks as Slurm jobs", "/mnt/slurm.sh", edit):
+    for command in admin_commands("slurm", "/mnt/slurm.sh", edit):
         head.shell(command)
         head.write(f"{CONFIG}/60-test.py", TEST_CONFIG)
     head.eventually(BAREHUB, "status")
