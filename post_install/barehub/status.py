@@ -14,7 +14,8 @@ from barehub.health import Endpoints, answer, served_certificate
 from barehub.layout import Layout
 from barehub.lifecycle import database
 from barehub.proxy_unit import acme
-from barehub.proxy_unit.certificates import Served, Source, day, examine
+from barehub.proxy_unit.certificates import Served, day, examine
+from barehub.proxy_unit.renewal import Source
 from barehub.settings import Settings
 
 
@@ -91,10 +92,12 @@ def look_at_config(layout: Layout, status: Status) -> Any:
 
 def look_at_https(layout: Layout, settings: Settings, hub: Any, status: Status) -> None:
     """Does the proxy do what the configuration says, and how is its certificate?"""
-    from barehub.proxy_unit.prepare import as_text, make_proxy, source_of, static_config
+    from barehub.proxy_unit.prepare import make_proxy, source_of
+    from barehub.proxy_unit.static import as_text, static_config
 
     try:
-        wanted, proxy = static_config(layout, hub), make_proxy(layout, hub)
+        proxy = make_proxy(layout, hub)
+        wanted = static_config(layout, proxy)
     except UserError as error:
         status.problems.append(f"{error}; the proxy goes on with its last configuration")
         return
@@ -139,7 +142,7 @@ def look_at_certificate(settings: Settings, source: Source, proxy: Any, served: 
 def look_at_source(layout: Layout, source: Source, status: Status) -> None:
     """What the proxy gets to see at its next start or reload."""
     if not source.cert:
-        status.warnings += acme.look_at_environment(layout)
+        status.warnings += acme.check_environment(layout)
         return
     try:
         status.warnings += examine(*source.read(), source.names)[2]

@@ -19,7 +19,8 @@ from tests.unit.proxies import get, named_server
 if os.environ.get("CI") != "true":
     pytest.importorskip("jupyterhub_traefik_proxy")
 
-from barehub.proxy import BarehubProxy, quoted, rule
+from barehub.proxy import BarehubProxy
+from barehub.rules import quoted, rule
 from jupyterhub.utils import url_escape_path
 
 

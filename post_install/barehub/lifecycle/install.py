@@ -25,7 +25,8 @@ from barehub.lifecycle.database import Move, newest_revision
 from barehub.lifecycle.releases import proxy_differs, remove_older, switch
 from barehub.lifecycle.servers import Api, ForgottenError, Server, ensure_token, wait_for_starting, wait_until_known
 from barehub.process import attempt, output, write_atomically
-from barehub.proxy_unit.certificates import Source, examine
+from barehub.proxy_unit.certificates import examine
+from barehub.proxy_unit.renewal import Source
 from barehub.settings import Settings
 
 Say = Callable[[str], None]

@@ -19,7 +19,7 @@ from barehub.errors import HOOK, UserError
 from barehub.health import ask
 from barehub.layout import Layout
 from barehub.process import write_atomically
-from barehub.proxy import read_routes
+from barehub.rules import read_routes
 
 SERVICE = {"name": "barehub"}
 # Nothing can be changed with it.
