@@ -8,7 +8,6 @@ What differs from jupyterhub-traefik-proxy's own file provider, and why:
 """
 
 import asyncio
-import copy
 import ipaddress
 import json
 import secrets
@@ -27,13 +26,12 @@ from traitlets import Bool, Enum, Integer, List, TraitError, Unicode, default, o
 
 from barehub.layout import Layout
 from barehub.process import write_atomically
-from barehub.rules import TLS, Config, RulesFile, rule
+from barehub.rules import HSTS, Config, RulesFile, fixed_rules, rule
 from barehub.urls import bind_url, is_address
 
 BURST = 0.01  # seconds in which changes are gathered
 PACE = 1.0  # seconds at most that a write waits until traefik has read the one before
 MARK = "barehub-written"  # a middleware that no router uses; its header tells which write traefik has loaded
-HSTS = "barehub-hsts"  # a middleware, too
 
 
 @dataclass
@@ -187,10 +185,8 @@ class BarehubProxy(TraefikFileProviderProxy):  # type: ignore[misc]  # it ships 
         return self._with_changes(nothing, self.dynamic_config_handler.load())
 
     async def _setup_traefik_dynamic_config(self) -> None:
-        if self.is_https:
-            hsts = {"headers": {"stsSeconds": self.hsts_seconds}}
-            ours = {"tls": copy.deepcopy(TLS), "http": {"middlewares": {HSTS: hsts}}}
-            self.extra_dynamic_config = deep_merge(ours, self.extra_dynamic_config)
+        ours = fixed_rules(self.traefik_entrypoint, self.hsts_seconds if self.is_https else None)
+        self.extra_dynamic_config = deep_merge(ours, self.extra_dynamic_config)
         await super()._setup_traefik_dynamic_config()
 
     # Changes

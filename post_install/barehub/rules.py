@@ -3,6 +3,7 @@
 Readers need neither JupyterHub nor traefik for it.
 """
 
+import copy
 import json
 import logging
 import re
@@ -14,6 +15,9 @@ from barehub.process import sync_directory, write_atomically
 
 # Percent-encoded :/?#[]@!$&'()*+,;=% (RFC 3986, sections 2.1 and 2.2)
 RESERVED = re.compile(r"%(3A|2F|3F|23|5B|5D|40|21|24|26|27|28|29|2A|2B|2C|3B|3D|25)", re.IGNORECASE)
+
+READY = "barehub-ready"  # a router, and below / the path that it answers: the proxy's supervisor asks for it
+HSTS = "barehub-hsts"  # a middleware
 
 Config = dict[str, Any]
 
@@ -34,6 +38,16 @@ TLS: Config = {
         }
     }
 }
+
+
+def fixed_rules(entrypoint: str, hsts_seconds: int | None) -> Config:
+    """Return what the rules hold beside the hub's routes; `hsts_seconds` is None without HTTPS."""
+    # traefik itself answers it, with 418.
+    ready = {"rule": f"Path(`/{READY}`)", "entryPoints": [entrypoint], "service": "noop@internal"}
+    if hsts_seconds is None:
+        return {"http": {"routers": {READY: ready}}}
+    hsts = {"headers": {"stsSeconds": hsts_seconds}}
+    return {"http": {"routers": {READY: ready}, "middlewares": {HSTS: hsts}}, "tls": copy.deepcopy(TLS)}
 
 
 class RulesFile:
