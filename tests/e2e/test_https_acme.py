@@ -1,6 +1,7 @@
 """HTTPS with an ACME server, told in order on one machine: its challenges, renewals, and traefik's store."""
 
 import json
+import threading
 import time
 from collections import Counter
 from pathlib import Path
