@@ -192,7 +192,7 @@ def enter_venv() -> None:
 
 
 def ensure_installed(requirements: Path) -> None:
-    """Have what a hash-pinned requirements file lists in .venv; a stamp tells when that is so already."""
+    """Install what a hash-pinned requirements file lists into .venv; a stamp says if that is done already."""
     stamp = VENV / f"{requirements.parent.name}-{requirements.stem}.stamp"
     identity = f"{sys.base_prefix} {sys.version} {hashlib.sha256(requirements.read_bytes()).hexdigest()}"
     if stamp.is_file() and stamp.read_text() == identity:

@@ -36,8 +36,8 @@ def names(certificate: x509.Certificate) -> list[str]:
 
 
 def wait_for_certificate(machine: Machine, other_than: int = 0, name: str = NAME) -> x509.Certificate:
-    """The certificate for `name` from the ACME server, once it is another one than that with this number."""
-    deadline = time.monotonic() + 100
+    """The certificate for `name` from the ACME server, once its serial number is not this one."""
+    deadline = time.monotonic() + 240
     while time.monotonic() < deadline:
         found = served(machine, name)
         if "Pebble" in found.issuer.rfc4514_string() and found.serial_number != other_than:

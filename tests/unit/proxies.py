@@ -78,7 +78,7 @@ def static_config(base: Path, **addresses: str) -> Path:
 
 
 def serve_https(base: Path, name: str, *, acme: bool) -> None:
-    """Have the entrypoint `web` speak TLS, with a certificate for this name."""
+    """Let the entrypoint `web` speak TLS, with a certificate for this name."""
     path = base / "state/proxy/traefik.yaml"
     config = json.loads(path.read_text())
     tls = {"options": "default", "domains": [{"main": name, "sans": []}]}
