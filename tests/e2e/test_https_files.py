@@ -109,7 +109,7 @@ def test_browsers_get_modern_tls_and_nothing_else(machine: Machine, bundle: Path
 @pytest.mark.parametrize(("method", "code"), [("GET", 301), ("POST", 308)])
 def test_http_is_redirected(machine: Machine, method: str, code: int) -> None:
     with machine.network():
-        connection = HTTPConnection("127.0.0.1", 80, timeout=20)
+        connection = HTTPConnection("127.0.0.1", 80, timeout=120)
         connection.request(method, "/hub/login?next=%2Fhub%2Fhome&a=b", headers={"Host": NAME})
         response = connection.getresponse()
         assert response.status == code

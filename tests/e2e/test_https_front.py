@@ -37,7 +37,7 @@ def echoed(machine: Machine, headers: dict[str, str]) -> dict[str, str]:
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     with machine.network():
-        connection = HTTPSConnection("127.0.0.1", 443, timeout=20, context=context)
+        connection = HTTPSConnection("127.0.0.1", 443, timeout=120, context=context)
         connection.request("GET", "/services/echo/", headers=headers)
         response = connection.getresponse()
         assert response.status == 200

@@ -18,7 +18,7 @@ NAME = "hub.example.org"  # what people call the machine
 def connect(machine: Machine, context: ssl.SSLContext, name: str = NAME) -> ssl.SSLSocket:
     """A TLS connection to the proxy. It belongs to this thread, which must have been on the machine's network."""
     with machine.network():
-        return context.wrap_socket(socket.create_connection(("127.0.0.1", 443), timeout=20), server_hostname=name)
+        return context.wrap_socket(socket.create_connection(("127.0.0.1", 443), timeout=120), server_hostname=name)
 
 
 def served(machine: Machine, name: str = NAME) -> x509.Certificate:
@@ -37,7 +37,7 @@ def visitors(machine: Machine, context: ssl.SSLContext) -> Iterator[Counter[str]
     def visit(*, reconnect: bool) -> None:
         with machine.network():
             connection = HTTPSConnection(NAME, timeout=30, context=context)
-            connection._create_connection = lambda *_, **__: socket.create_connection(("127.0.0.1", 443), timeout=30)
+            connection._create_connection = lambda *_, **__: socket.create_connection(("127.0.0.1", 443), timeout=120)
             while not gone.wait(0.005):
                 try:
                     connection.request("GET", "/hub/health")

@@ -126,7 +126,7 @@ def running(*argv: str | Path, **environment: str) -> Iterator[subprocess.Popen[
         finally:
             process.terminate()  # not SIGKILL: it may have children to end
             try:
-                process.wait(timeout=20)
+                process.wait(timeout=120)
             except subprocess.TimeoutExpired:
                 process.kill()
 
@@ -160,7 +160,7 @@ def named_server(name: str) -> Iterator[str]:
 
 def get(port: int, path: str = "/") -> tuple[int, str]:
     """Status and text of a request of its own connection."""
-    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=20)) as connection:
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=120)) as connection:
         connection.request("GET", path)
         response = connection.getresponse()
         return response.status, response.read().decode()
@@ -171,7 +171,7 @@ def get_by_tls(port: int, name: str) -> tuple[int, int]:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # which reads no authorities
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     with (
-        socket.create_connection(("127.0.0.1", port), timeout=20) as plain,
+        socket.create_connection(("127.0.0.1", port), timeout=120) as plain,
         context.wrap_socket(plain, server_hostname=name) as client,
     ):
         client.sendall(f"GET / HTTP/1.0\r\nHost: {name}\r\n\r\n".encode())
@@ -191,7 +191,7 @@ def busy_machine() -> Iterator[None]:
             loop.wait()
 
 
-def wait_until(condition: Callable[[], object], timeout: float = 20) -> None:
+def wait_until(condition: Callable[[], object], timeout: float = 120) -> None:
     """Poll until the condition holds."""
     deadline = time.monotonic() + timeout
     while not condition():

@@ -102,7 +102,7 @@ class Systemd:
     def stop(self) -> int:
         assert self.main
         self.main.terminate()
-        return self.main.wait(timeout=20)
+        return self.main.wait(timeout=120)
 
     @property
     def pid(self) -> int:

@@ -99,5 +99,5 @@ def test_traefik_accepts_it_without_a_word(layout: Layout, scheme: str) -> None:
     )  # fmt: skip
     wait_until(lambda: (answers(web) and answers(api)) or process.poll() is not None)
     process.terminate()
-    assert process.communicate(timeout=20)[0] == ""
+    assert process.communicate(timeout=120)[0] == ""
     assert (Source.load(layout) is not None) == layout.certificate.exists() == (scheme == "https")

@@ -24,7 +24,7 @@ def door(request: pytest.FixtureRequest) -> Iterator[Door]:
 
 def visit(door: Door, source: Address | None = None) -> str:
     """Which socket a new connection ends up at."""
-    with socket.create_connection(door.address, timeout=20, source_address=source):
+    with socket.create_connection(door.address, timeout=120, source_address=source):
         return where(door)
 
 

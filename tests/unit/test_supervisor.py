@@ -58,7 +58,7 @@ def test_a_connection_that_waited_lives_on(place: Place) -> None:
     with echo_server() as echo:
         place.write_rules(echo)
         place.systemd.prepare()  # the door is there, and nobody behind it
-        with socket.create_connection(("127.0.0.1", place.web), timeout=20) as client:
+        with socket.create_connection(("127.0.0.1", place.web), timeout=120) as client:
             client.sendall(
                 b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
                 b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n\r\n"
@@ -117,14 +117,14 @@ def test_a_traefik_that_dies_is_an_error(place: Place) -> None:
     place.systemd.start()
     place.systemd.wait_until_ready()
     os.kill(place.systemd.traefik(), signal.SIGKILL)
-    assert place.systemd.main.wait(timeout=20) == 1
+    assert place.systemd.main.wait(timeout=120) == 1
     assert "traefik ended by itself, with status -9" in place.systemd.complaints()
 
 
 def test_an_address_that_is_taken_is_named(place: Place) -> None:
     with socket.create_server(("127.0.0.1", place.web)):
         place.systemd.start()
-        assert place.systemd.main.wait(timeout=20) == 1
+        assert place.systemd.main.wait(timeout=120) == 1
     assert f"error: cannot listen on 127.0.0.1:{place.web} (entrypoint web): Address already in use" in (
         place.systemd.complaints()
     )
@@ -136,7 +136,7 @@ def test_another_installation_cannot_share_an_address(place: Place, tmp_path: Pa
     other = Systemd(proxies.make_base(tmp_path / "other"), tmp_path / "notify2")
     proxies.static_config(other.base, web=f"127.0.0.1:{place.web}", api=f"127.0.0.1:{free_port()}")
     other.start()
-    assert other.main.wait(timeout=20) == 1
+    assert other.main.wait(timeout=120) == 1
     other.end()
 
 
@@ -197,5 +197,5 @@ def test_it_runs_without_systemd(place: Place) -> None:
             wait_until(lambda: answers(place.web))
             assert get(place.web) == (200, "hub")
             process.terminate()
-            assert process.wait(timeout=20) == 0
+            assert process.wait(timeout=120) == 0
     assert not answers(place.web)
