@@ -74,7 +74,7 @@ def commit_subjects(root: Path, old: str, new: str) -> list[str]:
     """Return the subjects of the commits from `old` to `new`, newest first; none if the checkout lacks one."""
     if not (old and new):
         return []
-    words = ["git", "-C", root, "log", "--no-merges", "--format=%s", f"{old}..{new}", "--"]
+    words = ["git", "-C", str(root), "log", "--no-merges", "--format=%s", f"{old}..{new}", "--"]
     try:
         done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     except FileNotFoundError:  # no git here

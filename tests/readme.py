@@ -1,19 +1,37 @@
-"""The commands of README.md, so that tests can run them."""
+"""The commands in the project's documents, so that tests can run them: the lines that are indented by four spaces."""
 
 import re
 from pathlib import Path
 
-README = (Path(__file__).parents[1] / "README.md").read_text()
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+ADMIN = ROOT / "post_install/data/share/barehub/ADMIN.md"
+BUILDERS = (ROOT / "construct/README.md", ROOT / "recipe/README.md", ROOT / "tests/README.md")
 
 
-def commands(part: str) -> list[str]:
-    """The indented lines of a `## ` part that are commands."""
-    text = README.partition(f"## {part}\n")[2].partition("\n## ")[0]
-    return [line.strip() for line in re.findall(r"^    (\S.*)$", text, re.MULTILINE) if "->" not in line]
+def guide(overlay: str) -> Path:
+    """Return the document of an overlay."""
+    return ROOT / "construct/overlays" / overlay / "README.md"
 
 
-def admin_commands(part: str, installer: str, edit: str) -> list[str]:
-    """The commands of an overlay's part for a machine's root shell: the file to install is `installer`, and what an
-    administrator does in an editor is done by `edit`, a command to which the file's name is added."""
-    found = [line.removeprefix("sudo ") for line in commands(part) if "release.py" not in line]
+def documents() -> list[Path]:
+    """Return every document of the project."""
+    found = [ROOT / ".github/CONTRIBUTING.md", *ROOT.glob("*.md")]
+    for room in ("construct", "post_install", "recipe", "tests"):
+        found += (ROOT / room).rglob("*.md")
+    return found
+
+
+def commands(document: Path) -> list[str]:
+    """Return the commands in a document, in order."""
+    return [line.strip() for line in re.findall(r"^    (\S.*)$", document.read_text(), re.MULTILINE)]
+
+
+def admin_commands(overlay: str, installer: str, edit: str) -> list[str]:
+    """Return the commands in an overlay's document for a machine's root shell.
+
+    The file to install is `installer`. What an administrator does in an editor is done by `edit`, a command to which
+    the file's name is added.
+    """
+    found = [line.removeprefix("sudo ") for line in commands(guide(overlay)) if "release.py" not in line]
     return [re.sub(r"^vi ", f"{edit} ", re.sub(r"\S+-Linux-x86_64\.sh", installer, line)) for line in found]

@@ -4,21 +4,18 @@ What differs from jupyterhub-traefik-proxy's own file provider, and why:
 
 - Changes of a burst are gathered, written once and waited for once: 1000 routes take half a second, not minutes.
 - The file is written durably, readable by the proxy's group alone, and kept: routes outlive a restart of either side.
-- It is JSON, which is valid YAML, and what users can name, their servers for one, cannot become part of the rules.
+- It is JSON, which is valid YAML, and the names that users choose, as for their servers, cannot become part of rules.
 """
 
 import asyncio
-import copy
 import ipaddress
 import json
-import logging
-import re
 import secrets
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 import bcrypt
 from jupyterhub.utils import exponential_backoff
@@ -28,70 +25,13 @@ from tornado.httpclient import HTTPClientError
 from traitlets import Bool, Enum, Integer, List, TraitError, Unicode, default, observe, validate
 
 from barehub.layout import Layout
-from barehub.process import sync_directory, write_atomically
-from barehub.rules import read_routes
+from barehub.process import write_atomically
+from barehub.rules import HSTS, Config, RulesFile, fixed_rules, rule
 from barehub.urls import bind_url, is_address
 
 BURST = 0.01  # seconds in which changes are gathered
 PACE = 1.0  # seconds at most that a write waits until traefik has read the one before
-# Percent-encoded :/?#[]@!$&'()*+,;=% (RFC 3986, sections 2.1 and 2.2)
-RESERVED = re.compile(r"%(3A|2F|3F|23|5B|5D|40|21|24|26|27|28|29|2A|2B|2C|3B|3D|25)", re.IGNORECASE)
 MARK = "barehub-written"  # a middleware that no router uses; its header tells which write traefik has loaded
-HSTS = "barehub-hsts"  # a middleware, too
-
-Config = dict[str, Any]
-
-# https://doc.traefik.io/traefik/reference/routing-configuration/http/tls/tls-options/
-# The intermediate profile of https://ssl-config.mozilla.org, without DHE, which Go does not have. TLS 1.3 has its own.
-TLS: Config = {
-    "options": {
-        "default": {
-            "minVersion": "VersionTLS12",
-            "cipherSuites": [
-                "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256",
-                "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256",
-                "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384",
-                "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384",
-                "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256",
-                "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256",
-            ],
-        }
-    }
-}
-
-
-class RulesFile:
-    """traefik's dynamic configuration on disk, with the hub's routes in it as one string that traefik ignores."""
-
-    def __init__(self, path: Path, log: logging.Logger) -> None:
-        self.path = path
-        self.log = log
-
-    def load(self) -> Config:
-        """The hub's routes as they were last written; none if there is no file. A damaged file is set aside."""
-        try:
-            return read_routes(self.path)
-        except (ValueError, KeyError, TypeError) as error:
-            aside = self.path.rename(f"{self.path}.damaged")  # a suffix that traefik does not read
-            self.log.warning("The proxy's rules were damaged (%s); kept as %s. Routes are added anew.", error, aside)
-            return {}
-
-    def atomic_dump(self, config: Config) -> None:
-        """Replace the file, durably. Raises OSError and leaves the old one if that cannot be done."""
-        http = {kind: items for kind, items in config["http"].items() if items}  # traefik refuses empty ones
-        text = json.dumps({**config, "http": http, "jupyterhub": json.dumps(config["jupyterhub"])})
-        # traefik runs the file through Go's text/template first. `{{` can only be in a string: JSON itself has none.
-        text = text.replace("{{", r"\u007b\u007b")
-        # Staged in a directory below, not beside: traefik reads everything again on each event in this one, and
-        # creating, writing and renaming a file here would be five of them. The directory is setgid, so is this one:
-        # the file has the proxy's group from its first byte.
-        # The installer has made it with the right group; chmod(2) by a hub that is not in that group would undo that.
-        staging = self.path.parent / ".new"
-        staging.mkdir(mode=0o750, exist_ok=True)
-        staged = staging / "rules"
-        write_atomically(staged, text, 0o640)
-        staged.replace(self.path)
-        sync_directory(self.path.parent)
 
 
 @dataclass
@@ -99,85 +39,86 @@ class Batch:
     """The changes of one write: alias of a router -> its route, or None where it is to be deleted."""
 
     changes: dict[str, Config | None] = field(default_factory=dict)
-    written: asyncio.Task[None] | None = None  # fails with the OSError of the write
-    live: asyncio.Task[bool] | None = None  # from then on: True once traefik has loaded it, False if it does not
+    written: asyncio.Future[None] = field(default_factory=asyncio.Future)  # fails with the OSError of the write
+    live: asyncio.Future[bool] = field(default_factory=asyncio.Future)  # True once traefik has loaded it, False if not
 
 
-class BarehubProxy(TraefikFileProviderProxy):
-    """JupyterHub's proxy, for `c.JupyterHub.proxy_class`. Its defaults suit an installation as they are."""
+class BarehubProxy(TraefikFileProviderProxy):  # type: ignore[misc]  # it ships no types
+    """JupyterHub's proxy, for `c.JupyterHub.proxy_class`. An installation needs no other than its defaults."""
 
     should_start = Bool(False, help="systemd runs traefik, under barehub.proxy_unit.supervisor")
     # The supervisor asks it whether the routes are loaded, so its name is fixed.
     traefik_api_entrypoint = Unicode("api", help="name of the entrypoint of traefik's API")
 
     http_redirect_port = Integer(
-        help="""Where HTTPS is served, the port from which HTTP is redirected to it; 0 for none. By default 80 if HTTPS
-        is at port 443, else none.""",
+        help="""With HTTPS, the port at which HTTP is redirected to it; 0 for none. The default is 80 if HTTPS is at
+        port 443, else none.""",
     ).tag(config=True)
     hsts_seconds = Integer(
         0,
         min=0,
-        help="""Where HTTPS is served, for how long browsers shall insist on it (RFC 6797): they cannot be told
-        otherwise before that time is over. 0 does not ask for it.""",
+        help="""With HTTPS, how many seconds browsers must insist on it (RFC 6797). It cannot be revoked before that
+        time is over. 0 does not ask for it.""",
     ).tag(config=True)
     trusted_networks = List(
         Unicode(),
         help="""The networks of proxies and load balancers in front of this one, such as 192.0.2.0/24, whose
-        X-Forwarded-* headers are believed. By default nobody's are.""",
+        X-Forwarded-* headers are trusted. The default is none.""",
     ).tag(config=True)
 
     acme_email = Unicode(
-        help="""Get the certificate from an ACME server, by default Let's Encrypt, with this address for the account.
-        It needs an https bind_url with a host name, or acme_domains, and neither ssl_cert nor ssl_key.""",
+        help="""Get the certificate from an ACME server, by default Let's Encrypt, with this email address for the
+        account. This needs an https bind_url with a host name, or acme_domains, and neither ssl_cert nor ssl_key.""",
     ).tag(config=True)
     acme_domains = List(
         Unicode(),
-        help="""The host names of the certificate, the main one first; by default that of bind_url. `*.example.org`
-        needs the challenge dns-01.""",
+        help="""The host names of the certificate, the main one first. The default is the one in bind_url.
+        `*.example.org` needs the challenge dns-01.""",
     ).tag(config=True)
     acme_ca_server = Unicode(
         "https://acme-v02.api.letsencrypt.org/directory",
-        help="""The directory URL of the ACME server, such as a site's own step-ca. For Let's Encrypt's test
-        certificates, https://acme-staging-v02.api.letsencrypt.org/directory""",
+        help="""The directory URL of the ACME server, such as a site's own step-ca. Let's Encrypt issues test
+        certificates at https://acme-staging-v02.api.letsencrypt.org/directory""",
     ).tag(config=True)
     acme_ca_bundle = Unicode(
-        help="""A PEM file with the certificate authorities by which the ACME server itself is known, if not the
-        system's.""",
+        help="""A PEM file with the certificate authorities that the ACME server's own certificate is checked with. The
+        default is those that the system trusts.""",
     ).tag(config=True)
     acme_challenge = Enum(
         ["tls-alpn-01", "http-01", "dns-01"],
-        help="""How the ACME server finds out that the names are ours: by asking port 443 (the default), port 80, or
-        the DNS (the default if acme_dns_provider is set).""",
+        help="""How the ACME server verifies that the names are ours: at port 443 (the default), at port 80, or in the
+        DNS (the default if acme_dns_provider is set).""",
     ).tag(config=True)
     acme_key_type = Enum(
-        ["EC256", "EC384", "RSA2048", "RSA4096", "RSA8192"], "EC256", help="the kind of the certificate's key"
+        ["EC256", "EC384", "RSA2048", "RSA4096", "RSA8192"], "EC256", help="the type of the certificate's key"
     ).tag(config=True)
     acme_certificate_hours = Integer(
         2160,
         min=1,
-        help="""How long the ACME server's certificates are valid, which tells when to renew them. For up to a day, such
-        as step-ca's, give 24 or less.""",
+        help="""How many hours the ACME server's certificates are valid, which determines when they are renewed. For up
+        to a day, as with step-ca, set 24 or less.""",
     ).tag(config=True)
     acme_dns_provider = Unicode(
-        help="""For dns-01, the name of traefik's DNS provider, such as rfc2136. What it needs in its environment goes
-        into jupyterhub_config.d/acme.env, lines of NAME=value, which root alone may read.""",
+        help="""For dns-01, the name of traefik's DNS provider, such as rfc2136. Its environment variables go into
+        jupyterhub_config.d/acme.env, as lines of NAME=value; only root may read that file.""",
     ).tag(config=True)
     acme_dns_resolvers = List(
-        Unicode(), help="For dns-01, `host:port` of the DNS servers to ask, if not the system's."
+        Unicode(), help="For dns-01, `host:port` of the DNS servers to ask. The default is the system's."
     ).tag(config=True)
+
+    dynamic_config: Config  # traits of the base class
+    extra_dynamic_config: Config
 
     def __init__(self, **traits: Any) -> None:
         if parent := traits.get("parent"):
             traits["public_url"] = bind_url(parent)
-        if traits.get("ssl_cert"):  # root's copy of it, which is a pair and which traefik can read
+        if traits.get("ssl_cert"):  # root's copy, which is a pair and which traefik can read
             traits["ssl_cert"] = traits["ssl_key"] = str(Layout.from_environment().certificate)
         self._writing = asyncio.Lock()
         self._gathering: Batch | None = None
         self._latest: Batch | None = None
         self._generation = 0
         super().__init__(**traits)
-
-    # Defaults that follow from the layout
 
     @default("dynamic_config_file")
     def _default_rules(self) -> str:
@@ -189,7 +130,7 @@ class BarehubProxy(TraefikFileProviderProxy):
 
     @default("traefik_entrypoint")
     def _default_traefik_entrypoint(self) -> str:
-        return "web"  # with TLS or without: a hub that has not yet been restarted names it too
+        return "web"  # with TLS or without: a hub that has not been restarted yet uses it too
 
     @default("http_redirect_port")
     def _default_http_redirect_port(self) -> int:
@@ -211,7 +152,8 @@ class BarehubProxy(TraefikFileProviderProxy):
                 ipaddress.ip_network(network)
             except ValueError as error:
                 raise TraitError(f"trusted_networks: {error}") from error
-        return proposal["value"]
+        networks: list[str] = proposal["value"]
+        return networks
 
     @default("traefik_api_username")
     def _warn_empty_username(self) -> str:
@@ -238,24 +180,19 @@ class BarehubProxy(TraefikFileProviderProxy):
 
     @default("dynamic_config")
     def _load_dynamic_config(self) -> Config:
-        """Only the routes are kept: all else in the file follows from traits, which may have changed since."""
+        """Keep only the routes: all else in the file follows from traits, which may have changed since."""
         nothing: Config = {"http": {"routers": {}, "services": {}}, "jupyterhub": {"routes": {}}}
         return self._with_changes(nothing, self.dynamic_config_handler.load())
 
     async def _setup_traefik_dynamic_config(self) -> None:
-        if self.is_https:
-            hsts = {"headers": {"stsSeconds": self.hsts_seconds}}
-            ours = {"tls": copy.deepcopy(TLS), "http": {"middlewares": {HSTS: hsts}}}
-            self.extra_dynamic_config = deep_merge(ours, self.extra_dynamic_config)
+        ours = fixed_rules(self.traefik_entrypoint, self.hsts_seconds if self.is_https else None)
+        self.extra_dynamic_config = deep_merge(ours, self.extra_dynamic_config)
         await super()._setup_traefik_dynamic_config()
 
     # Changes
 
     async def add_route(self, routespec: str, target: str, data: Config) -> None:
-        """Add or replace a route; return when traefik serves it.
-
-        Raises OSError if it could not be written, TimeoutError if traefik did not load it.
-        """
+        """Add or replace a route; return when traefik serves it. Raises OSError, or TimeoutError if it does not."""
         routespec = self.validate_routespec(routespec)
         batch = await self._change(routespec, {"routespec": routespec, "target": target, "data": data})
         if not await asyncio.shield(batch.live):
@@ -267,7 +204,7 @@ class BarehubProxy(TraefikFileProviderProxy):
         await self._change(self.validate_routespec(routespec), None)
 
     async def _change(self, routespec: str, route: Config | None) -> Batch:
-        """Have a change written, with all others of the moment. Of two for one route the later counts."""
+        """Write a change, together with all others of the moment. Of two for one route the later counts."""
         if self._start_future and not self._start_future.done():
             await self._start_future
         batch = self._gathering
@@ -299,7 +236,7 @@ class BarehubProxy(TraefikFileProviderProxy):
             self._latest = batch
 
     def _with_changes(self, config: Config, changes: dict[str, Config | None]) -> Config:
-        """A copy of the configuration with these changes."""
+        """Return a copy of the configuration with these changes."""
         http = {**config["http"]}
         routers, services = http["routers"], http["services"] = {**http["routers"]}, {**http["services"]}
         routes = {**config["jupyterhub"]["routes"]}
@@ -322,13 +259,13 @@ class BarehubProxy(TraefikFileProviderProxy):
         return traefik, hub
 
     async def _is_live(self, generation: int) -> bool:
-        """True once traefik serves what this write said, or a later one; False after check_route_timeout."""
+        """Return True once traefik serves this write or a later one, False after check_route_timeout."""
 
         async def loaded() -> bool:
             try:
                 answer = await self._traefik_api_request(f"/api/http/middlewares/{MARK}@{self.provider_name}")
             except (OSError, HTTPClientError) as error:
-                self.log.debug("traefik's API does not tell yet: %s", error)
+                self.log.debug("traefik's API does not answer yet: %s", error)
                 return False
             (header,) = json.loads(answer.body)["headers"]["customRequestHeaders"].values()
             return int(header) >= generation
@@ -343,7 +280,7 @@ class BarehubProxy(TraefikFileProviderProxy):
 
 
 def api_credentials(path: Path) -> dict[str, str]:
-    """The password of traefik's API and its hash, made on first use: the same for every start of the hub.
+    """Return the password of traefik's API and its hash, made on first use: the same for every start of the hub.
 
     The password is random and long, so that the cheapest bcrypt is safe; traefik computes it for every call.
     """
@@ -355,24 +292,3 @@ def api_credentials(path: Path) -> dict[str, str]:
         made = {"password": password, "hash": bcrypt.hashpw(password.encode(), bcrypt.gensalt(4)).decode()}
         write_atomically(path, json.dumps(made), 0o600)
         return made
-
-
-def rule(routespec: str) -> str:
-    """traefik's rule for a routespec, `[host]/path/`, URL-encoded.
-
-    As generate_rule of jupyterhub-traefik-proxy, but for two things. Strings are quoted: in its `...` a backtick in a
-    server's name would end the path and begin a rule. And reserved characters stay encoded, since traefik compares
-    with a path in which they are (withRoutingPath in its muxer): else nobody gets to the server of a `me+you`.
-    """
-    host, slash, path = routespec.partition("/")
-    path = unquote(re.sub(RESERVED, lambda match: f"%25{match[1].upper()}", slash + path))
-    match = f"PathPrefix({quoted(path)})"
-    if path != "/":  # /prefix is served as /prefix/ is
-        match = f"( {match} || Path({quoted(path.rstrip('/'))}) )"
-    return f"Host({quoted(unquote(host))}) && {match}" if host else match
-
-
-def quoted(text: str) -> str:
-    """A string literal of Go, in which traefik's rules are written, in ASCII."""
-    plain = (c if c.isascii() and c.isprintable() and c not in '"\\' else f"\\U{ord(c):08x}" for c in text)
-    return f'"{"".join(plain)}"'

@@ -14,7 +14,8 @@ from barehub.health import Endpoints, answer, served_certificate
 from barehub.layout import Layout
 from barehub.lifecycle import database
 from barehub.proxy_unit import acme
-from barehub.proxy_unit.certificates import Served, Source, day, examine
+from barehub.proxy_unit.certificates import Served, day, examine
+from barehub.proxy_unit.renewal import Source
 from barehub.settings import Installation, Settings
 
 
@@ -89,11 +90,13 @@ def check_config(layout: Layout, status: Status) -> Any:
 
 def check_https(installation: Installation, hub: Any, status: Status) -> None:
     """Check that the proxy does what the configuration says, and its certificate."""
-    from barehub.proxy_unit.prepare import as_text, make_proxy, source_of, static_config
+    from barehub.proxy_unit.prepare import make_proxy, source_of
+    from barehub.proxy_unit.static import as_text, static_config
 
     layout, settings = installation.layout, installation.settings
     try:
-        wanted, proxy = static_config(layout, hub), make_proxy(layout, hub)
+        proxy = make_proxy(layout, hub)
+        wanted = static_config(layout, proxy)
     except UserError as error:
         status.problems.append(f"{error}; the proxy goes on with its last configuration")
         return
@@ -138,7 +141,7 @@ def check_certificate(settings: Settings, source: Source, proxy: Any, served: by
 def check_source(layout: Layout, source: Source, status: Status) -> None:
     """Check what the proxy will read at its next start or reload."""
     if not source.cert:
-        status.warnings += acme.look_at_environment(layout)
+        status.warnings += acme.check_environment(layout)
         return
     try:
         status.warnings += examine(*source.read(), source.names)[2]

@@ -4,7 +4,7 @@
 
 It also needs wrk and unshare. All of it happens in a network namespace of its own: the same certificate, the same
 server that answers two bytes behind both, 64 connections; each in turn, the middle of all rounds counts. The ratio of
-requests/s, and the inverse of that of p99, shall be at least 0.95.
+requests/s, and the inverse of that of p99, should be at least 0.95.
 """
 
 import asyncio
@@ -79,7 +79,7 @@ def measure(port: int) -> Result:
 
 @contextlib.contextmanager
 def plain_traefik(target: str, cert: str, key: str) -> Iterator[int]:
-    """What traefik's documentation tells to write; the port."""
+    """traefik as its documentation sets it up; the port."""
     port = free_port()
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory)
@@ -105,7 +105,8 @@ def barehub(target: str, cert: str, key: str) -> Iterator[int]:
     from barehub.config import load_hub
     from barehub.layout import Layout
     from barehub.proxy import BarehubProxy
-    from barehub.proxy_unit.prepare import make_proxy, prepare, static_config, write
+    from barehub.proxy_unit.prepare import make_proxy, prepare, write
+    from barehub.proxy_unit.static import static_config
 
     with installation() as base:
         port, api = free_port(), free_port()
@@ -120,12 +121,13 @@ def barehub(target: str, cert: str, key: str) -> Iterator[int]:
         os.environ["BAREHUB_BASE"] = str(base)
         layout = Layout(base, prefix=Path(__file__).parents[2] / "post_install/data")
         hub = load_hub(layout)
-        write(layout, static_config(layout, hub), prepare(layout, hub, say=print))
+        proxy = make_proxy(layout, hub)
+        write(layout, static_config(layout, proxy), prepare(layout, hub, proxy, say=print))
         with running(sys.executable, "-m", "barehub.proxy_unit.supervisor"):
 
             async def route() -> None:
-                proxy: BarehubProxy = type(make_proxy(layout, hub))(parent=hub, ssl_cert=hub.ssl_cert)
-                await proxy.add_route("/user/alice/", target, {"user": "alice", "server_name": ""})
+                hubs: BarehubProxy = type(proxy)(parent=hub, ssl_cert=hub.ssl_cert)
+                await hubs.add_route("/user/alice/", target, {"user": "alice", "server_name": ""})
 
             asyncio.run(route())
             yield port

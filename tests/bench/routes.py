@@ -145,11 +145,12 @@ def write_static_config() -> None:
     """As the proxy's unit does, with this repository's base configuration."""
     from barehub.config import load_hub
     from barehub.layout import Layout
-    from barehub.proxy_unit.prepare import static_config, write
+    from barehub.proxy_unit.prepare import make_proxy, write
+    from barehub.proxy_unit.static import static_config
 
     base = Layout.from_environment().base
     layout = Layout(base, prefix=Path(__file__).parents[2] / "post_install/data")
-    write(layout, static_config(layout, load_hub(layout)))
+    write(layout, static_config(layout, make_proxy(layout, load_hub(layout))))
 
 
 async def chp(target: str) -> Result:

@@ -35,7 +35,7 @@ def visitor(machine: Machine) -> Iterator[Counter[str]]:
     def visit() -> None:
         with machine.network():
             while not gone.wait(0.02):
-                connection = HTTPConnection("127.0.0.1", 8000, timeout=30)
+                connection = HTTPConnection("127.0.0.1", 8000, timeout=120)
                 try:
                     connection.request("GET", "/hub/health")
                     seen[str(connection.getresponse().status)] += 1

@@ -1,74 +1,67 @@
-"""Every command of README.md: an administrator's on a machine, in order; a builder's are known to release.py."""
+"""The administrator's commands in README.md and ADMIN.md work on a machine, in their order."""
 
 import re
-import shlex
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.machines.hub_client import BAREHUB, TEST_CONFIG
 from tests.machines.machine import Machine
-from tests.readme import README, commands
+from tests.readme import ADMIN, README, commands
 from tests.unit.wheels import make
 
-ROOT = Path(__file__).parents[2]
+
+def on_the_machine(document: Path, releases: tuple[Path, Path]) -> list[str]:
+    """Return the commands of a document for the machine's root shell, with these releases in place of those it names.
+
+    The first release that the document names is the older one.
+    """
+    written = dict.fromkeys(re.findall(r"barehub-(\d{4}\.\d\d\.\d\d)-Linux", document.read_text()))
+    real = dict(zip(written, (one.name.split("-")[1] for one in releases), strict=True))
+    found = [line.removeprefix("sudo ") for line in commands(document) if "release.py" not in line]
+    return [re.sub("|".join(real), lambda match: real[match[0]], line) for line in found]
 
 
-def test_an_administrators_commands_work_in_the_order_of_the_readme(
-    machine: Machine, older: Path, installer: Path, tmp_path: Path
-) -> None:
-    """The first release that the README names is the older one here, the second one this one."""
-    written = dict.fromkeys(re.findall(r"barehub-(\d{4}\.\d\d\.\d\d)-Linux", README))
-    real = dict(zip(written, (one.name.split("-")[1] for one in (older, installer)), strict=True))
+def carry_out(machine: Machine, line: str) -> None:
+    """Run a command in /mnt, with yes for an answer to all that it asks."""
+    answered = f"cd /mnt && yes | {{ {line}\n}}"
+    if "status" in line:  # what was restarted just before needs a moment
+        machine.eventually("sh", "-euc", answered)
+    else:
+        machine.succeed("sh", "-euc", answered)
+
+
+@pytest.fixture
+def with_installers(machine: Machine, older: Path, installer: Path) -> Machine:
+    """The machine, with both installers in /mnt and no installation."""
     for one in (older, installer):
-        machine.copy_in(one, f"/mnt/{one.name}")
-    for command in commands("For administrators"):
-        line = command.removeprefix("sudo ")  # the machine's shell is root's already
-        line = re.sub("|".join(real), lambda match: real[match[0]], line).replace(
-            "--extract DIR", "--extract /mnt/unpacked"
-        )
+        if machine.run("test", "-e", f"/mnt/{one.name}").returncode:
+            machine.copy_in(one, f"/mnt/{one.name}")
+    return machine
+
+
+def test_an_administrators_commands_work_in_the_order_of_the_guide(
+    with_installers: Machine, older: Path, installer: Path, tmp_path: Path
+) -> None:
+    machine = with_installers
+    for command in on_the_machine(ADMIN, (older, installer)):
+        line = command.replace("--extract DIR", "--extract /mnt/unpacked")
         if "--find-links=/srv/wheels" in line:
             wheel = make(tmp_path, name=line.split()[-1].replace("-", "_"))
             machine.succeed("mkdir", "/srv/wheels")
             machine.copy_in(wheel.path, f"/srv/wheels/{wheel.path.name}")
-        answered = f"cd /mnt && yes | {{ {line}\n}}"
-        if "status" in line:  # what was restarted just before needs a moment
-            machine.eventually("sh", "-euc", answered)
-        else:
-            machine.succeed("sh", "-euc", answered)
+        carry_out(machine, line)
     machine.succeed("test", "-e", "/mnt/unpacked/linux-64/repodata.json.zst")
     machine.fails("ls", "/opt/barehub")
 
 
-def builders_commands() -> list[str]:
-    overlays = commands("Notebooks as Slurm jobs") + commands("One machine for a group")
-    builds = [command for command in overlays if command.startswith("python3 release.py")]
-    return builds + [
-        command
-        for part in ("For release builders", "For authors of distributions", "For maintainers")
-        for command in commands(part)
-    ]
-
-
-@pytest.mark.parametrize("command", builders_commands())
-def test_a_builders_commands_exist(command: str) -> None:
-    words = shlex.split(command, comments=True)
-    if "-m" in words:
-        assert (ROOT / (words[words.index("-m") + 1].replace(".", "/") + ".py")).is_file()
-        return
-    if words[:2] != ["python3", "release.py"]:  # constructor, gpg and ssh-keygen have tests of their own
-        assert words[0] in ("sh", "BAREHUB_PAYLOAD=/tmp/channel/releases/barehub-2026.11.24", "ssh-keygen", "gpg")
-        return
-    sys.path.insert(0, str(ROOT))
-    from release import parse
-
-    assert callable(parse(words[2:]).command)
-
-
-def test_exit_codes_are_the_same_in_the_readme_and_the_installer() -> None:
-    header = (ROOT / "construct/header.sh").read_text()
-    told = README.partition("### Exit codes\n\n")[2].partition("\n\n")[0].replace("\n", " ")
-    meanings = re.findall(r"(?<!\d)(\d) (\w+)", told)
-    assert [int(code) for code, _ in meanings] == [0, 1, 2, 3, 4, 5, 6, 7, 8]
-    for code, word in meanings:
-        assert f"{code} {word}" in header.replace("\n#  ", ""), f"{code} {word}"
+def test_the_first_hour_works_as_the_readme_has_it(with_installers: Machine, older: Path, installer: Path) -> None:
+    machine = with_installers
+    for line in on_the_machine(README, (older, installer)):
+        if line.endswith("barehub help"):
+            assert machine.succeed("sh", "-euc", line).startswith("# Administrator's guide")
+            assert "--require-same-packages" in machine.succeed(BAREHUB, "help", "upgrade")
+        else:
+            carry_out(machine, line)
+            machine.write("/opt/barehub/jupyterhub_config.d/90-test.py", TEST_CONFIG)
+    machine.eventually(BAREHUB, "status")

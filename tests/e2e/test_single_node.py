@@ -25,7 +25,7 @@ def machine(root: Path) -> Iterator[Machine]:
     with booted("single-node", root, limits=True) as new:
         new.copy_in(installers.with_overlay("single-node"), "/mnt/single-node.sh")
         edit = "sed -i s,/opt/jupyter,/opt/users,"
-        for command in admin_commands("One machine for a group", "/mnt/single-node.sh", edit):
+        for command in admin_commands("single-node", "/mnt/single-node.sh", edit):
             new.shell(command)
             new.write(f"{BASE}/jupyterhub_config.d/60-limits.py", LIMITS)
         new.eventually(BAREHUB, "status")

@@ -18,7 +18,7 @@ NAME = "hub.example.org"  # what people call the machine
 def connect(machine: Machine, context: ssl.SSLContext, name: str = NAME) -> ssl.SSLSocket:
     """A TLS connection to the proxy. It belongs to this thread, which must have been on the machine's network."""
     with machine.network():
-        return context.wrap_socket(socket.create_connection(("127.0.0.1", 443), timeout=20), server_hostname=name)
+        return context.wrap_socket(socket.create_connection(("127.0.0.1", 443), timeout=120), server_hostname=name)
 
 
 def served(machine: Machine, name: str = NAME) -> x509.Certificate:
@@ -34,10 +34,10 @@ def visitors(machine: Machine, context: ssl.SSLContext) -> Iterator[Counter[str]
     """People who ask again and again meanwhile, over new connections and over one that lasts; what came of it."""
     seen, gone = Counter[str](), threading.Event()
 
-    def visit(*, anew: bool) -> None:
+    def visit(*, reconnect: bool) -> None:
         with machine.network():
             connection = HTTPSConnection(NAME, timeout=30, context=context)
-            connection._create_connection = lambda *_, **__: socket.create_connection(("127.0.0.1", 443), timeout=30)
+            connection._create_connection = lambda *_, **__: socket.create_connection(("127.0.0.1", 443), timeout=120)
             while not gone.wait(0.005):
                 try:
                     connection.request("GET", "/hub/health")
@@ -46,10 +46,10 @@ def visitors(machine: Machine, context: ssl.SSLContext) -> Iterator[Counter[str]
                     seen[str(response.status)] += 1
                 except OSError as e:
                     seen[repr(e)] += 1
-                if anew:
+                if reconnect:
                     connection.close()
 
-    threads = [threading.Thread(target=visit, kwargs={"anew": anew}) for anew in (True, True, False)]
+    threads = [threading.Thread(target=visit, kwargs={"reconnect": reconnect}) for reconnect in (True, True, False)]
     for thread in threads:
         thread.start()
     try:

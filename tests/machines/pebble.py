@@ -29,7 +29,7 @@ http.server.HTTPServer(("127.0.0.1", 8056), Handler).serve_forever()
 
 
 def install_pebble(machine: Machine, issuer: Pair, *, seconds: int) -> None:
-    """Have the ACME server run and be known by `issuer`; its certificates are valid for so many seconds."""
+    """Start the ACME server, known by `issuer`; its certificates are valid for so many seconds."""
     own = issue(issuer, NAME)
     machine.write(BUNDLE, issuer.cert)
     machine.write("/etc/pebble/cert.pem", own.cert)

@@ -181,7 +181,7 @@ def pip_download(into: Path) -> list[str | Path]:
 
 
 def lock_users_requirements() -> None:
-    """Resolve USERS_WANT anew and write users-requirements.txt, one wheel a line."""
+    """Resolve USERS_WANT again and write users-requirements.txt, one wheel a line."""
     if not platform.python_version().startswith(f"{PYTHON}."):
         raise UserError("pip evaluates markers for the Python that runs it", fix=f"use Python {PYTHON}")
     with tempfile.TemporaryDirectory() as tmp:

@@ -54,7 +54,7 @@ def install(cluster: Cluster, installer: Path) -> None:
     head = cluster.head
     head.copy_in(installer, "/mnt/slurm.sh")
     edit = f"sed -i 's,10.0.0.1,{HEAD},; s,/shared/jupyter,/opt/users,'"
-    for command in admin_commands("Notebooks as Slurm jobs", "/mnt/slurm.sh", edit):
+    for command in admin_commands("slurm", "/mnt/slurm.sh", edit):
         head.shell(command)
         head.write(f"{CONFIG}/60-test.py", TEST_CONFIG)
     head.eventually(BAREHUB, "status")
@@ -69,7 +69,7 @@ def user(cluster: Cluster, name: str) -> HubSession:
 def api(cluster: Cluster, path: str) -> Any:
     """Return what the hub's API tells an administrator."""
     with cluster.head.network():
-        answer = requests.get(f"{URL}/hub/api/{path}", headers={"Authorization": f"token {TOKEN}"}, timeout=30)
+        answer = requests.get(f"{URL}/hub/api/{path}", headers={"Authorization": f"token {TOKEN}"}, timeout=120)
     answer.raise_for_status()
     return answer.json()
 
@@ -96,7 +96,7 @@ def failure(session: HubSession) -> str:
     return last["message"]
 
 
-def until(condition: Callable[[], Any], what: str, timeout: float = 60) -> Any:
+def until(condition: Callable[[], Any], what: str, timeout: float = 240) -> Any:
     """Wait until `condition` returns something true, and return that."""
     deadline = time.monotonic() + timeout
     while not (result := condition()):
@@ -114,7 +114,7 @@ def left_over(cluster: Cluster) -> list[str]:
 
 def require_clean(cluster: Cluster) -> None:
     """Wait until nothing is left."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 240
     while (left := left_over(cluster)) and time.monotonic() < deadline:
         time.sleep(0.2)
     assert left == []

@@ -24,7 +24,7 @@ def watched(kernel: Kernel) -> Iterator[list[str]]:
             while not ended.wait(0.02):
                 sent += 1
                 try:
-                    answer = asking.get(url, headers={"Cookie": cookies, "Connection": "close"}, timeout=30)
+                    answer = asking.get(url, headers={"Cookie": cookies, "Connection": "close"}, timeout=120)
                     if answer.status_code != 200:
                         trouble.append(f"{answer.status_code} {answer.text[:200]}")
                 except requests.RequestException as error:

@@ -1,11 +1,13 @@
-"""What the tests of the proxy share: an installation's directories, traefik, servers behind it, requests."""
+"""What the tests of the proxy share: an installation's directories, traefik and its files, servers, requests."""
 
+import base64
 import contextlib
 import http.client
 import json
 import os
 import shutil
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -13,8 +15,18 @@ import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+if os.environ.get("CI") != "true":
+    pytest.importorskip("cryptography")
+
+from barehub.proxy_unit.certificates import names_of
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from tests.machines.authority import Pair, authority
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -45,9 +57,9 @@ def make_base(base: Path) -> Path:
 
 
 def static_config(base: Path, **addresses: str) -> Path:
-    """A static configuration of traefik's with these entrypoints."""
+    """A static configuration for traefik with these entrypoints; the file."""
     path = base / "state/proxy/traefik.yaml"
-    config = {
+    config: dict[str, Any] = {
         "api": {"dashboard": False},
         "entryPoints": {
             name: {
@@ -65,6 +77,45 @@ def static_config(base: Path, **addresses: str) -> Path:
     return path
 
 
+def serve_https(base: Path, name: str, *, acme: bool) -> None:
+    """Let the entrypoint `web` speak TLS, with a certificate for this name."""
+    path = base / "state/proxy/traefik.yaml"
+    config = json.loads(path.read_text())
+    tls = {"options": "default", "domains": [{"main": name, "sans": []}]}
+    config["entryPoints"]["web"]["http"] = {"tls": tls | ({"certResolver": "ca"} if acme else {})}
+    if acme:  # nobody is there: what is served comes from the store
+        resolver = {"email": "a@example.org", "caServer": "https://127.0.0.1:9", "tlsChallenge": {}}
+        config["certificatesResolvers"] = {"ca": {"acme": resolver | {"storage": str(base / "state/acme/acme.json")}}}
+    path.write_text(json.dumps(config))
+
+
+def write_store(base: Path, *pairs: Pair) -> None:
+    """What traefik has got from an ACME server (pkg/provider/acme/account.go, provider.go)."""
+
+    def base64_of(data: bytes) -> str:
+        return base64.b64encode(data).decode()
+
+    key = authority().private.private_bytes(Encoding.DER, PrivateFormat.TraditionalOpenSSL, NoEncryption())
+    account = {
+        "Email": "a@example.org",
+        "Registration": {"body": {"status": "valid"}, "uri": "https://127.0.0.1:9/1"},
+        "PrivateKey": base64_of(key),
+        "KeyType": "EC256",
+    }
+    certificates = [
+        {
+            "domain": {"main": names_of(pair.certificate)[0]},
+            "certificate": base64_of(pair.cert.encode()),
+            "key": base64_of(pair.key.encode()),
+            "Store": "default",
+        }
+        for pair in pairs
+    ]
+    store = base / "state/acme/acme.json"
+    store.write_text(json.dumps({"ca": {"Account": account, "Certificates": certificates}}))
+    store.chmod(0o600)
+
+
 @contextlib.contextmanager
 def running(*argv: str | Path, **environment: str) -> Iterator[subprocess.Popen[str]]:
     """A program that is gone when the block is left."""
@@ -75,7 +126,7 @@ def running(*argv: str | Path, **environment: str) -> Iterator[subprocess.Popen[
         finally:
             process.terminate()  # not SIGKILL: it may have children to end
             try:
-                process.wait(timeout=20)
+                process.wait(timeout=120)
             except subprocess.TimeoutExpired:
                 process.kill()
 
@@ -109,13 +160,38 @@ def named_server(name: str) -> Iterator[str]:
 
 def get(port: int, path: str = "/") -> tuple[int, str]:
     """Status and text of a request of its own connection."""
-    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=20)) as connection:
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=120)) as connection:
         connection.request("GET", path)
         response = connection.getresponse()
         return response.status, response.read().decode()
 
 
-def wait_until(condition: Callable[[], object], timeout: float = 20) -> None:
+def get_by_tls(port: int, name: str) -> tuple[int, int]:
+    """Status of a request and the serial number of the certificate that is shown for this name."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # which reads no authorities
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    with (
+        socket.create_connection(("127.0.0.1", port), timeout=120) as plain,
+        context.wrap_socket(plain, server_hostname=name) as client,
+    ):
+        client.sendall(f"GET / HTTP/1.0\r\nHost: {name}\r\n\r\n".encode())
+        status = int(client.makefile("rb").readline().split()[1])
+        return status, x509.load_der_x509_certificate(client.getpeercert(binary_form=True) or b"").serial_number
+
+
+@contextlib.contextmanager
+def busy_machine() -> Iterator[None]:
+    """Each core has something else to do."""
+    loops = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(os.cpu_count() or 1)]
+    try:
+        yield
+    finally:
+        for loop in loops:
+            loop.kill()
+            loop.wait()
+
+
+def wait_until(condition: Callable[[], object], timeout: float = 120) -> None:
     """Poll until the condition holds."""
     deadline = time.monotonic() + timeout
     while not condition():

@@ -1,4 +1,4 @@
-"""barehub.config: the configuration files, their order, and what is said about a mistake."""
+"""barehub.config: the configuration files, their order, and the message about a mistake."""
 
 import shutil
 

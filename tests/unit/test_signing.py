@@ -100,7 +100,7 @@ def test_a_failure_leaves_no_checksums_without_a_signature(output: Path, tmp_pat
     assert not list(output.glob(".*"))
 
 
-def test_the_readme_has_the_one_command() -> None:
-    readme = (Path(__file__).parents[2] / "README.md").read_text()
+def test_the_document_of_releases_has_the_one_command() -> None:
+    document = (Path(__file__).parents[2] / "construct/README.md").read_text()
     for name in ("SHA256SUMS.sig", "SHA256SUMS.asc"):
-        assert f"    {check_command('barehub', Path(name))}\n" in readme
+        assert f"    {check_command('barehub', Path(name))}\n" in document

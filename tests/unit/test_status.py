@@ -8,7 +8,7 @@ import pytest
 from barehub.errors import Exit, UserError
 from barehub.layout import Layout
 from barehub.lifecycle import database
-from barehub.proxy_unit.prepare import as_text
+from barehub.proxy_unit.static import as_text
 from barehub.status import Status, check, show, text
 
 from tests.unit.installations import NEW, OLD, answering, fake_command, make_active, make_database, make_release

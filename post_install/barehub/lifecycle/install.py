@@ -16,7 +16,8 @@ from barehub.lifecycle.options import Request, choose_settings
 from barehub.lifecycle.releases import remove_older
 from barehub.lifecycle.servers import ForgottenError
 from barehub.lifecycle.switchover import Switchover
-from barehub.proxy_unit.certificates import Source, examine
+from barehub.proxy_unit.certificates import examine
+from barehub.proxy_unit.renewal import Source
 from barehub.settings import Installation, Settings
 
 Say = Callable[[str], None]

@@ -1,4 +1,4 @@
-"""Certificates from an ACME server (RFC 8555): what traefik is told, and the store in which it keeps them."""
+"""Certificates from an ACME server (RFC 8555): traefik's configuration for it, and the store of what it has got."""
 
 import contextlib
 import json
@@ -18,14 +18,14 @@ from barehub.process import write_atomically
 from barehub.proxy_unit.certificates import day
 
 REDIRECT = "redirect"  # the entrypoint of HTTP, where HTTPS is served
-SETTLED = 10  # seconds after which a store is not being written any more; traefik writes it in place
+SETTLED = 10  # seconds after which traefik has finished writing a store, which it does in place
 DOMAIN = re.compile(r"(\*\.)?([a-z0-9]([a-z0-9-]*[a-z0-9])?\.)+[a-z][a-z0-9-]*", re.IGNORECASE)
 
 Config = dict[str, Any]
 
 
 def resolver(layout: Layout, proxy: Any) -> tuple[str, Config]:
-    """The certificate resolver for the traits of a BarehubProxy: its name, its configuration.
+    """Return the certificate resolver for the traits of a BarehubProxy: its name and its configuration.
 
     https://doc.traefik.io/traefik/reference/install-configuration/tls/certificate-resolvers/acme/
     Raises ConfigError where they cannot work.
@@ -64,47 +64,47 @@ def resolver(layout: Layout, proxy: Any) -> tuple[str, Config]:
         config["httpChallenge"] = {"entryPoint": REDIRECT}
     else:
         config["tlsChallenge"] = {}
-    # Named after the server, by which traefik sorts its store: what the staging server has given is not the other's.
+    # Named after the server, as its part of traefik's store is: a staging server's certificates stay apart.
     name = re.sub(r"[^a-z0-9]+", "-", server.netloc.lower())
     return name, {"acme": config}
 
 
-def take_bundle(layout: Layout, path: str) -> None:
-    """Have a copy of the ACME server's authorities that the proxy can read. Raises UserError if there are none."""
+def copy_bundle(layout: Layout, path: str) -> None:
+    """Copy the ACME server's authorities to where the proxy can read them. Raises UserError if there are none."""
     from cryptography import x509
 
     try:
         text = Path(path).read_text()
         x509.load_pem_x509_certificates(text.encode())
     except OSError as error:
-        raise UserError(f"acme_ca_bundle: {path}: {error.strerror}", "mend it") from error
+        raise UserError(f"acme_ca_bundle: {path}: {error.strerror}", "fix it") from error
     except ValueError as error:
-        raise UserError(f"acme_ca_bundle: {path} holds no PEM certificates, or damaged ones", "mend it") from error
+        raise UserError(f"acme_ca_bundle: {path} holds no PEM certificates, or damaged ones", "fix it") from error
     write_atomically(layout.acme_bundle, text, 0o640, (-1, layout.proxy_state.stat().st_gid))
 
 
-def look_at_environment(layout: Layout) -> list[str]:
-    """What is wrong with the file of the DNS provider's credentials."""
+def check_environment(layout: Layout) -> list[str]:
+    """Return what is wrong with the file of the DNS provider's credentials."""
     try:
         found = layout.acme_environment.stat()
     except FileNotFoundError:
         return []
     if found.st_mode & 0o077 or found.st_uid not in (0, os.geteuid()):
         path = layout.acme_environment
-        return [f"{path} is not root's alone: chown root {path}; chmod 600 {path}; and think about new credentials"]
+        return [f"{path} is not root's alone: chown root {path}; chmod 600 {path}; and consider new credentials"]
     return []
 
 
 # The store: {resolver: {"Account": {...}, "Certificates": [...] or null}} (traefik, pkg/provider/acme/local_store.go).
-# Its directory is the proxy's, so nothing there is followed or trusted; the copy is in a directory of root's.
+# Its directory is the proxy's, so nothing there is followed or trusted; the copy is in a directory that root owns.
 
 
 def keep_store(layout: Layout, *, running: bool) -> list[str]:
-    """Have a copy of a good store, and a good store where there is a copy; return what was wrong.
+    """Copy a valid store, and restore a damaged one from its copy; return what was wrong.
 
-    `running` tells that traefik may be writing it just now. traefik takes no store that others can read, and starts
-    anew with one that it cannot read, without a certificate until it gets one. A store that is gone is one that an
-    administrator wants anew.
+    `running` means that traefik may be writing it at this moment. traefik ignores a store that others can read, and
+    replaces one that it cannot parse, without a certificate until it gets a new one. A missing store is one that an
+    administrator has removed to get new certificates.
     """
     directory = os.open(layout.acme, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
@@ -130,16 +130,16 @@ def _keep_store(layout: Layout, directory: int, running: bool) -> list[str]:
         if (found.st_mode & 0o777, found.st_uid) != (0o600, owner.st_uid):
             os.fchmod(descriptor, 0o600)
             os.fchown(descriptor, owner.st_uid, owner.st_gid)
-            said.append(f"{path} had mode {found.st_mode & 0o777:o}, or another owner than the proxy; put right")
+            said.append(f"{path} had mode {found.st_mode & 0o777:o}, or an owner other than the proxy; fixed")
         text = file.read().decode(errors="replace")
-    if is_good(text):
+    if is_valid(text):
         write_atomically(layout.acme_copy, text, 0o600)
         return said
     if running and time.time() - found.st_mtime < SETTLED:
         return said
     if not layout.acme_copy.exists():
         os.rename(path.name, f"{path.name}.damaged", src_dir_fd=directory, dst_dir_fd=directory)
-        return [*said, f"{path} was damaged and there is no copy; put aside, certificates will be asked for anew"]
+        return [*said, f"{path} was damaged and there is no copy; set aside, new certificates will be requested"]
     staged = f".{path.name}.new"
     with contextlib.suppress(FileNotFoundError):
         os.unlink(staged, dir_fd=directory)
@@ -152,11 +152,20 @@ def _keep_store(layout: Layout, directory: int, running: bool) -> list[str]:
     os.rename(staged, path.name, src_dir_fd=directory, dst_dir_fd=directory)
     os.fsync(directory)
     copied = datetime.fromtimestamp(layout.acme_copy.stat().st_mtime, UTC)
-    return [*said, f"{path} was damaged; put back as it was on {day(copied)}"]
+    return [*said, f"{path} was damaged; restored as of {day(copied)}"]
 
 
-def is_good(text: str) -> bool:
-    """True for a store with an account."""
+def stored_names(text: str, resolver: str) -> list[str]:
+    """Return the host names of the certificates in a store that a resolver has got; none if it is damaged."""
+    try:
+        domains = [one["domain"] for one in json.loads(text)[resolver]["Certificates"] or []]
+        return [name for domain in domains for name in (domain["main"], *(domain.get("sans") or []))]
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return []
+
+
+def is_valid(text: str) -> bool:
+    """Return True for a store with an account."""
     try:
         return any(entry["Account"] for entry in json.loads(text).values())
     except (ValueError, AttributeError, KeyError, TypeError):

@@ -1,148 +1,36 @@
-"""The certificate that the proxy serves: root's copy of the administrator's files, checked before it is taken.
+"""What a certificate says: its names, its issuer, how long it lasts, and whether browsers will accept it.
 
-    python -m barehub.proxy_unit.certificates --renew         what the proxy's reload runs: take renewed files
-    python -m barehub.proxy_unit.certificates --watch UNIT    what the timer runs: reload UNIT if they have changed
-
-The key is for root, so the proxy's account gets a copy, with the chain in one file: what traefik reads is always a
-pair. Files that cannot be used never replace a copy that can.
+Nothing here is written, and the cryptography package is imported only when it is needed: a restart of the proxy and a
+check every minute should cost little.
 """
 
-import argparse
-import hashlib
 import itertools
-import json
 import os
-import ssl
-import sys
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from barehub.errors import UserError
-from barehub.layout import Layout
-from barehub.process import attempt, write_atomically
 from barehub.urls import is_address
 
+if TYPE_CHECKING:
+    from cryptography import x509
+
 AUTHORITIES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/ca-bundle.pem")
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where the certificate comes from: two files, or, without them, an ACME server; and the names that people use.
-
-    `seen` is the hash of the files' content when they were last looked at, for good or bad.
-    """
-
-    cert: str = ""
-    key: str = ""
-    names: tuple[str, ...] = ()
-    seen: str = ""
-
-    @classmethod
-    def load(cls, layout: Layout) -> "Source | None":
-        """What the proxy was started with; None if it serves no HTTPS."""
-        try:
-            record = json.loads(layout.certificate_source.read_text())
-            return cls(**record | {"names": tuple(record["names"])})
-        except (FileNotFoundError, ValueError, KeyError, TypeError):
-            return None
-
-    def save(self, layout: Layout) -> None:
-        write_atomically(layout.certificate_source, json.dumps(asdict(self)) + "\n", 0o600)
-
-    def read(self) -> tuple[bytes, bytes]:
-        """The content of both files. Raises UserError if they cannot be read."""
-        content = []
-        for trait, path in (("ssl_cert", self.cert), ("ssl_key", self.key)):
-            try:
-                content.append(Path(path).read_bytes())
-            except OSError as error:
-                raise UserError(f"{trait}: {path}: {error.strerror}", f"mend it, or c.JupyterHub.{trait}") from error
-        return content[0], content[1]
-
-    @property
-    def digest(self) -> str:
-        """Of the files' content as it is now; of nothing where that cannot be read."""
-        try:
-            return hashlib.sha256(b"\0".join(self.read())).hexdigest()
-        except UserError:
-            return ""
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m barehub.proxy_unit.certificates")
-    what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--renew", action="store_true")
-    what.add_argument("--watch", metavar="UNIT")
-    arguments = parser.parse_args(argv)
-    layout = Layout.from_environment()
-    source = Source.load(layout)
-    if source is None:
-        return 0
-    if arguments.watch:
-        watch(layout, source, arguments.watch)
-        return 0
-    try:
-        for warning in renew(layout, source):
-            print(f"warning: {warning}", file=sys.stderr)
-    except UserError as error:
-        print(f"error: {error}\n  fix: {error.fix}\nthe proxy goes on with the certificate it has", file=sys.stderr)
-        return 1
-    return 0
-
-
-def watch(layout: Layout, source: Source, unit: str) -> None:
-    """Have the proxy's unit reloaded if the files are other ones than those that were last looked at."""
-    from barehub.proxy_unit.acme import keep_store
-
-    if source.cert and source.digest != source.seen:
-        attempt("systemctl", "reload", unit)  # which says what is wrong
-    if not source.cert:
-        for line in keep_store(layout, running=True):
-            print(f"warning: {line}", file=sys.stderr)
-
-
-def renew(layout: Layout, source: Source) -> list[str]:
-    """Take the files if they are new; return what is worth a warning.
-
-    Raises UserError, with the old copy in place, if they cannot be used.
-    """
-    if not source.cert:
-        return []
-    Source(source.cert, source.key, source.names, source.digest).save(layout)
-    return take(layout, source)
-
-
-def take(layout: Layout, source: Source) -> list[str]:
-    """Have the proxy's copy be what the files are; return what is worth a warning. Raises UserError; see `renew`."""
-    cert, key = source.read()
-    text, ends, warnings = examine(cert, key, source.names)
-    current = expiry(layout)
-    if ends <= now() and current is not None and current > now():
-        raise UserError(f"ssl_cert: {source.cert} has expired on {day(ends)}", "renew it; the copy in use has not")
-    if Path(source.key).stat().st_mode & 0o004:
-        warnings.append(f"everybody can read {source.key}: chmod 600 it, and think about a new key")
-    proxy = layout.acme.stat().st_uid  # of the installation's accounts it is the proxy's directory
-    write_atomically(layout.certificate, text, 0o400, (proxy if os.geteuid() == 0 else -1, -1))
-    return warnings
+TRAEFIKS_OWN = "TRAEFIK DEFAULT CERT"  # the name on the certificate that traefik makes where it has no other
 
 
 def examine(cert: bytes, key: bytes, names: Sequence[str]) -> tuple[str, datetime, list[str]]:
-    """Look at a PEM certificate with its chain and a PEM key.
+    """Check a PEM certificate with its chain and a PEM key.
 
     Returns both as one text, when the certificate ends, and what browsers will complain about: it has expired or is
     not valid yet, names that it does not cover, a chain with holes. Raises UserError if it is no pair.
     """
     from cryptography import x509
     from cryptography.exceptions import UnsupportedAlgorithm
-    from cryptography.hazmat.primitives.serialization import (
-        Encoding,
-        NoEncryption,
-        PrivateFormat,
-        PublicFormat,
-        load_pem_private_key,
-    )
+    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 
     try:
         chain = x509.load_pem_x509_certificates(cert)
@@ -155,31 +43,33 @@ def examine(cert: bytes, key: bytes, names: Sequence[str]) -> tuple[str, datetim
     except (ValueError, UnsupportedAlgorithm) as error:
         raise UserError("ssl_key holds no PEM private key, or a damaged one", "openssl pkey -text -in it") from error
 
-    def public(one: object) -> bytes:
-        return one.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-
-    leaf = chain[0]
-    if public(leaf) != public(private):
+    leaf, own = chain[0], private.public_key()
+    if leaf.public_key() != own:
         what = "the key in ssl_key is not that of the first certificate in ssl_cert"
-        if any(public(one) == public(private) for one in chain[1:]):
+        if any(one.public_key() == own for one in chain[1:]):
             raise UserError(what, "put the server's certificate before its issuers'")
         raise UserError(what, "give both of the same renewal")
-    ends, warnings = leaf.not_valid_after_utc, []
-    if ends <= now():
-        warnings.append(f"the certificate has expired on {day(ends)}: renew it")
+    text = "".join(one.public_bytes(Encoding.PEM).decode() for one in chain)
+    text += private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+    return text, leaf.not_valid_after_utc, complaints(chain, names)
+
+
+def complaints(chain: Sequence["x509.Certificate"], names: Sequence[str]) -> list[str]:
+    """Return what browsers will complain about, for a certificate with its chain and the names that people use."""
+    leaf, warnings = chain[0], []
+    if leaf.not_valid_after_utc <= now():
+        warnings.append(f"the certificate has expired on {day(leaf.not_valid_after_utc)}: renew it")
     if leaf.not_valid_before_utc > now():
         warnings.append(f"the certificate is not valid before {day(leaf.not_valid_before_utc)}: see `date`")
-    if missing := [name for name in names if not covers(leaf, name)]:
+    if missing := [name for name in names if not matches(name, names_of(leaf))]:
         warnings.append(f"the certificate is not for {', '.join(missing)}, but for {', '.join(names_of(leaf))}")
     if hole := hole_in(chain):
         warnings.append(hole)
-    text = "".join(one.public_bytes(Encoding.PEM).decode() for one in chain)
-    text += private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
-    return text, ends, warnings
+    return warnings
 
 
-def names_of(certificate: object) -> list[str]:
-    """The DNS names and addresses that a certificate is for. The common name has not counted for years."""
+def names_of(certificate: "x509.Certificate") -> list[str]:
+    """Return the DNS names and addresses that a certificate is for. The common name has not counted for years."""
     from cryptography import x509
 
     try:
@@ -189,36 +79,52 @@ def names_of(certificate: object) -> list[str]:
     return [*names.get_values_for_type(x509.DNSName), *map(str, names.get_values_for_type(x509.IPAddress))]
 
 
-def covers(certificate: object, name: str) -> bool:
-    """True if the certificate is for this host name or address (RFC 9525, section 6.3)."""
-    found = names_of(certificate)
+def matches(name: str, names: Iterable[str]) -> bool:
+    """Return True if a certificate with these names is for this host name or address (RFC 9525, section 6.3)."""
     if is_address(name):
-        return name in found
+        return name in names
     wildcard = f"*.{name.partition('.')[2]}".lower()
-    return any(one.lower() in (name.lower(), wildcard) for one in found)
+    return any(one.lower() in (name.lower(), wildcard) for one in names)
 
 
-def hole_in(chain: Sequence[object]) -> str | None:
-    """What is missing between the first certificate and an authority that this machine knows; None if nothing is."""
+def hole_in(chain: Sequence["x509.Certificate"]) -> str | None:
+    """Return what is missing between the first certificate and an authority that this machine trusts; else None."""
+    import ssl
+
     from cryptography.exceptions import InvalidSignature
 
     for one, issuer in itertools.pairwise(chain):
         try:
             one.verify_directly_issued_by(issuer)
         except (ValueError, TypeError, InvalidSignature):
-            follows = spoken(issuer.subject)
-            return f"the chain is broken: {spoken(one.subject)} is not issued by {follows}, which follows it"
+            follows = common_name(issuer.subject)
+            return f"the chain is broken: {common_name(one.subject)} is not issued by {follows}, which follows it"
     last = chain[-1]
     if last.issuer == last.subject:
         return None  # an authority of the site's own, or self-signed
     find_authorities()
-    issuer = last.issuer.public_bytes()  # DER, as it stands in the authority's certificate
-    if any(issuer in one for one in ssl.create_default_context().get_ca_certs(binary_form=True)):
+    issuer_name = last.issuer.public_bytes()  # DER, as it stands in the authority's certificate
+    if any(issuer_name in one for one in ssl.create_default_context().get_ca_certs(binary_form=True)):
         return None
     return (
-        f"the chain ends with {spoken(last.issuer)}, which is neither in ssl_cert nor known to this machine: "
+        f"the chain ends with {common_name(last.issuer)}, which is neither in ssl_cert nor known to this machine: "
         "if that is an intermediate authority, put its certificate into ssl_cert, after the server's"
     )
+
+
+def find_authorities() -> None:
+    """Tell OpenSSL where this machine keeps the certificate authorities that it trusts.
+
+    The shipped OpenSSL searches where its build machine had them.
+    """
+    import ssl
+
+    if "SSL_CERT_FILE" in os.environ or Path(ssl.get_default_verify_paths().openssl_cafile).exists():
+        return
+    for bundle in AUTHORITIES:
+        if Path(bundle).exists():
+            os.environ["SSL_CERT_FILE"] = bundle
+            return
 
 
 @dataclass(frozen=True)
@@ -235,12 +141,12 @@ class Served:
         from cryptography import x509
 
         leaf = x509.load_der_x509_certificate(der)
-        return cls(names_of(leaf), spoken(leaf.issuer), leaf.not_valid_before_utc, leaf.not_valid_after_utc)
+        return cls(names_of(leaf), common_name(leaf.issuer), leaf.not_valid_before_utc, leaf.not_valid_after_utc)
 
     @property
     def is_traefiks_own(self) -> bool:
-        """True for what traefik makes itself where it has nothing better."""
-        return self.issuer == "TRAEFIK DEFAULT CERT"
+        """True for the one that traefik makes where it has no other."""
+        return self.issuer == TRAEFIKS_OWN
 
     @property
     def lifetime(self) -> timedelta:
@@ -261,34 +167,32 @@ class Served:
         return f"{', '.join(self.names) or 'no name'}, by {self.issuer}, until {day(self.ends)} ({left})"
 
 
-def find_authorities() -> None:
-    """Have OpenSSL know the certificate authorities that this machine trusts.
-
-    The shipped one looks for them where its build machine had them.
-    """
-    if "SSL_CERT_FILE" in os.environ or Path(ssl.get_default_verify_paths().openssl_cafile).exists():
-        return
-    for bundle in AUTHORITIES:
-        if Path(bundle).exists():
-            os.environ["SSL_CERT_FILE"] = bundle
-            return
-
-
-def spoken(name: object) -> str:
-    """A subject or issuer, by its common name where it has one."""
+def common_name(name: "x509.Name") -> str:
+    """Return the common name of a subject or issuer; all of it if it has none."""
     from cryptography.x509.oid import NameOID
 
     common = name.get_attributes_for_oid(NameOID.COMMON_NAME)
     return str(common[0].value) if common else name.rfc4514_string() or "(no name)"
 
 
-def expiry(layout: Layout) -> datetime | None:
-    """When the proxy's copy ends; None if there is none that can be used."""
+def expiry_of(path: Path) -> datetime | None:
+    """Return when the first certificate in a PEM file ends; None if the file is missing or cannot be used."""
     from cryptography import x509
 
     try:
-        return x509.load_pem_x509_certificates(layout.certificate.read_bytes())[0].not_valid_after_utc
+        return x509.load_pem_x509_certificates(path.read_bytes())[0].not_valid_after_utc
     except (OSError, ValueError):
+        return None
+
+
+def leaf_of(pem: str) -> bytes | None:
+    """Return the first certificate of a PEM text, as DER; None if there is none."""
+    import ssl
+
+    text, end, _ = pem.partition(ssl.PEM_FOOTER)
+    try:
+        return ssl.PEM_cert_to_DER_cert(text[text.index(ssl.PEM_HEADER) :] + end)
+    except ValueError:
         return None
 
 
@@ -298,7 +202,3 @@ def now() -> datetime:
 
 def day(when: datetime) -> str:
     return f"{when:%Y-%m-%d %H:%M} UTC"
-
-
-if __name__ == "__main__":
-    sys.exit(main())

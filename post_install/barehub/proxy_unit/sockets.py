@@ -1,12 +1,13 @@
 """The proxy's listening sockets. Root makes them before the proxy starts, systemd keeps them, traefik accepts on them.
 
-systemd has a file descriptor store for each unit (sd_pid_notify_with_fds(3)): what is in it outlives the unit's
-processes until the unit is stopped. So a client that comes while traefik restarts waits in the kernel's queue, and
-none is refused.
+systemd has a file descriptor store for each unit (sd_pid_notify_with_fds(3)): its content outlives the unit's processes
+until the unit is stopped. So a client that connects while traefik restarts waits in the kernel's queue, and none is
+refused.
 
 A new traefik accepts connections some tenths of a second before it has read the hub's routes, and answers them 404.
-Nothing may reach it in that time. So each address has a `Door`: two sockets that share it by SO_REUSEPORT, one for
-traefik and one to wait at, and a packet filter that tells the kernel which of them gets a new connection.
+Until it has loaded its certificates, it shows clients one of its own. No client may reach it in that time. So each
+address has a `Door`: two sockets that share it by SO_REUSEPORT, one for traefik and one to wait at, and a packet filter
+that tells the kernel which of them gets a new connection. The filter can let the supervisor's own checks through.
 """
 
 import array
@@ -16,6 +17,7 @@ import json
 import os
 import socket
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,9 +26,16 @@ from barehub.errors import UserError
 
 BACKLOG = 1024  # connections that can wait on a socket; beyond that clients are slowed down, not refused (listen(2))
 SO_ATTACH_REUSEPORT_CBPF = 51  # asm-generic/socket.h; socket(7)
-BPF_RET = 0x06  # linux/bpf_common.h: BPF_RET | BPF_K
+# linux/bpf_common.h and linux/filter.h. Offsets from SKF_NET_OFF, as u32, count from the IP header.
+BPF_LD_WORD, BPF_LD_HALF, BPF_LD_BYTE = 0x20, 0x28, 0x30  # BPF_LD | BPF_ABS | ...
+BPF_JEQ = 0x15  # BPF_JMP | BPF_JEQ | BPF_K
+BPF_RET = 0x06  # BPF_RET | BPF_K
+SKF_NET_OFF = 0x1_0000_0000 - 0x100000
+WAITING, SERVING = 0, 1  # the sockets of a door, by the kernel's numbers
 FIRST_FD = 3  # SD_LISTEN_FDS_START of sd_listen_fds(3)
 
+Address = tuple[str, int]  # of a socket
+Instruction = tuple[int, int, int, int]
 Addresses = dict[str, str]  # entrypoint -> `[host]:port`, as traefik writes it
 
 
@@ -39,7 +48,7 @@ class Door:
 
     @classmethod
     def make(cls, address: str) -> "Door":
-        """Listen on an address. Raises OSError if that cannot be done.
+        """Listen on an address. Raises OSError if that is not possible.
 
         Sockets can only join those of the same user: made by root, no other account's process can.
         """
@@ -54,25 +63,69 @@ class Door:
             )
         )
 
-    def shut(self) -> None:
-        """From now on connections wait."""
-        self._turn(0)
+    @property
+    def address(self) -> Address:
+        """Where this machine itself reaches the door: for all addresses, over IPv4's loopback."""
+        host, port = self.serving.getsockname()[:2]
+        return ("127.0.0.1" if host in ("::", "0.0.0.0") else host), port  # noqa: S104 - compared with, not bound to
+
+    def shut(self, admit: Address | None = None) -> None:
+        """Let new connections wait from now on, except one from `admit`, an address and port of this machine."""
+        self._filter(only_from(admit) if admit else [(BPF_RET, 0, 0, WAITING)])
 
     def open(self) -> None:
-        """From now on connections are traefik's."""
-        self._turn(1)
+        """Give new connections to traefik from now on."""
+        self._filter([(BPF_RET, 0, 0, SERVING)])
 
-    def _turn(self, number: int) -> None:
-        # A filter of one instruction, `return number`. struct sock_filter { u16 code; u8 jt, jf; u32 k; }, struct
-        # sock_fprog { u16 len; struct sock_filter *filter; } (linux/filter.h). Not by ctypes, whose import wants
-        # memory that is writable and executable, and the unit forbids that.
-        program = array.array("B", struct.pack("=HBBI", BPF_RET, 0, 0, number))
+    @contextlib.contextmanager
+    def probe(self) -> Iterator[socket.socket]:
+        """A socket that reaches traefik through the shut door if it connects to `address`; nobody else's does."""
+        with socket.socket(socket.AF_INET6 if ":" in self.address[0] else socket.AF_INET) as client:
+            client.setblocking(False)
+            # From the address that it goes to: a packet of another machine cannot have that one.
+            client.bind((self.address[0], 0))
+            self.shut(admit=client.getsockname()[:2])
+            try:
+                yield client
+            finally:
+                self.shut()
+
+    def _filter(self, instructions: list[Instruction]) -> None:
+        """Let the kernel choose the socket of a new connection by this program's result (socket(7))."""
+        # struct sock_filter { u16 code; u8 jt, jf; u32 k; }, struct sock_fprog { u16 len; struct sock_filter *filter; }
+        # (linux/filter.h). Not by ctypes, whose import wants memory that is writable and executable, and the unit
+        # forbids that.
+        program = array.array("B", b"".join(struct.pack("=HBBI", *one) for one in instructions))
         pointer, _ = program.buffer_info()
-        self.serving.setsockopt(socket.SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF, struct.pack("@HP", 1, pointer))
+        packed = struct.pack("@HP", len(instructions), pointer)
+        self.serving.setsockopt(socket.SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF, packed)
+
+
+def only_from(address: Address) -> list[Instruction]:
+    """Return a filter that gives a connection from this address and port to traefik and lets all others wait.
+
+    It compares what the IP header says, then the TCP header's first field. A packet that is too short, or has options
+    between the two, as none of this machine's has, is not that connection's.
+    """
+    host, port = address
+    if ":" in host:
+        (*source,) = struct.unpack("!4I", socket.inet_pton(socket.AF_INET6, host))
+        begins, at, tcp = 0x60, 8, 40  # version 6 (RFC 8200, section 3)
+    else:
+        (*source,) = struct.unpack("!I", socket.inet_pton(socket.AF_INET, host))
+        begins, at, tcp = 0x45, 12, 20  # version 4, a header of five words (RFC 791, section 3.1)
+    expected = [(BPF_LD_BYTE, 0, begins), *((BPF_LD_WORD, at + 4 * n, word) for n, word in enumerate(source))]
+    expected += [(BPF_LD_HALF, tcp, port)]
+    instructions: list[Instruction] = []
+    for number, (load, offset, value) in enumerate(expected):
+        # If it differs: over all that is left and the other result.
+        skip = 2 * (len(expected) - number - 1) + 1
+        instructions += [(load, 0, 0, SKF_NET_OFF + offset), (BPF_JEQ, 0, skip, value)]
+    return [*instructions, (BPF_RET, 0, 0, SERVING), (BPF_RET, 0, 0, WAITING)]
 
 
 def read_addresses(path: Path) -> Addresses:
-    """The entrypoints in traefik's static configuration. Raises UserError if that is missing or damaged."""
+    """Return the entrypoints in traefik's static configuration. Raises UserError if it is missing or damaged."""
     try:
         return addresses_of(json.loads(path.read_text()))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -80,14 +133,14 @@ def read_addresses(path: Path) -> Addresses:
 
 
 def addresses_of(config: dict[str, Any]) -> Addresses:
-    """The entrypoints in a static configuration."""
+    """Return the entrypoints in a static configuration."""
     addresses = {name: entrypoint["address"] for name, entrypoint in config["entryPoints"].items()}
     # Sockets for UDP are traefik's own business; the hub has none.
     return {name: text.removesuffix("/tcp") for name, text in addresses.items() if not text.endswith("/udp")}
 
 
 def resolve(address: str) -> tuple[int, tuple[str, int]]:
-    """Family, host and port of an entrypoint's address. Raises OSError if its name or port is unknown."""
+    """Return family, host and port of an entrypoint's address. Raises OSError if its name or port is unknown."""
     host, _, port = address.rpartition(":")
     if not host:
         host = "::" if socket.has_dualstack_ipv6() else "0.0.0.0"  # noqa: S104 - what `:8000` means
@@ -96,7 +149,7 @@ def resolve(address: str) -> tuple[int, tuple[str, int]]:
 
 
 def make_doors(addresses: Addresses) -> dict[str, Door]:
-    """A new door for each entrypoint. Raises UserError if an address cannot be had."""
+    """Return a new door for each entrypoint. Raises UserError if an address cannot be had."""
     doors = {}
     for entrypoint, address in addresses.items():
         try:
@@ -107,11 +160,11 @@ def make_doors(addresses: Addresses) -> dict[str, Door]:
 
 
 def cannot_listen(entrypoint: str, address: str, error: OSError) -> UserError:
-    # Not str(error): create_server() adds words of its own. A name that is not found has a negative number.
+    # Not str(error): create_server() adds words of its own. A name that is not found has a negative errno.
     reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
     fix = "give it an address of this machine"
     if error.errno == errno.EADDRINUSE:
-        fix = f"see who has it, `ss -ltnp sport = :{address.rpartition(':')[2]}`, or give it another one"
+        fix = f"see who has it, `ss -ltnp sport = :{address.rpartition(':')[2]}`, or choose another port"
     return UserError(f"cannot listen on {address} (entrypoint {entrypoint}): {reason}", fix)
 
 
@@ -119,18 +172,19 @@ def cannot_listen(entrypoint: str, address: str, error: OSError) -> UserError:
 
 
 def descriptor_names(addresses: Addresses) -> dict[str, tuple[str, str]]:
-    """What systemd calls the two sockets of each entrypoint; a colon would separate names (sd_listen_fds(3))."""
-    return {
-        entrypoint: tuple(f"{entrypoint} {address} {which}".replace(":", "|") for which in ("waiting", "serving"))
-        for entrypoint, address in addresses.items()
-    }
+    """Return systemd's names for an entrypoint's two sockets. A colon would separate names (sd_listen_fds(3))."""
+
+    def name(which: str, entrypoint: str, address: str) -> str:
+        return f"{entrypoint} {address} {which}".replace(":", "|")
+
+    return {one: (name("waiting", one, where), name("serving", one, where)) for one, where in addresses.items()}
 
 
 def store_doors(addresses: Addresses, before: Addresses) -> None:
-    """Have systemd keep a door for each entrypoint, and forget those of addresses that are no longer wanted.
+    """Let systemd keep a door for each entrypoint, and forget those of addresses that are no longer wanted.
 
-    To be called by a process of the unit, before the one that `stored_doors` is for. Raises UserError if an address
-    cannot be had. One that was wanted before and is taken is left alone: as a rule systemd keeps its door already.
+    For a process of the unit that runs before the one that calls `stored_doors`. Raises UserError if an address cannot
+    be had. One that was wanted before and is in use is left alone: as a rule systemd keeps its door already.
     """
     names = descriptor_names(addresses)
     stale = set(descriptor_names(before).values()) - set(names.values())
@@ -150,7 +204,7 @@ def store_doors(addresses: Addresses, before: Addresses) -> None:
 
 
 def stored_doors(addresses: Addresses) -> dict[str, Door]:
-    """The doors that systemd kept. Raises UserError for one that it does not have: the address is someone else's."""
+    """Return the doors that systemd kept. Raises UserError for one that it does not have: its address is in use."""
     names = os.environ.get("LISTEN_FDNAMES", "").split(":")
     count = int(os.environ["LISTEN_FDS"]) if os.environ.get("LISTEN_PID") == str(os.getpid()) else 0
     descriptors = {names[number]: FIRST_FD + number for number in range(count)}
@@ -166,12 +220,12 @@ def stored_doors(addresses: Addresses) -> dict[str, Door]:
 
 
 def notify(message: str, *sockets: socket.socket) -> None:
-    """Tell systemd something (sd_notify(3)); nothing happens where it does not run us."""
+    """Send systemd a message (sd_notify(3)); without systemd, do nothing."""
     _send(message, [one.fileno() for one in sockets])
 
 
 def wait_for_systemd() -> None:
-    """Return when systemd has done what it was told so far; it does not listen to a process that is gone."""
+    """Return when systemd has processed all messages so far; it ignores those of a process that has ended."""
     reading, writing = os.pipe()
     with open(reading, "rb") as pipe:
         _send("BARRIER=1", [writing])

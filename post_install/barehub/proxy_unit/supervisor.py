@@ -1,28 +1,30 @@
 """The proxy unit's main process: traefik, and the doors in front of it while it is not ready.
 
-    doors shut  ->  traefik starts and reads the hub's routes  ->  doors open  ->  stop, or traefik dies: doors shut
+    doors shut  ->  traefik starts, loads routes and certificates  ->  doors open  ->  stop, or traefik dies: doors shut
 
-It runs without any privilege. `sockets` says what a door is. Whoever waited at one is relayed to traefik when
-it opens, for as long as the connection lasts; for traefik such a client has an address of this machine. Everyone who
-comes later is served by traefik itself.
+It runs without any privilege. `sockets` explains doors, `readiness` what is checked before they open. A client that
+waited at a door is relayed to traefik once it opens, for as long as the connection lasts; to traefik such a client has
+an address of this machine. traefik accepts the connections of later clients itself.
 """
 
 import asyncio
 import contextlib
 import fcntl
+import json
 import os
 import signal
 import socket
 import sys
 import time
+import traceback
 from pathlib import Path
 
-from barehub.errors import UserError
+from barehub.errors import UserError, render
 from barehub.layout import Layout
+from barehub.proxy_unit.readiness import API, Readiness
 from barehub.proxy_unit.sockets import FIRST_FD, Door, make_doors, notify, read_addresses, stored_doors
 
-API = "api"  # the entrypoint of traefik's API; BarehubProxy calls it so
-LOADING = 10.0  # seconds until the doors open for a traefik that does not load the routes
+LOADING = 10.0  # seconds until the doors open for a traefik that is not ready
 
 
 def main() -> int:
@@ -34,22 +36,21 @@ def main() -> int:
         if API not in doors:
             raise UserError(f"{layout.static_config} has no entrypoint {API!r}", "restart the proxy")
     except UserError as error:
-        print(f"error: {error}" + (f"\n  fix: {error.fix}" if error.fix else ""), file=sys.stderr)
+        print(render(error), file=sys.stderr)
         return 1
     api = doors.pop(API)
-    api.open()  # traefik's API tells when the others may be
+    api.open()  # traefik's API tells when the others may open
     for door in doors.values():
         door.shut()
-    # What a traefik that died had not accepted yet must not reach this one too early.
+    # A connection that a traefik left unaccepted when it died must not reach this one too early.
     left = [connection for door in doors.values() for connection in accept_all(door.serving)]
-    program = layout.hub / "bin/traefik"
-    traefik = start_traefik(program, layout.static_config, {API: api, **doors})
-    host = addresses[API].rpartition(":")[0]
-    return asyncio.run(Supervisor(traefik, list(doors.values()), api, host, layout.rules_file).run(left))
+    readiness = Readiness(layout, json.loads(layout.static_config.read_text()), api, doors)
+    traefik = start_traefik(layout.hub / "bin/traefik", layout.static_config, {API: api, **doors})
+    return asyncio.run(Supervisor(traefik, list(doors.values()), readiness).run(left))
 
 
 def start_traefik(program: Path, static_config: Path, doors: dict[str, Door]) -> int:
-    """Start traefik with the serving sockets as its entrypoints' (sd_listen_fds(3)). Returns its process id."""
+    """Start traefik with the serving sockets for its entrypoints (sd_listen_fds(3)). Returns its process id."""
     if child := os.fork():
         return child
     try:
@@ -71,20 +72,20 @@ def start_traefik(program: Path, static_config: Path, doors: dict[str, Door]) ->
 
 
 class Supervisor:
-    """One life of traefik. `host` is what its API must be asked for, the host of its address."""
+    """One life of traefik."""
 
-    def __init__(self, traefik: int, doors: list[Door], api: Door, host: str, rules: Path) -> None:
+    def __init__(self, traefik: int, doors: list[Door], readiness: Readiness) -> None:
         self.traefik = traefik
         self.doors = doors
-        self.api = api
-        self.host = host
-        self.rules = rules
-        self.serves = False  # traefik has the routes
+        self.readiness = readiness
+        self.serving: asyncio.Task[None] | None = None
+        self.reloadable = False  # traefik has read its rules
+        self.reload_due = False
         self.stopping = False
         self.relays: set[asyncio.Task[None]] = set()
 
     async def run(self, left: list[socket.socket]) -> int:
-        """Serve until traefik ends. Returns the exit status: 0 if that was asked for."""
+        """Serve until traefik ends. Returns the exit status: 0 after a stop that was requested."""
         loop = asyncio.get_running_loop()
         ended: asyncio.Future[int] = loop.create_future()
 
@@ -99,38 +100,52 @@ class Supervisor:
             loop.add_signal_handler(number, self.stop)
         loop.add_signal_handler(signal.SIGHUP, self.reload)
         reap()  # it may have ended before there was a handler
-        serving, watching = asyncio.create_task(self.serve(left)), asyncio.create_task(self.watch())
+        self.serving, watching = asyncio.create_task(self.serve(left)), asyncio.create_task(self.watch())
         status = await ended
-        serving.cancel()
         watching.cancel()
         self.shut()
-        if self.relays:  # traefik's last words are still on their way
+        if self.relays:  # traefik's last answers are still on their way
             await asyncio.wait(self.relays, timeout=1)
         if not self.stopping:
             print(f"error: traefik ended by itself, with status {status}", file=sys.stderr)
         return 0 if self.stopping else 1
 
     def stop(self) -> None:
-        """Have traefik finish what it does, while new connections wait for the next one."""
+        """Let traefik finish its requests, while new connections wait for the next one."""
         self.stopping = True
         notify("STOPPING=1")
         self.shut()
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self.traefik, signal.SIGTERM)
+        self.kill(signal.SIGTERM)
 
     def reload(self) -> None:
-        """Have traefik read its rules again, and the certificate that they name. It ends on SIGHUP while it starts."""
-        if self.serves:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.traefik, signal.SIGHUP)
+        """Let traefik read its rules, and the certificate that they name, again.
+
+        SIGHUP would end a traefik that still starts: it gets it later.
+        """
+        self.reload_due = not self.reloadable
+        if self.reloadable:
+            self.kill(signal.SIGHUP)
+
+    def kill(self, number: signal.Signals) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.traefik, number)
 
     async def serve(self, left: list[socket.socket]) -> None:
-        """Open the doors when traefik has the routes."""
+        """Open the doors when traefik is ready, or when that takes too long."""
         try:
-            await asyncio.wait_for(self.loaded(), LOADING)
+            async with asyncio.timeout(LOADING):
+                has_rules = await self.readiness.wait_for_routes()
+                self.reloadable = True
+                if self.reload_due and has_rules:
+                    self.reload()
+                if self.readiness.needs_hub:
+                    notify("READY=1")  # the hub starts after this unit has
+                await self.readiness.wait_for_doors()
         except TimeoutError:
-            print(f"error: traefik has not loaded {self.rules} in {LOADING:.0f} s and serves without", file=sys.stderr)
-        self.serves = True
+            print(f"{self.readiness.problem()} after {LOADING:.0f} s; the doors open nevertheless", file=sys.stderr)
+        except Exception:
+            traceback.print_exc()  # a check that is broken must not keep users out
+        self.reloadable = True
         for door in self.doors:
             door.open()
             # Not only now: the handshakes that have begun end up here as well.
@@ -140,36 +155,19 @@ class Supervisor:
         notify("READY=1")
 
     def shut(self) -> None:
-        """Leave new connections where they wait, also for whoever comes after us."""
+        """Leave new connections where they wait, also for the next supervisor. The doors do not open any more."""
+        if self.serving:
+            self.serving.cancel()
         for door in self.doors:
             door.shut()
             asyncio.get_running_loop().remove_reader(door.waiting)
-
-    async def loaded(self) -> None:
-        """Return when traefik has read the rules: its API asks for a password then, by a router that is in them.
-
-        Before the hub has ever run there are none to wait for.
-        """
-        while (status := await self.ask()) is None or (status == 404 and self.rules.exists()):
-            await asyncio.sleep(0.005)
-
-    async def ask(self) -> int | None:
-        """The status of traefik's API for a request without a password; None if it does not answer."""
-        try:
-            async with asyncio.timeout(5):
-                reader, writer = await asyncio.open_connection(*self.api.serving.getsockname()[:2])
-                with contextlib.closing(writer):
-                    writer.write(f"GET /api/version HTTP/1.0\r\nHost: {self.host}\r\n\r\n".encode())
-                    return int((await reader.readline()).split()[1])
-        except (OSError, IndexError, ValueError):
-            return None
 
     async def watch(self) -> None:
         """Tell systemd that traefik answers, twice in each WatchdogSec= (sd_watchdog_enabled(3))."""
         if interval := int(os.environ.get("WATCHDOG_USEC", "0")) / 2e6:
             while True:
                 started = time.monotonic()
-                if await self.ask() is not None:
+                if await self.readiness.ask() is not None:
                     notify("WATCHDOG=1")
                 await asyncio.sleep(max(0.0, interval - (time.monotonic() - started)))
 
@@ -184,7 +182,7 @@ class Supervisor:
 
 
 def accept_all(listener: socket.socket) -> list[socket.socket]:
-    """The connections that wait on a listening socket."""
+    """Accept and return the connections that wait on a listening socket."""
     listener.setblocking(False)
     accepted = []
     with contextlib.suppress(BlockingIOError):
@@ -198,7 +196,7 @@ def accept_all(listener: socket.socket) -> list[socket.socket]:
 
 
 async def relay(client: socket.socket) -> None:
-    """Be the wire between a client and traefik until both have ended."""
+    """Copy data between a client and traefik in both directions until both have ended."""
     from_client, to_client = await asyncio.open_connection(sock=client)
     with contextlib.closing(to_client), contextlib.suppress(OSError):
         server = socket.socket(client.family)

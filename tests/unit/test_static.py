@@ -1,22 +1,21 @@
-"""The static configuration that `python -m barehub.proxy_unit.prepare` derives, and what becomes of a broken one."""
+"""The static configuration for traefik that follows from JupyterHub's traits."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.unit import proxies
-from tests.unit.proxies import REPOSITORY, answers, free_port, wait_until
+from tests.unit.proxies import REPOSITORY
 
 if os.environ.get("CI") != "true":
     pytest.importorskip("jupyterhub_traefik_proxy")
 
 from barehub.config import ConfigError, load_hub
 from barehub.layout import Layout
-from barehub.proxy_unit.prepare import address, static_config
+from barehub.proxy_unit.prepare import make_proxy
+from barehub.proxy_unit.static import static_config
 
 
 @pytest.fixture
@@ -32,24 +31,7 @@ def configure(layout: Layout, *lines: str) -> None:
 
 def derived(layout: Layout, *lines: str) -> dict[str, Any]:
     configure(layout, *lines)
-    return static_config(layout, load_hub(layout))
-
-
-# As the unit does, but for the configuration of this repository.
-MAIN = """
-import sys
-from pathlib import Path
-import barehub.proxy_unit.prepare as traefik
-from barehub.layout import Layout
-Layout.from_environment = lambda: Layout(Path(sys.argv[1]), prefix=Path(sys.argv[2]))
-sys.exit(traefik.main())
-"""
-
-
-def run_main(layout: Layout) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", MAIN, layout.base, layout.prefix], capture_output=True, text=True, check=False
-    )
+    return static_config(layout, make_proxy(layout, load_hub(layout)))
 
 
 def test_defaults(layout: Layout) -> None:
@@ -96,6 +78,16 @@ def test_https_with_a_certificate_is_on_the_entrypoint(layout: Layout) -> None:
     )
     assert config["entryPoints"]["web"]["address"] == ":443"
     assert config["entryPoints"]["web"]["http"]["tls"] == {"options": "default"}
+
+
+def test_the_names_of_the_certificate_are_told_to_those_who_check_it(layout: Layout) -> None:
+    files = "c.JupyterHub.ssl_cert = c.JupyterHub.ssl_key = '/x.pem'"
+    config = derived(layout, "c.JupyterHub.bind_url = 'https://hub.example.org'", files)
+    tls = config["entryPoints"]["web"]["http"]["tls"]
+    assert tls["domains"] == [{"main": "hub.example.org", "sans": []}]
+    assert "certResolver" not in tls
+    config = derived(layout, "c.JupyterHub.bind_url = 'https://192.0.2.7'", files)
+    assert "domains" not in config["entryPoints"]["web"]["http"]["tls"]
 
 
 ACME = "c.BarehubProxy.acme_email = 'a@example.org'"
@@ -181,57 +173,3 @@ def test_forwarded_headers_are_trusted_from_named_networks(layout: Layout) -> No
 def test_what_traefik_cannot_do_is_an_error(layout: Layout, line: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         derived(layout, line)
-
-
-@pytest.mark.parametrize(
-    ("line", "message"),
-    [
-        ("c.JupyterHub.bind_url = nothing", "50-test.py, line 1: NameError: name 'nothing' is not defined"),
-        ("def", "50-test.py, line 1: SyntaxError"),
-        ("c.JupyterHub.bind_url = 3", "bind_url"),
-        ("c.BarehubProxy.trusted_networks = ['here']", "'here' does not appear to be an IPv4 or IPv6 network"),
-        ("c.JupyterHub.bind_url = 'https://:443'", "needs a certificate"),
-    ],
-)
-def test_a_broken_configuration_keeps_the_last_good_one(layout: Layout, line: str, message: str) -> None:
-    configure(layout, line)
-    assert run_main(layout).returncode == 1  # there is no other
-    configure(layout, "")
-    assert run_main(layout).returncode == 0
-    good = layout.static_config.read_text()
-    configure(layout, line)
-    done = run_main(layout)
-    assert done.returncode == 0
-    assert message in done.stderr
-    assert "Traceback" not in done.stderr
-    assert layout.static_config.read_text() == good
-
-
-def test_the_file_is_for_root_and_the_proxys_group(layout: Layout) -> None:
-    if os.geteuid() == 0:
-        os.chown(layout.proxy_state, 0, 33)
-    assert run_main(layout).returncode == 0
-    status = layout.static_config.stat()
-    assert (status.st_mode & 0o777, status.st_gid) == (0o640, layout.proxy_state.stat().st_gid)
-
-
-def test_traefik_takes_it_without_a_word(layout: Layout) -> None:
-    web, api = free_port(), free_port()
-    configure(
-        layout,
-        f"c.JupyterHub.bind_url = 'http://127.0.0.1:{web}'",
-        f"c.TraefikProxy.traefik_api_url = 'http://127.0.0.1:{api}'",
-    )
-    assert run_main(layout).returncode == 0
-    process = subprocess.Popen(
-        [proxies.traefik(), f"--configfile={layout.static_config}"],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
-    wait_until(lambda: (answers(web) and answers(api)) or process.poll() is not None)
-    process.terminate()
-    assert process.communicate(timeout=20)[0] == ""
-
-
-def test_addresses_of_urls() -> None:
-    assert address("http://127.0.0.1:8099") == "127.0.0.1:8099"
-    assert address("http://[::]:80/x") == "[::]:80"

@@ -1,0 +1,71 @@
+"""The rules file and the language of its rules, without JupyterHub and without traefik."""
+
+import json
+import logging
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from barehub.rules import READY, RulesFile, fixed_rules, quoted, read_routes, rule
+
+ROUTES = {"a": {"routespec": "/user/alice/", "target": "http://127.0.0.1:9", "data": {"user": "alice {{.}}"}}}
+
+
+def config(routes: dict) -> dict:
+    return {"http": {"routers": {"r": {"rule": "{{ .X }}"}}, "services": {}}, "jupyterhub": {"routes": routes}}
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> RulesFile:
+    (tmp_path / "rules").mkdir()
+    return RulesFile(tmp_path / "rules/rules.yaml", logging.getLogger("hub"))
+
+
+def test_what_is_written_is_read_again(file: RulesFile) -> None:
+    assert file.load() == {}
+    file.atomic_dump(config(ROUTES))
+    assert file.load() == read_routes(file.path) == ROUTES
+    assert file.path.stat().st_mode & 0o777 == 0o640
+
+
+def test_traefik_finds_no_template_and_no_empty_section_in_it(file: RulesFile) -> None:
+    file.atomic_dump(config(ROUTES))
+    text = file.path.read_text()
+    assert "{{" not in text
+    assert json.loads(text)["http"] == {"routers": {"r": {"rule": "{{ .X }}"}}}
+
+
+@pytest.mark.parametrize("damage", ["", "[]", '{"jupyterhub": 3}', '{"jupyterhub": "{}"}'])
+def test_a_damaged_file_is_set_aside(file: RulesFile, damage: str) -> None:
+    file.path.write_text(damage)
+    with pytest.raises((ValueError, KeyError, TypeError)):
+        read_routes(file.path)
+    assert file.load() == {}
+    assert Path(f"{file.path}.damaged").read_text() == damage
+    assert not file.path.exists()
+
+
+def test_the_supervisors_question_has_a_router() -> None:
+    for seconds in (None, 0):
+        router = fixed_rules("web", seconds)["http"]["routers"][READY]
+        assert router == {"rule": f"Path(`/{READY}`)", "entryPoints": ["web"], "service": "noop@internal"}
+    assert "tls" not in fixed_rules("web", None)
+    assert fixed_rules("web", 9)["tls"]["options"]["default"]["minVersion"] == "VersionTLS12"
+
+
+def test_a_reader_needs_no_jupyterhub() -> None:
+    program = "import barehub.rules, sys; sys.exit(any('jupyterhub' in name for name in sys.modules))"
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_rules_match_a_prefix_with_and_without_its_slash() -> None:
+    assert rule("/") == 'PathPrefix("/")'
+    assert rule("/user/a/") == '( PathPrefix("/user/a/") || Path("/user/a") )'
+    assert (
+        rule("/user/me%2byou%20there@x/")
+        == '( PathPrefix("/user/me%2Byou there@x/") || Path("/user/me%2Byou there@x") )'
+    )
+    assert rule("a.example/x/") == 'Host("a.example") && ( PathPrefix("/x/") || Path("/x") )'
+    assert rule("a.example/") == 'Host("a.example") && PathPrefix("/")'
+    assert quoted('a"\\é') == r'"a\U00000022\U0000005c\U000000e9"'
