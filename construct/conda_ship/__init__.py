@@ -6,6 +6,7 @@ construct/engines.py has the contract. https://conda-incubator.github.io/conda-s
 import os
 import shutil
 from collections.abc import Sequence
+from importlib import resources
 from importlib.metadata import version as installed_version
 from pathlib import Path
 
@@ -89,3 +90,14 @@ def build(
     runtime = payload / "engine/runtime"
     shutil.move(work / "out/barehub", runtime)
     runtime.chmod(0o755)
+    (payload / "engine/authority.pem").write_text(an_authority())
+
+
+def an_authority() -> str:
+    """Return any authority's certificate: the runtime does not start on a machine that knows none, though it asks none.
+
+    It is the first one that pip brings.
+    """
+    text = resources.files("pip._vendor.certifi").joinpath("cacert.pem").read_text()
+    end = "-----END CERTIFICATE-----\n"
+    return text[text.index("-----BEGIN") :].partition(end)[0] + end

@@ -24,9 +24,11 @@ trap 'end 143' TERM # not `exit`: that would end an `end` that has just begun
 # It looks for package files in one directory.
 mkdir "$stage/bundle"
 find "$channel" \( -name '*.conda' -o -name '*.tar.bz2' \) -exec ln {} "$stage/bundle" \;
-# Its first start fills the prefix, then runs the environment's python with these arguments.
+here=$(dirname -- "$0")
+# Its first start fills the prefix, then runs the environment's python with these arguments. A certificate, since it
+# panics on a machine without ca-certificates ("No CA certificates were loaded"), offline or not.
 BAREHUB_BUNDLE=$stage/bundle BAREHUB_OFFLINE=1 RATTLER_CACHE_DIR=$stage/cache CONDA_SHIP_PREFIX=$prefix \
-    "$(dirname -- "$0")/runtime" -I -c '' &
+    SSL_CERT_FILE=$here/authority.pem "$here/runtime" -I -c '' &
 runtime=$!
 wait "$runtime"
 runtime=''
