@@ -72,6 +72,10 @@ def switchover(old: Installation, layout: Layout, request: Request, said: list[s
     return Switchover(new, old.settings, request, managed=True, say=said.append)
 
 
+def enable(layout: Layout) -> str:
+    return " ".join(["enable", *(str(layout.units / name) for name in ME.units)])
+
+
 def changes(calls: Path) -> list[str]:
     return [line for line in calls.read_text().splitlines() if not line.startswith("show ")]
 
@@ -89,7 +93,7 @@ def test_the_hub_stops_only_after_all_that_can_be_checked_before(
     run.commit(plan)
     assert layout.active == NEW
     # The proxy, whose programs are the same, goes on.
-    assert changes(calls)[1:] == ["daemon-reload", f"enable {TARGET}", f"restart {HUB}", f"start {TARGET}"]
+    assert changes(calls)[1:] == ["daemon-reload", enable(layout), f"restart {HUB}", f"start {TARGET}"]
     assert (layout.system_units / HUB).resolve() == layout.release_units / HUB
 
 
@@ -132,7 +136,7 @@ def test_a_failure_after_the_switch_leads_back_with_the_hub_running(
     calls.write_text("")
     run.roll_back(data_changed=False)
     assert layout.active == OLD
-    assert changes(calls) == [f"stop {HUB}", "daemon-reload", f"enable {TARGET}", f"start {HUB}"]
+    assert changes(calls) == [f"stop {HUB}", "daemon-reload", enable(layout), f"start {HUB}"]
     assert said[-1] == f"going back to {OLD}"
 
 
