@@ -46,8 +46,8 @@
 main() {
     set -eu
     umask 022
-    # The system's tools, with the system's libraries, whatever modules or environments the caller has loaded.
-    unset LD_LIBRARY_PATH LD_PRELOAD LD_AUDIT
+    # The system's tools, with the system's libraries and their own defaults, whatever the caller has loaded or set.
+    unset LD_LIBRARY_PATH LD_PRELOAD LD_AUDIT TAR_OPTIONS GREP_OPTIONS POSIXLY_CORRECT CDPATH
     PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
     export PATH LC_ALL=C
     case $0 in */*) this_file=$0 ;; *) this_file=./$0 ;; esac

@@ -45,7 +45,11 @@ check_options() {
     case $opt_wait in *[!0-9]*) die 2 "'$opt_wait' is not a number of seconds" "use something like --wait 60" ;; esac
     case $opt_keep in 0* | *[!0-9]*) die 2 "'$opt_keep' is not a number of releases to keep" "use 1 or more" ;; esac
     for user in "$opt_hub_user" "$opt_proxy_user"; do
-        [ -z "$user" ] || id -u "$user" >/dev/null 2>&1 || die 2 "there is no account '$user'" "useradd --system $user"
+        case $user in
+            '') ;;
+            *[!0-9]*) id -u "$user" >/dev/null 2>&1 || die 2 "there is no account '$user'" "useradd --system $user" ;;
+            *) die 2 "'$user' is a number" "use the name of an account" ;; # id accepts it, systemd and Python do not
+        esac
     done
     case $opt_bind_url in
         *[!A-Za-z0-9/._:%~\[\]-]*) die 2 "'$opt_bind_url' is not a URL" "use something like http://:8000" ;;
@@ -109,15 +113,20 @@ check_path() {
     esac
 }
 
+# A path without `//`, `/./` and a `/.` at its end.
+plain_path() { printf '%s\n' "$1" | sed 's|//*|/|g; :again; s|/\./|/|; t again; s|\(.\)/\.$|\1|'; }
+
 check_base() {
     elsewhere="choose another directory with -p"
     case $base in /*) ;; *) base=$PWD/$base ;; esac
     check_path
+    base=$(plain_path "$base")
     anchor=$base
     while [ ! -e "$anchor" ]; do anchor=${anchor%/*}; anchor=${anchor:-/}; done
     [ -d "$anchor" ] || die 6 "$anchor is not a directory" "$elsewhere"
     # The real path: an environment's files hold it, and a link on the way may be changed one day.
     real=$(cd -P "$anchor" && pwd)
+    real=$(plain_path "$real") # bash keeps a double slash at the beginning
     base=${real%/}${base#"${anchor%/}"} anchor=$real
     base=${base%/} prefix=$base/releases/$release
     check_path

@@ -14,6 +14,7 @@ def run(layout: Layout) -> int:
     environment = {
         **os.environ,
         "BAREHUB_BASE": str(layout.base),
+        "PYTHONNOUSERSITE": "1",  # as in the hub's unit
         "PATH": f"{layout.hub / 'bin'}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
     }
     python = layout.hub / "bin/python"

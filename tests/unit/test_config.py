@@ -8,6 +8,7 @@ from barehub.config import ConfigError, config_files, load_files, masked_files
 from barehub.health import Endpoints
 from barehub.layout import Layout
 from barehub.lifecycle.database import own_database
+from jupyterhub.app import JupyterHub
 from traitlets.config import Config
 
 from tests.unit.installations import SHARE, belongs_to
@@ -60,3 +61,15 @@ def test_the_base_configuration_loads_into_jupyterhub(layout: Layout, monkeypatc
 def test_the_examples_load(layout: Layout, example: str) -> None:
     shutil.copyfile(SHARE / "examples" / example, layout.config / example)
     load_files(layout, Config(), lambda *_: None)
+
+
+def test_the_cullers_example_and_other_files_add_to_the_same_lists(layout: Layout) -> None:
+    shutil.copyfile(SHARE / "examples/60-idle-culler.py", layout.config / "60-idle-culler.py")
+    for name in ("50-mine.py", "70-mine.py"):
+        text = f'c.JupyterHub.services.append({{"name": "{name}", "url": "http://127.0.0.1:9"}})\n'
+        (layout.config / name).write_text(text)
+    traits = Config()
+    load_files(layout, traits, lambda *_: None)
+    hub = JupyterHub(config=traits)
+    assert [service["name"] for service in hub.services] == ["50-mine.py", "idle-culler", "70-mine.py"]
+    assert [role["name"] for role in hub.load_roles] == ["idle-culler"]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit import installers
-from tests.unit.installers import refused, run, write
+from tests.unit.installers import SHELLS, refused, run, write
 
 
 @pytest.fixture
@@ -40,6 +40,7 @@ HTTPS = ["-b", "--bind-url", "https://hub.example.org"]
         (["-b", "-p", "/opt/../etc"], 2, "cannot be the base directory"),
         (["-b", "--name", "Bad_Name"], 2, "cannot be a unit name"),
         (["-b", "--hub-user", "nobody-here"], 2, "no account 'nobody-here'"),
+        (["-b", "--hub-user", "0"], 2, "'0' is a number"),
         (["-b", "--bind-url", "ftp://x"], 2, "is not a URL"),
         (["-b", "--bind-url", "https://:443"], 2, "needs a certificate"),
         (["-b", "--acme-email", "a@example.org"], 2, "a certificate needs an https URL"),
@@ -173,6 +174,19 @@ def test_a_path_is_checked_whole(installer: Path, tmp_path: Path) -> None:
     refused(done, 2, "cannot be the base directory")
     (tmp_path / "link").symlink_to(tmp_path / "a b")
     refused(run(installer, "-b", "-p", str(tmp_path / "link/base")), 2, "cannot be the base directory")
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_a_path_is_written_in_one_way(installer: Path, tmp_path: Path, shell: str) -> None:
+    """Units and packages hold it, and what is refused for its place must be recognized."""
+    for path in (f"/{tmp_path}/base", f"{tmp_path}//./base/.", f"{tmp_path}/./././base/"):
+        done = run(installer, "-b", "-s", "--dry-run", "-p", path, shell=shell)
+        assert f"  write    {tmp_path}/base/releases/2026.11.24 (" in done.stdout, done
+
+
+def test_the_callers_options_for_tar_do_not_count(installer: Path, tmp_path: Path) -> None:
+    done = run(installer, "-b", "-s", "-p", str(tmp_path / "base"), TAR_OPTIONS="--exclude=engine")
+    assert done.returncode == 0, done
 
 
 def test_releases_of_something_else_are_left_alone(installer: Path, tmp_path: Path) -> None:

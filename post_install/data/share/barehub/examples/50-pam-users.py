@@ -1,8 +1,9 @@
 # People with an account on this machine log in with its password (PAM, JupyterHub's default authenticator).
 # Copy to BASE/jupyterhub_config.d, choose one, then: systemctl restart barehub-hub
 
-# Everybody with an account:
+# Everybody with an account, except root:
 c.Authenticator.allow_all = True
+c.Authenticator.blocked_users = {"root"}
 
 # Or members of a group, or named people:
 # c.PAMAuthenticator.allowed_groups = {"hpc-users"}

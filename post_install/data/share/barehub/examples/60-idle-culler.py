@@ -1,17 +1,16 @@
 # Stop servers that nobody has used for an hour. Copy to BASE/jupyterhub_config.d, then: systemctl restart barehub-hub
 
-c.JupyterHub.services = [
-    *(c.JupyterHub.get("services") or []),
+# append, in every file: an assignment would drop what other files have added.
+c.JupyterHub.services.append(
     {
         "name": "idle-culler",
         "command": ["jupyterhub-idle-culler", "--timeout=3600", "--cull-every=300"],
-    },
-]
-c.JupyterHub.load_roles = [
-    *(c.JupyterHub.get("load_roles") or []),
+    }
+)
+c.JupyterHub.load_roles.append(
     {
         "name": "idle-culler",
         "scopes": ["list:users", "read:users:activity", "read:servers", "delete:servers"],
         "services": ["idle-culler"],
-    },
-]
+    }
+)
