@@ -21,6 +21,7 @@ from barehub.lifecycle.switchover import Switchover
 from barehub.settings import Installation
 
 from tests.unit.installations import (
+    ME,
     NEW,
     OLD,
     add_user,
