@@ -201,13 +201,14 @@ def test_warnings_that_stop_nothing(machine: Machine, intermediate: Pair) -> Non
     assert f"everybody can read {LIVE}/privkey.pem" in said
 
 
-def test_a_certificate_that_is_not_served_is_told(machine: Machine) -> None:
+def test_a_certificate_that_is_not_served_is_told(machine: Machine, intermediate: Pair) -> None:
+    other = issue(intermediate, "other.example.org")
+    machine.write("/opt/barehub/state/proxy/other.pem", other.cert + other.key)
     machine.succeed("systemctl", "stop", HUB)
-    machine.succeed("sed", "-i", 's#/[^"]*/certificate.pem#/nowhere.pem#g', "/opt/barehub/state/rules/rules.yaml")
+    machine.succeed("sed", "-i", "s#certificate.pem#other.pem#g", "/opt/barehub/state/rules/rules.yaml")
     machine.succeed("systemctl", "restart", PROXY)
     said = journal(machine)
-    assert "warning: traefik serves the certificate " in said
-    assert "by TRAEFIK DEFAULT CERT" in said
+    assert "warning: traefik serves the certificate other.example.org, by Test Intermediate" in said
     assert f" for {NAME} instead of the one in {COPY} after 10 s" in said
     machine.succeed("systemctl", "start", HUB)
     machine.eventually(BAREHUB, "status")

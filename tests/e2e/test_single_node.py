@@ -9,6 +9,7 @@ from selenium.webdriver.common.by import By
 from websocket import WebSocketTimeoutException
 
 from tests.machines import installers
+from tests.machines.browser import press_stop
 from tests.machines.hub_client import URL, HubSession, Kernel
 from tests.machines.machine import Machine, booted
 from tests.machines.rootfs import USERS
@@ -127,5 +128,4 @@ def test_it_outlives_the_hub_and_ends_with_its_user(machine: Machine, kernel: Ke
     browser.find_element(By.ID, "login_submit").click()
     browser.find_element(By.CSS_SELECTOR, ".jp-Launcher, .jp-Notebook")
     browser.get(f"{URL}/hub/home")
-    browser.find_element(By.ID, "stop").click()
-    machine.eventually("sh", "-c", f"systemctl show -P ActiveState {UNIT} | grep --line-regexp inactive")
+    press_stop(browser, lambda: machine.unit(UNIT, "ActiveState") == "inactive")

@@ -12,7 +12,7 @@ from selenium.webdriver import ActionChains, Chrome
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
-from tests.machines.browser import chromium
+from tests.machines.browser import chromium, press_stop
 from tests.machines.cluster import Cluster
 from tests.machines.hub_client import URL
 from tests.machines.rootfs import USERS
@@ -86,8 +86,7 @@ def test_alice_waits_works_and_stops(cluster: Cluster, browser: Chrome, screensh
     assert printed in ("on c1 /home/alice False", "on c2 /home/alice False")
     browser.save_screenshot(screenshots / "slurm-cell.png")
     browser.get(f"{URL}/hub/home")
-    browser.find_element(By.ID, "stop").click()
-    until(lambda: not cluster.jobs(), "the end of her job")
+    press_stop(browser, lambda: not cluster.jobs())
     assert browser.find_element(By.CSS_SELECTOR, "#start:not(.hidden)").text == "Start My Server"
 
 

@@ -1,7 +1,8 @@
 """Chromium for tests, driven over WebDriver by Debian's chromedriver; neither downloads anything."""
 
 import contextlib
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 
 from selenium.webdriver import Chrome, ChromeOptions
 from selenium.webdriver.chrome.service import Service
@@ -32,3 +33,16 @@ def chromium(*more: str) -> Iterator[Chrome]:
         yield browser
     finally:
         browser.quit()
+
+
+def press_stop(browser: Chrome, stopped: Callable[[], bool]) -> None:
+    """Press the button on the hub's page that stops the server until that is so.
+
+    Once is not enough: the button does nothing until the page's scripts have loaded.
+    """
+    press = "const stop = document.getElementById('stop'); if (stop && stop.offsetParent) stop.click();"
+    deadline = time.monotonic() + 240
+    while not stopped():
+        assert time.monotonic() < deadline, "the server does not stop"
+        browser.execute_script(press)
+        time.sleep(1)

@@ -46,7 +46,7 @@ class Entrypoint:
     def of(cls, name: str, config: Config) -> "Entrypoint":
         http = config.get("http") or {}
         tls = http.get("tls")
-        said = tls if isinstance(tls, dict) else {}  # traefik takes `true`, too
+        said = tls if isinstance(tls, dict) else {}  # traefik accepts `true`, too
         domains = [[one.get("main"), *(one.get("sans") or [])] for one in said.get("domains") or []]
         return cls(
             name=name,
@@ -139,9 +139,13 @@ class Readiness:
             return served is not None and self._is_intended(served, entrypoint)
 
         def problem() -> str:
-            what = f"the certificate {Served.of(served)}" if served else "no certificate"
             path = self.layout.acme_store if entrypoint.resolver else self.layout.certificate
-            return f"warning: traefik serves {what} for {name or 'any name'} instead of the one in {path}"
+            asked = name or "any name"
+            if served is None:
+                return f"warning: traefik does not serve the certificate for {asked} in {path}"
+            return (
+                f"warning: traefik serves the certificate {Served.of(served)} for {asked} instead of the one in {path}"
+            )
 
         self.problem = problem
         await poll(is_served)
