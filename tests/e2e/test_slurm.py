@@ -37,6 +37,20 @@ def browser(cluster: Cluster) -> Iterator[Chrome]:
         yield new
 
 
+def run_cell(browser: Chrome) -> bool:
+    """Press the button that runs a cell, unless one has printed something; return whether it has.
+
+    Not a key, which goes to whatever has the focus by then. The button does nothing before the notebook is ready.
+    """
+    press = """
+        if (document.querySelector(".jp-OutputArea-output pre")) return true;
+        const button = document.querySelector("[data-command='notebook:run-cell-and-select-next']");
+        if (button) button.click();
+        return false;
+    """
+    return bool(browser.execute_script(press))
+
+
 def type_into_cell(browser: Chrome, code: str) -> bool:
     """Replace the code of the first cell; False if JupyterLab, still setting itself up, took the focus away."""
     try:
@@ -80,8 +94,7 @@ def test_alice_waits_works_and_stops(cluster: Cluster, browser: Chrome, screensh
     browser.find_element(By.CSS_SELECTOR, ".jp-Notebook-ExecutionIndicator[data-status=idle]")
     code = "import os, socket; print('on', socket.gethostname(), os.getcwd(), 'XDG_RUNTIME_DIR' in os.environ)"
     until(lambda: type_into_cell(browser, code), "the code in the cell")
-    # Not by a key, which goes to whatever has the focus by then.
-    browser.find_element(By.CSS_SELECTOR, "[data-command='notebook:run-cell-and-select-next']").click()
+    until(lambda: run_cell(browser), "what the cell prints")
     printed = browser.find_element(By.CSS_SELECTOR, ".jp-OutputArea-output pre").text
     assert printed in ("on c1 /home/alice False", "on c2 /home/alice False")
     browser.save_screenshot(screenshots / "slurm-cell.png")
