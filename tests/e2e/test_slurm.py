@@ -3,11 +3,12 @@
 The hub runs as root, in its tighter sandbox. After each test there is no job, no route and no pending server left.
 """
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from selenium.common.exceptions import StaleElementReferenceException
+from selenium.common.exceptions import StaleElementReferenceException, WebDriverException
 from selenium.webdriver import ActionChains, Chrome
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
@@ -42,13 +43,11 @@ def run_cell(browser: Chrome) -> bool:
 
     Not a key, which goes to whatever has the focus by then. The button does nothing before the notebook is ready.
     """
-    press = """
-        if (document.querySelector(".jp-OutputArea-output pre")) return true;
-        const button = document.querySelector("[data-command='notebook:run-cell-and-select-next']");
-        if (button) button.click();
-        return false;
-    """
-    return bool(browser.execute_script(press))
+    if browser.execute_script("return document.querySelector('.jp-OutputArea-output pre') !== null"):
+        return True
+    with contextlib.suppress(WebDriverException):  # it may be covered, or be made again, at that moment
+        browser.find_element(By.CSS_SELECTOR, "[data-command='notebook:run-cell-and-select-next']").click()
+    return False
 
 
 def type_into_cell(browser: Chrome, code: str) -> bool:
