@@ -4,6 +4,7 @@ The hub runs as root, in its tighter sandbox. After each test there is no job, n
 """
 
 import contextlib
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -46,7 +47,11 @@ def run_cell(browser: Chrome) -> bool:
     if browser.execute_script("return document.querySelector('.jp-OutputArea-output pre') !== null"):
         return True
     with contextlib.suppress(WebDriverException):  # it may be covered, or be made again, at that moment
+        browser.find_element(
+            By.CSS_SELECTOR, ".jp-Notebook .cm-content"
+        ).click()  # the last try has gone on to the next
         browser.find_element(By.CSS_SELECTOR, "[data-command='notebook:run-cell-and-select-next']").click()
+        time.sleep(2)  # or the next try would clear what this one prints
     return False
 
 
