@@ -47,9 +47,7 @@ def run_cell(browser: Chrome) -> bool:
     if browser.execute_script("return document.querySelector('.jp-OutputArea-output pre') !== null"):
         return True
     with contextlib.suppress(WebDriverException):  # it may be covered, or be made again, at that moment
-        browser.find_element(
-            By.CSS_SELECTOR, ".jp-Notebook .cm-content"
-        ).click()  # the last try has gone on to the next
+        browser.find_element(By.CSS_SELECTOR, ".jp-Notebook .cm-content").click()  # a try goes on to the next
         browser.find_element(By.CSS_SELECTOR, "[data-command='notebook:run-cell-and-select-next']").click()
         time.sleep(2)  # or the next try would clear what this one prints
     return False
