@@ -23,8 +23,9 @@ def documents() -> list[Path]:
 
 
 def commands(document: Path) -> list[str]:
-    """Return the commands in a document, in order."""
-    return [line.strip() for line in re.findall(r"^    (\S.*)$", document.read_text(), re.MULTILINE)]
+    """Return the commands in a document, in order. What stands between ``` is not for tests to run."""
+    plain = re.sub(r"^```.*?^```$", "", document.read_text(), flags=re.MULTILINE | re.DOTALL)
+    return [line.strip() for line in re.findall(r"^    (\S.*)$", plain, re.MULTILINE)]
 
 
 def admin_commands(overlay: str, installer: str, edit: str) -> list[str]:

@@ -22,7 +22,7 @@ from recipe.report import say
 from tests.machines import installers, rootfs
 
 PARTS = {"unit": "tests/unit", "lint": "tests/test_lint.py", "e2e": "tests/e2e"}
-WORKERS = os.environ.get("BAREHUB_TEST_WORKERS", "2")  # more do not gain: installing uses a core all the time
+WORKERS = os.environ.get("BAREHUB_TEST_WORKERS", "2")  # installing a release uses a core all the time
 # A unit test is small: whichever worker is idle runs the next. A story stays with one worker, long ones first.
 SPREAD = {"unit": "--dist=worksteal", "lint": "--dist=worksteal", "e2e": "--dist=loadfile"}
 
@@ -76,7 +76,6 @@ def run_end_to_end(path: str, arguments: Sequence[str]) -> int:
     """The end-to-end tests with conda-ship's installer; the whole of them again with constructor's, where it is."""
     chosen = installers.ready(conda_ship.NAME)  # first and alone: it makes the packages that the others share
     if path == PARTS["e2e"]:
-        # Two at a time: a build waits for the disk about as long as it computes.
         with ThreadPoolExecutor(2) as pool:
             builds = [pool.submit(installers.older)]
             builds += [pool.submit(installers.with_overlay, name) for name in ("slurm", "single-node")]

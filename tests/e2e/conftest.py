@@ -16,8 +16,11 @@ from tests.machines.hub_client import BAREHUB, HUB, TEST_CONFIG
 from tests.machines.machine import Machine, booted, machines
 
 HERE = Path(__file__).parent
-# By measurement, the longest first.
-LONG = ("power_cut", "slurm", "https", "upgrade", "variations", "constructor", "overlay", "readme", "first_day")
+# The longest first (`--durations=0` tells).
+LONG = (
+    *("power_cut", "variations", "upgrade", "slurm", "slurm_faults", "https_acme", "https_files", "single_node"),
+    *("constructor", "overlay", "readme", "first_day"),
+)
 
 broken: set[pytest.Collector | None] = set()  # modules with a failed test
 

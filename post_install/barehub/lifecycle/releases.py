@@ -10,7 +10,7 @@ from barehub.process import sync_directory
 from barehub.settings import Installation
 from barehub.systemd import ensure_link, property_of
 
-# What the proxy's unit runs, beside the modules in barehub/proxy_unit/.
+# What the proxy's unit runs, beside the modules in barehub/proxy_unit/ and the rules that they share with the hub.
 PROXY_PACKAGES = re.compile(r"(traefik|python)-\d")
 
 
@@ -24,7 +24,8 @@ def proxy_differs(old: Path, new: Path) -> bool:
 
     def programs(prefix: Path) -> set[str | bytes]:
         packages = {one.name for one in prefix.glob("conda-meta/*.json") if PROXY_PACKAGES.match(one.name)}
-        modules = prefix.glob("lib/python3*/site-packages/barehub/proxy_unit/*.py")
+        names = ("proxy_unit/*.py", "rules.py")
+        modules = (one for name in names for one in prefix.glob(f"lib/python3*/site-packages/barehub/{name}"))
         return packages | {one.read_bytes() for one in modules}
 
     return programs(old) != programs(new)
