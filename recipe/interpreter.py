@@ -198,7 +198,7 @@ def neutral_sysconfig(library: Path, prefix: Path) -> None:
         built = runpy.run_path(str(path))["build_time_vars"]
         # python-build-standalone's says where it was built, /install. It is part of other paths: /usr/bin/install.
         names = "|".join(sorted({re.escape(str(prefix)), re.escape(built["prefix"])}, reverse=True))
-        ours = re.compile(rf"(?:(?<![\w.@/-])|(?<=-I)|(?<=-L))(?:{names})(?![\w.-])")
+        ours = re.compile(rf"(?:(?<![\w@/-])|(?<=-I)|(?<=-L))(?:{names})(?![\w.-])")
         variables = {
             # /usr/share/zoneinfo is the target's, whatever prefix the interpreter was built for
             name: ours.sub("@PREFIX@", value) if isinstance(value, str) and name != "TZPATH" else value

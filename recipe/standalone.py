@@ -25,6 +25,7 @@ from recipe.files import file_sha256
 SOURCE = "https://github.com/astral-sh/python-build-standalone/releases/download"
 PINS = Path(__file__).with_name("python.txt")
 SECONDS = 10  # for a place that does not answer, in all
+PROGRAM = "python/bin/python3"  # in every archive
 STAMP = "standalone"  # beside the unpacked prefix
 
 
@@ -74,7 +75,7 @@ def standalone_python(cache: Path, mirror: str) -> Path:
     place = cache / archive.sha256[:16]
     if not (place / STAMP).exists():
         unpack(fetched(archive, cache, mirror), place)
-    return place / "python/bin/python3"
+    return place / PROGRAM
 
 
 def is_standalone(prefix: Path) -> bool:
@@ -93,6 +94,8 @@ def unpack(archive: Path, place: Path) -> None:
     )
     if done.returncode:
         raise UserError(f"{archive} cannot be unpacked: {done.stderr.strip()}", "make room")
+    if not (staged / PROGRAM).is_file():
+        raise UserError(f"{archive} has no {PROGRAM}", "pin an `install_only` archive in recipe/python.txt")
     (staged / STAMP).write_text(f"{archive.name}\n")
     staged.rename(place)
 

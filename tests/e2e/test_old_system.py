@@ -1,4 +1,4 @@
-"""The portable installer on Debian 11 (glibc 2.31, systemd 247), told in order on one machine.
+"""The portable installers on Debian 11 (glibc 2.31, systemd 247), told in order on one machine.
 
 It needs an installer with the portable interpreter: where that cannot be had, nothing of this can run, and it says so.
 """
@@ -19,20 +19,22 @@ from tests.machines.machine import PATIENCE, Machine, booted
 from tests.machines.old_rootfs import cached_old_root
 
 GLIBC = (2, 31)
+DISK = "/disk"  # another file system than that of /etc
 
 
 @pytest.fixture(scope="module")
 def machine(installer: Path) -> Iterator[Machine]:
     needed = read_installer(installer).release["glibc"]
     if parse_glibc(needed) > GLIBC:
-        cannot_run(f"{installer.name} needs glibc {needed}: the portable interpreter could not be had")
+        # Not a fault of this machine's, even in CI: no package of a distribution has that interpreter.
+        pytest.skip(f"{installer.name} needs glibc {needed}: the portable interpreter could not be had")
     try:
         if missing := rootfs.missing_host_packages():
             raise UserError(f"the host lacks {' '.join(missing)}", fix="python3 release.py test")
         root = cached_old_root()
     except UserError as e:
         cannot_run(f"{e}\n  fix: {e.fix}")
-    with booted("old-system", root) as new:
+    with booted("old-system", root, {DISK: 1000}) as new:
         yield new
 
 
@@ -60,9 +62,10 @@ def test_it_is_as_old_as_it_should_be(machine: Machine) -> None:
     assert machine.succeed("getconf", "GNU_LIBC_VERSION") == "glibc 2.31\n"
 
 
-def test_install_enables_all_units(machine: Machine, installer: Path) -> None:
-    machine.copy_in(installer, "/mnt/barehub.sh")
-    machine.succeed("sh", "/mnt/barehub.sh", "-b")
+def test_install_enables_all_units(machine: Machine, older: Path, installer: Path) -> None:
+    machine.copy_in(older, "/mnt/older.sh")
+    machine.copy_in(installer, "/mnt/newer.sh")
+    machine.succeed("sh", "/mnt/older.sh", "-b")
     machine.succeed(BAREHUB, "status")
     assert machine.succeed("systemctl", "is-enabled", "barehub.target") == "enabled\n"
 
@@ -85,11 +88,36 @@ def test_a_restart_leaves_her_server_alone(machine: Machine, alice: HubSession, 
     assert page(alice) == before
 
 
-def test_repair_and_a_second_install_change_nothing(machine: Machine, alice: HubSession) -> None:
+def test_an_upgrade_and_a_rollback_leave_her_server_alone(
+    machine: Machine, alice: HubSession, older: Path, installer: Path
+) -> None:
     before = page(alice)
-    machine.succeed("sh", "/mnt/barehub.sh", "-b", "-u")
-    machine.eventually(BAREHUB, "status")
-    assert page(alice) == before
+    for command, release in (
+        (("sh", "/mnt/newer.sh", "-b", "-u"), installer),
+        ((BAREHUB, "rollback", "-y"), older),
+        (("sh", "/mnt/newer.sh", "-b", "-u"), installer),
+        (("sh", "/mnt/newer.sh", "-b", "-f"), installer),
+    ):
+        machine.succeed(*command)
+        machine.eventually(BAREHUB, "status")
+        assert machine.succeed("readlink", "/opt/barehub/hub") == f"releases/{release.name.split('-')[1]}\n"
+        assert page(alice) == before
+        assert alice.is_logged_in()
+
+
+def test_a_second_hub_on_another_file_system_has_copies_of_its_units(machine: Machine, alice: HubSession) -> None:
+    place = f"{DISK}/lab"
+    command = ("sh", "/mnt/newer.sh", "-b", "-p", place, "--name", "lab", "--bind-url", "http://127.0.0.1:8100")
+    machine.succeed(*command)
+    machine.succeed(f"{place}/hub/bin/barehub", "status")
+    machine.succeed(
+        "test", "-f", "/etc/systemd/system/lab-hub.service", "-a", "!", "-L", "/etc/systemd/system/lab-hub.service"
+    )
+    assert machine.succeed("systemctl", "is-enabled", "lab.target", "lab-hub.service") == "enabled\n" * 2
+    machine.succeed(*command, "-f")
+    machine.succeed(f"{place}/hub/bin/barehub", "uninstall", "-y")
+    assert "lab" not in machine.succeed("find", "/etc/systemd", "-name", "lab*")
+    assert alice.is_logged_in()
 
 
 def test_it_is_back_after_a_reboot(machine: Machine, alice: HubSession) -> None:
