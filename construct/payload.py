@@ -64,7 +64,7 @@ def write_descriptions(
     for script in SCRIPTS:
         shutil.copyfile(script, payload / script.name)
     (payload / "packages.txt").write_text(render_packages(records))
-    sbom = render_sbom(release.name, release.label, release.moment, records, wheels)
+    sbom = render_sbom(release.name, release.label, release.moment, records, wheels, measured.libraries)
     (payload / "sbom.cdx.json").write_text(sbom)
     (payload / "release.json").write_text(render_release(payload, release, engine, measured))
     write_sums(payload)
