@@ -91,6 +91,7 @@ def render_release(payload: Path, release: Release, engine: Engine, measured: Me
         "engine": {"name": engine.NAME, "version": engine.version()},
         "platform": PLATFORM,
         "glibc": measured.glibc_version,
+        "systemd": MINIMUM_SYSTEMD,
         "lock_sha256": file_sha256(payload / LOCK_NAME),
         "files": [
             {"path": str(path.relative_to(payload)), "size": path.stat().st_size, "sha256": file_sha256(path)}

@@ -78,6 +78,14 @@ def standalone_python(cache: Path, mirror: str) -> Path:
     return place / PROGRAM
 
 
+def pinned_archive(cache: Path) -> Path | None:
+    """Return the pinned archive, which a build has fetched into `cache`; None if it has not."""
+    archive = pinned()
+    if archive is None or not (path := cache / archive.name).is_file() or file_sha256(path) != archive.sha256:
+        return None
+    return path
+
+
 def is_standalone(prefix: Path) -> bool:
     """Return whether `prefix` is one that `standalone_python` has unpacked."""
     return (prefix.parent / STAMP).is_file()
@@ -102,9 +110,9 @@ def unpack(archive: Path, place: Path) -> None:
 
 def fetched(archive: Archive, cache: Path, mirror: str) -> Path:
     """Return the archive's path in `cache`, where it is put if it is not there."""
-    path = cache / archive.name
-    if path.is_file() and file_sha256(path) == archive.sha256:
+    if path := pinned_archive(cache):
         return path
+    path = cache / archive.name
     cache.mkdir(parents=True, exist_ok=True)
     staged = path.with_name(f".{path.name}.new")
     found = hashlib.sha256()

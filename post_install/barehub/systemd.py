@@ -22,6 +22,18 @@ def systemd_runs(layout: Layout) -> bool:
     return os.geteuid() == 0 and (layout.root / "run/systemd/system").is_dir()
 
 
+def require_version(minimum: int) -> None:
+    """Check the version of systemd, which is all that decides what of our units it follows. Raises UserError."""
+    found = re.match(r"systemd (\d+)", output("systemctl", "--version"))
+    version = int(found[1]) if found else 0
+    if version < minimum:
+        raise UserError(
+            f"this system has systemd {version or 'of no version'}, which is too old: {minimum} is needed",
+            "use a newer system, or give -s to fill the prefix only",
+            Exit.PLATFORM,
+        )
+
+
 def render(template: str, **values: str) -> str:
     """Replace @NAME@ placeholders; one without a value is a KeyError."""
     return re.sub(r"@([A-Z_]+)@", lambda match: values[match[1]], template)

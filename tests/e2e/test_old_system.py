@@ -107,7 +107,7 @@ def test_an_upgrade_and_a_rollback_leave_her_server_alone(
 
 def test_a_second_hub_on_another_file_system_has_copies_of_its_units(machine: Machine, alice: HubSession) -> None:
     place = f"{DISK}/lab"
-    command = ("sh", "/mnt/newer.sh", "-b", "-p", place, "--name", "lab", "--bind-url", "http://127.0.0.1:8100")
+    command = ("sh", "/mnt/newer.sh", "-b", "-p", place, "--name", "lab", "--bind-url", "http://127.0.0.1:8300")
     machine.succeed(*command)
     machine.succeed(f"{place}/hub/bin/barehub", "status")
     machine.succeed(
