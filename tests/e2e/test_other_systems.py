@@ -1,6 +1,6 @@
-"""The portable installers on Debian 11 (glibc 2.31, systemd 247), told in order on one machine.
+"""The same installers on Debian 11 (glibc 2.31, systemd 247) and Debian 13 (2.41, 257): one story, told on each.
 
-It needs an installer with the portable interpreter: where that cannot be had, nothing of this can run, and it says so.
+Debian 11 needs an installer with the portable interpreter: where that cannot be had, its story cannot run and says so.
 """
 
 import time
@@ -16,25 +16,30 @@ from tests.conftest import cannot_run
 from tests.machines import rootfs
 from tests.machines.hub_client import BAREHUB, HUB, PROXY, TEST_CONFIG, HubSession
 from tests.machines.machine import PATIENCE, Machine, booted
-from tests.machines.old_rootfs import cached_old_root
+from tests.machines.other_rootfs import DEBIAN_11, DEBIAN_13, KERNEL_ARGUMENTS, System, cached_other_root
 
-GLIBC = (2, 31)
 DISK = "/disk"  # another file system than that of /etc
 
 
+@pytest.fixture(scope="module", params=[DEBIAN_11, DEBIAN_13], ids=lambda system: system.suite)
+def system(request: pytest.FixtureRequest) -> System:
+    assert isinstance(request.param, System)
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def machine(installer: Path) -> Iterator[Machine]:
+def machine(system: System, installer: Path) -> Iterator[Machine]:
     needed = read_installer(installer).release["glibc"]
-    if parse_glibc(needed) > GLIBC:
+    if parse_glibc(needed) > system.glibc:
         # Not a fault of this machine's, even in CI: no package of a distribution has that interpreter.
         pytest.skip(f"{installer.name} needs glibc {needed}: the portable interpreter could not be had")
     try:
         if missing := rootfs.missing_host_packages():
             raise UserError(f"the host lacks {' '.join(missing)}", fix="python3 release.py test")
-        root = cached_old_root()
+        root = cached_other_root(system)
     except UserError as e:
         cannot_run(f"{e}\n  fix: {e.fix}")
-    with booted("old-system", root, {DISK: 1000}) as new:
+    with booted(system.suite, root, {DISK: 1000}, arguments=KERNEL_ARGUMENTS) as new:
         yield new
 
 
@@ -57,9 +62,9 @@ def start_server(alice: HubSession) -> None:
         time.sleep(0.5)
 
 
-def test_it_is_as_old_as_it_should_be(machine: Machine) -> None:
-    assert machine.succeed("systemctl", "--version").startswith("systemd 247 ")
-    assert machine.succeed("getconf", "GNU_LIBC_VERSION") == "glibc 2.31\n"
+def test_it_is_the_system_that_is_meant(machine: Machine, system: System) -> None:
+    assert machine.succeed("systemctl", "--version").startswith(f"systemd {system.systemd} ")
+    assert machine.succeed("getconf", "GNU_LIBC_VERSION") == "glibc {}.{}\n".format(*system.glibc)
 
 
 def test_install_enables_all_units(machine: Machine, older: Path, installer: Path) -> None:
