@@ -130,7 +130,7 @@ check_base() {
     base=${real%/}${base#"${anchor%/}"} anchor=$real
     base=${base%/} prefix=$base/releases/$release
     check_path
-    if systemd_runs && [ "$hooks" = yes ]; then
+    if [ "$(id -u)" -eq 0 ] && systemd_runs && [ "$hooks" = yes ]; then
         # The proxy's sandbox has directories of its own there.
         case $base/ in /home/* | /root/* | /run/user/* | /tmp/* | /var/tmp/*)
             die 6 "$base is where services cannot see it" "$elsewhere, like $example" ;;
@@ -155,7 +155,7 @@ check_base() {
         die 2 "the barehub in $base is named $recorded" "leave out --name, or uninstall it first"
     fi
     unit=${recorded:-${opt_name:-$distribution}}
-    place=/etc/systemd/system/$unit.target
+    place=$(units_directory)/$unit.target
     if [ -z "$recorded" ] && [ -e "$place" ]; then
         die 6 "$place belongs to another installation: $(readlink "$place" || echo a file)" \
             "uninstall that, or choose another --name"
@@ -260,34 +260,13 @@ mount_of() {
     } END { print found }' /proc/self/mounts
 }
 
-systemd_runs() { [ -d /run/systemd/system ] && [ "$(id -u)" -eq 0 ]; }
+# The systemd that this account controls: the machine's, or a user's own instance.
+systemd_runs() {
+    if [ "$(id -u)" -eq 0 ]; then [ -d /run/systemd/system ]; return; fi
+    [ -S "${XDG_RUNTIME_DIR:-/run/user/$(id -u)}/systemd/private" ]
+}
 
-print_changes() {
-    say "this installs $distribution $release:"
-    if [ "$complete" = no ] || [ "$repair" = yes ]; then say "  write    $prefix ($((installed_kb / 1024)) MB)"; fi
-    if [ "$keep" = yes ]; then say "  write    $base/channel"; fi
-    if [ "$hooks" = no ]; then return; fi
-    for path in state state/hub state/rules state/proxy state/acme jupyterhub_config.d systemd install.json \
-        "systemd/$unit.target" "systemd/$unit-hub.service" "systemd/$unit-proxy.service" \
-        "systemd/$unit-certificates.timer" "systemd/$unit-certificates.service"; do
-        [ -e "$base/$path" ] || say "  write    $base/$path"
-    done
-    if [ -n "$opt_bind_url" ]; then say "  write    $base/jupyterhub_config.d/10-install.py"; fi
-    if [ -n "$active" ] && [ "$active" != "$release" ]; then
-        say "  write    $base/state/hub/backups/jupyterhub-$active.sqlite" \
-            "  migrate  the database in $base/state/hub if its schema is older" \
-            "  remove   releases and backups except the newest ${opt_keep:-2}"
-    fi
-    if [ "$active" != "$release" ]; then say "  switch   $base/hub from ${active:-nothing} to $release"; fi
-    if ! systemd_runs; then say "  start    nothing: systemd or root is missing here"; return; fi
-    if [ -z "$recorded$opt_proxy_user" ] && ! id www-data >/dev/null 2>&1 && ! id "$unit-proxy" >/dev/null 2>&1; then
-        say "  account  $unit-proxy, for the proxy"
-    fi
-    for suffix in .target -hub.service -proxy.service -certificates.timer -certificates.service; do
-        [ -e "/etc/systemd/system/$unit$suffix" ] || say "  link     /etc/systemd/system/$unit$suffix"
-    done
-    wanted=/etc/systemd/system/multi-user.target.wants/$unit.target
-    [ -e "$wanted" ] || say "  link     $wanted"
-    if [ "$opt_no_start" = yes ]; then return; fi
-    if [ -n "$active" ]; then say "  restart  what has changed of $unit.target"; else say "  start    $unit.target"; fi
+units_directory() {
+    if [ "$(id -u)" -eq 0 ]; then echo /etc/systemd/system; return; fi
+    echo "${XDG_CONFIG_HOME:-$HOME/.config}/systemd/user"
 }

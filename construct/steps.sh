@@ -1,7 +1,38 @@
 # shellcheck shell=sh disable=SC2034,SC2154  # it shares its variables with the scripts that read it
-# What an installer does once all checks have passed. Functions only: header.sh reads this file from its payload;
-# conda_constructor/post_install.sh, which reads it from a variable that constructor's installer sets, calls hand_over
-# alone. They need the variables of preflight.sh, and debug and written: yes or no.
+# What an installer will do, and does once all checks have passed. Functions only: header.sh reads this file from its
+# payload; conda_constructor/post_install.sh, which reads it from a variable that constructor's installer sets, calls
+# hand_over alone. They need the variables of preflight.sh, and debug and written: yes or no.
+
+print_changes() {
+    say "this installs $distribution $release:"
+    if [ "$complete" = no ] || [ "$repair" = yes ]; then say "  write    $prefix ($((installed_kb / 1024)) MB)"; fi
+    if [ "$keep" = yes ]; then say "  write    $base/channel"; fi
+    if [ "$hooks" = no ]; then return; fi
+    for path in state state/hub state/rules state/proxy state/acme jupyterhub_config.d systemd install.json \
+        "systemd/$unit.target" "systemd/$unit-hub.service" "systemd/$unit-proxy.service" \
+        "systemd/$unit-certificates.timer" "systemd/$unit-certificates.service"; do
+        [ -e "$base/$path" ] || say "  write    $base/$path"
+    done
+    if [ -n "$opt_bind_url" ]; then say "  write    $base/jupyterhub_config.d/10-install.py"; fi
+    if [ -n "$active" ] && [ "$active" != "$release" ]; then
+        say "  write    $base/state/hub/backups/jupyterhub-$active.sqlite" \
+            "  migrate  the database in $base/state/hub if its schema is older" \
+            "  remove   releases and backups except the newest ${opt_keep:-2}"
+    fi
+    if [ "$active" != "$release" ]; then say "  switch   $base/hub from ${active:-nothing} to $release"; fi
+    if ! systemd_runs; then say "  start    nothing: there is no systemd of this account's"; return; fi
+    links=$(units_directory) wanted=default.target.wants
+    if [ "$(id -u)" -eq 0 ]; then wanted=multi-user.target.wants; fi
+    if [ "$(id -u)" -eq 0 ] && [ -z "$recorded$opt_proxy_user" ] && ! id www-data >/dev/null 2>&1 && ! id "$unit-proxy" >/dev/null 2>&1; then
+        say "  account  $unit-proxy, for the proxy"
+    fi
+    for suffix in .target -hub.service -proxy.service -certificates.timer -certificates.service; do
+        [ -e "$links/$unit$suffix" ] || say "  link     $links/$unit$suffix"
+    done
+    [ -e "$links/$wanted/$unit.target" ] || say "  link     $links/$wanted/$unit.target"
+    if [ "$opt_no_start" = yes ]; then return; fi
+    if [ -n "$active" ]; then say "  restart  what has changed of $unit.target"; else say "  start    $unit.target"; fi
+}
 
 # The lock is on the directory itself and ends with the last process that holds it, so it can be neither left behind
 # nor forgotten. Whoever holds it may remove .staging and releases without a receipt: interrupted runs left them.

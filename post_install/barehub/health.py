@@ -10,7 +10,7 @@ from urllib.parse import SplitResult, urlsplit, urlunsplit
 from barehub.errors import Exit, UserError
 from barehub.process import attempt
 from barehub.settings import Settings
-from barehub.systemd import property_of
+from barehub.systemd import advice, property_of, scope
 from barehub.urls import WILDCARDS, bind_url, bracketed, listening
 
 TIMEOUT = 5.0  # seconds for one answer
@@ -122,7 +122,7 @@ def wait_until_healthy(
             given_up.setdefault(settings.hub_unit, f"has not answered at {endpoints.proxy} in {seconds:.0f} s")
         for unit, why in given_up.items():
             what = f"{unit} {why}; its last messages:\n{journal(unit)}"
-            raise UserError(what, f"journalctl -u {unit}; then run this again", Exit.HOOK)
+            raise UserError(what, f"{advice('journalctl', '-u', unit)}; then run this again", Exit.HOOK)
         time.sleep(0.2)
 
 
@@ -140,5 +140,5 @@ def restarts(unit: str) -> int:
 
 def journal(unit: str, lines: int = 12) -> str:
     """Return the last messages of a unit, indented."""
-    text = attempt("journalctl", f"--unit={unit}", f"--lines={lines}", "--no-pager", "--output=cat").stdout
+    text = attempt("journalctl", *scope(), "-u", unit, f"--lines={lines}", "--no-pager", "--output=cat").stdout
     return "\n".join(f"    {line}" for line in text.splitlines())

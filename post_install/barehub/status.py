@@ -17,6 +17,7 @@ from barehub.proxy_unit import acme
 from barehub.proxy_unit.certificates import Served, day, examine
 from barehub.proxy_unit.renewal import Source
 from barehub.settings import Installation, Settings
+from barehub.systemd import advice
 
 
 @dataclass
@@ -64,7 +65,7 @@ def check_units(installation: Installation, status: Status) -> None:
     for unit in known:  # none without root or systemd: `barehub run` runs hub and proxy then
         status.units[unit] = state = systemd.property_of(unit, "ActiveState") or "unknown"
         if state != "active":
-            status.problems.append(f"{unit} is {state}: journalctl -u {unit}")
+            status.problems.append(f"{unit} is {state}: {advice('journalctl', '-u', unit)}")
 
 
 def check_config(layout: Layout, status: Status) -> Any:
@@ -103,8 +104,8 @@ def check_https(installation: Installation, hub: Any, status: Status) -> None:
     source = source_of(hub, proxy) if proxy.is_https else None
     if os.access(layout.static_config, os.R_OK) and layout.static_config.read_text() != as_text(wanted):
         status.problems.append(
-            f"the proxy runs with an older configuration: systemctl restart {settings.proxy_unit}; "
-            f"if that does not help, journalctl -u {settings.proxy_unit}"
+            f"the proxy runs with an older configuration: {advice('systemctl', 'restart', settings.proxy_unit)}; "
+            f"if that does not help, {advice('journalctl', '-u', settings.proxy_unit)}"
         )
     elif source:
         check_certificate(settings, source, proxy, served_certificate(Endpoints.of(hub)), status)
@@ -120,13 +121,17 @@ def check_certificate(settings: Settings, source: Source, proxy: Any, served: by
     status.certificate, status.certificate_ends = str(found), found.ends.isoformat()
     if found.is_traefiks_own:
         if source.cert:
-            status.problems.append(f"no certificate is served yet: systemctl restart {settings.hub_unit}")
+            status.problems.append(f"no certificate is served yet: {advice('systemctl', 'restart', settings.hub_unit)}")
         else:
             names = ", ".join(source.names)
-            status.problems.append(f"there is no certificate for {names} yet: journalctl -u {settings.proxy_unit}")
+            status.problems.append(
+                f"there is no certificate for {names} yet: {advice('journalctl', '-u', settings.proxy_unit)}"
+            )
         return
     if found.left <= timedelta(0):
-        status.problems.append(f"the certificate has expired on {day(found.ends)}: journalctl -u {settings.proxy_unit}")
+        status.problems.append(
+            f"the certificate has expired on {day(found.ends)}: {advice('journalctl', '-u', settings.proxy_unit)}"
+        )
     elif found.left < found.late:
         status.warnings.append(f"the certificate ends on {day(found.ends)} and has not been renewed")
     hours = proxy.acme_certificate_hours  # all those below a day are treated alike

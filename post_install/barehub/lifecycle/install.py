@@ -86,17 +86,19 @@ def print_summary(
     say("")
     if running:
         say(f"{what} is running at {url}")
+        if not systemd.lingers():
+            say("  warning: it stops when you log out, since lingering is off: loginctl enable-linger")
     elif systemd.systemd_runs(layout):
         say(f"{what} is installed; it was not started")
-        say(f"  start   systemctl start {settings.target}")
+        say(f"  start   {systemd.advice('systemctl', 'start', settings.target)}")
     else:
-        say(f"{what} is installed; nothing was started, since systemd or root is missing here")
+        say(f"{what} is installed; nothing was started, since there is no systemd of this account's")
         say(f"  start   {layout.hub}/bin/barehub run      in the foreground; it answers at {url}")
     if previous is None:
         say("  log in  no user can until an authenticator allows it: for instance")
         say(f"          {layout.hub}/share/barehub/examples/50-pam-users.py")
-        say(f"  config  {layout.config}/*.py, then: systemctl restart {settings.hub_unit}")
-    say(f"  logs    journalctl -u {settings.hub_unit} -u {settings.proxy_unit}")
+        say(f"  config  {layout.config}/*.py, then: {systemd.advice('systemctl', 'restart', settings.hub_unit)}")
+    say(f"  logs    {systemd.advice('journalctl', '-u', settings.hub_unit, '-u', settings.proxy_unit)}")
     say(f"  health  {layout.hub}/bin/barehub status")
     if previous and release_key(previous) < release_key(active):
         say(f"  back    {layout.hub}/bin/barehub rollback      to {previous}")

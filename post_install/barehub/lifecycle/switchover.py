@@ -23,7 +23,7 @@ from barehub.lifecycle.directories import ensure_directories
 from barehub.lifecycle.options import Request, report_changed_options, write_installer_config
 from barehub.lifecycle.releases import proxy_differs, switch
 from barehub.lifecycle.servers import Api, Server, wait_for_starting, wait_until_known
-from barehub.process import attempt, output, write_atomically
+from barehub.process import write_atomically
 from barehub.settings import Installation, Settings
 
 KNOWN_SECONDS = 60  # for a new hub to find the servers that run
@@ -116,7 +116,7 @@ class Switchover:
                 self.say("the hub does not tell which servers run or start; continuing")
             self.touched = True
             self.say("stopping the hub for a moment; users' servers and the proxy go on")
-            output("systemctl", "stop", self.new.settings.hub_unit)
+            systemd.control("stop", self.new.settings.hub_unit)
         elif answer(plan.endpoints.hub):
             raise UserError("the hub runs, and not under systemd", "stop it, then run this again", Exit.HOOK)
         self.backup = plan.migration.back_up(label, required=self.request.back_up)
@@ -157,10 +157,10 @@ class Switchover:
             switched = self.previous != layout.active
             other_proxy = switched and proxy_differs(layout.release(self.previous), layout.hub)
             if settings.proxy_unit in changed or other_proxy or both:
-                output("systemctl", "restart", settings.proxy_unit)
+                systemd.control("restart", settings.proxy_unit)
             if settings.hub_unit in changed or switched or both:
-                output("systemctl", "restart", settings.hub_unit)
-        output("systemctl", "start", settings.target)
+                systemd.control("restart", settings.hub_unit)
+        systemd.control("start", settings.target)
 
     def roll_back(self, *, data_changed: bool) -> None:
         """Restore settings, units, database and the active release as they were before; start them if they ran.
@@ -176,15 +176,15 @@ class Switchover:
         layout, settings = self.old.layout, self.old.settings
         self.say(f"going back to {self.previous}")
         if self.managed:
-            attempt("systemctl", "stop", settings.hub_unit)
+            systemd.try_control("stop", settings.hub_unit)
         switch(layout, self.previous)
         if self.plan:
             self.plan.migration.undo(self.backup, data_changed=data_changed)
         if self.managed:
             systemd.enable_units(self.old)
-            attempt("systemctl", "start", settings.hub_unit)
+            systemd.try_control("start", settings.hub_unit)
             if self.proxy_invocation() != self.proxy:  # else it is still the same process, with its open connections
-                attempt("systemctl", "restart", settings.proxy_unit)
+                systemd.try_control("restart", settings.proxy_unit)
 
     def restore_files(self, old: Installation) -> None:
         """Restore the record, the options' configuration file, the units and the directories' owners."""

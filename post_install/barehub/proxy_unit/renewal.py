@@ -16,9 +16,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from barehub import systemd
 from barehub.errors import UserError, render
 from barehub.layout import Layout
-from barehub.process import attempt, write_atomically
+from barehub.process import write_atomically
 from barehub.proxy_unit.acme import keep_store
 from barehub.proxy_unit.certificates import day, examine, expiry_of, now
 
@@ -90,7 +91,7 @@ def watch(layout: Layout, source: Source, unit: str) -> list[str]:
     if not source.cert:
         return keep_store(layout, running=True)
     if source.digest != source.seen:
-        attempt("systemctl", "reload", unit)  # which says what is wrong
+        systemd.try_control("reload", unit)  # which says what is wrong
     return []
 
 
