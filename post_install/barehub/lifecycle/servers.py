@@ -22,8 +22,11 @@ from barehub.process import write_atomically
 from barehub.rules import read_routes
 
 SERVICE = {"name": "barehub"}
-# It can read, and change nothing.
-ROLE = {"name": "barehub", "services": ["barehub"], "scopes": ["list:users", "read:users:name", "read:servers"]}
+# It can read, and change nothing. A server's state is what its spawner keeps; see SURVIVES_RESTART.
+SCOPES = ["list:users", "read:users:name", "read:servers", "admin:server_state"]
+ROLE = {"name": "barehub", "services": ["barehub"], "scopes": SCOPES}
+# A spawner that sets this in its state goes on, after a restart of the hub, with a server that was starting.
+SURVIVES_RESTART = "survives_restart"
 PAGE = 200
 LISTEN_TIMEOUT = 2.0  # seconds
 
@@ -92,7 +95,7 @@ class Server:
     name: str
     path: str
     ready: bool
-    starting: bool
+    starting: bool  # and cut off by a restart of the hub
     target: str = ""  # of its route
 
     @classmethod
@@ -102,12 +105,12 @@ class Server:
             name=unquote(model["url"]).rstrip("/").rpartition("/user/")[2],
             path=unquote(urlsplit(model["url"]).path),
             ready=model["ready"],
-            starting=model["pending"] == "spawn",
+            starting=model["pending"] == "spawn" and not (model.get("state") or {}).get(SURVIVES_RESTART),
         )
 
 
 def wait_for_starting(layout: Layout, api: Api, seconds: float, say: Callable[[str], None]) -> list[Server] | None:
-    """Wait until no server is starting, at most `seconds`; return those that run then.
+    """Wait until no server is starting that a restart would cut off, at most `seconds`; return those that run then.
 
     Lists those it waits for, and those that are still starting afterwards: stopping the hub may cut them off.
     Returns None if the hub does not run or does not answer.
