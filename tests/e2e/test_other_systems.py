@@ -118,7 +118,7 @@ def test_a_second_hub_on_another_file_system_has_copies_of_its_units(machine: Ma
     machine.succeed(
         "test", "-f", "/etc/systemd/system/lab-hub.service", "-a", "!", "-L", "/etc/systemd/system/lab-hub.service"
     )
-    assert machine.succeed("systemctl", "is-enabled", "lab.target", "lab-hub.service") == "enabled\n" * 2
+    assert machine.succeed("systemctl", "is-enabled", "lab.target") == "enabled\n"
     machine.succeed(*command, "-f")
     machine.succeed(f"{place}/hub/bin/barehub", "uninstall", "-y")
     assert "lab" not in machine.succeed("find", "/etc/systemd", "-name", "lab*")
