@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from barehub.errors import Exit, UserError
+from barehub.untrusted import holds
 
 DEBUG = "BAREHUB_DEBUG"
 
@@ -93,10 +94,8 @@ def write_atomically(path: Path, text: str, mode: int = 0o644, owner: tuple[int,
     The file gets its mode, and its owner and group, before its first byte. Returns False if nothing differed and
     nothing was written.
     """
-    if path.is_file() and path.read_text() == text and path.stat().st_mode & 0o777 == mode:
-        found = path.stat()
-        if owner[0] in (-1, found.st_uid) and owner[1] in (-1, found.st_gid):
-            return False
+    if holds(path, text.encode(), mode, owner):
+        return False
     staged = path.with_name(f".{path.name}.new")
     staged.unlink(missing_ok=True)
     descriptor = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)

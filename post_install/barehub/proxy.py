@@ -24,9 +24,11 @@ from jupyterhub_traefik_proxy.traefik_utils import deep_merge, generate_alias
 from tornado.httpclient import HTTPClientError
 from traitlets import Bool, Enum, Integer, List, TraitError, Unicode, default, observe, validate
 
+from barehub import untrusted
 from barehub.layout import Layout
 from barehub.process import write_atomically
 from barehub.rules import HSTS, Config, RulesFile, fixed_rules, rule
+from barehub.untrusted import UntrustedError
 from barehub.urls import bind_url, is_address
 
 BURST = 0.01  # seconds in which changes are gathered
@@ -285,9 +287,9 @@ def api_credentials(path: Path) -> dict[str, str]:
     The password is random and long, so that the cheapest bcrypt is safe; traefik computes it for every call.
     """
     try:
-        stored = json.loads(path.read_text())
-        return {"password": stored["password"], "hash": stored["hash"]}
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        stored = untrusted.read_json(path, (path.parent.stat().st_uid,))
+        return {"password": str(stored["password"]), "hash": str(stored["hash"])}
+    except (FileNotFoundError, UntrustedError, KeyError, TypeError):
         password = secrets.token_urlsafe(32)
         made = {"password": password, "hash": bcrypt.hashpw(password.encode(), bcrypt.gensalt(4)).decode()}
         write_atomically(path, json.dumps(made), 0o600)

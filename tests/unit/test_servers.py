@@ -16,6 +16,7 @@ from traitlets.config import Config
 
 from tests.unit.installations import answering
 
+TOKEN = "0123456789abcdef" * 4
 VERSION = importlib.metadata.version("jupyterhub")
 
 
@@ -140,9 +141,9 @@ def test_the_service_can_only_read(layout: Layout, tmp_path: Path) -> None:
     servers.register_service(layout, config)
     assert config.JupyterHub.services == []  # no token yet
     layout.hub_state.mkdir(parents=True)
-    layout.api_token.write_text("abc")
+    layout.api_token.write_text(TOKEN)
     servers.register_service(layout, config)
-    assert config.JupyterHub.services == [{"name": "barehub", "api_token": "abc"}]
+    assert config.JupyterHub.services == [{"name": "barehub", "api_token": TOKEN}]
     (role,) = config.JupyterHub.load_roles
     changing = [scope for scope in role["scopes"] if not scope.startswith(("list:", "read:"))]
     assert changing == ["admin:server_state"]  # which nothing but a GET has a use for

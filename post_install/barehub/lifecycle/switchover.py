@@ -22,7 +22,7 @@ from barehub.lifecycle.database import Migration, newest_revision
 from barehub.lifecycle.directories import ensure_directories
 from barehub.lifecycle.options import Request, report_changed_options, write_installer_config
 from barehub.lifecycle.releases import proxy_differs, switch
-from barehub.lifecycle.servers import Api, Server, wait_for_starting, wait_until_known
+from barehub.lifecycle.servers import Api, Server, read_token, wait_for_starting, wait_until_known
 from barehub.process import write_atomically
 from barehub.settings import Installation, Settings
 
@@ -92,7 +92,7 @@ class Switchover:
             report_added(old, layout.prefix, required=self.request.same_packages, say=self.say)
         hub = load_hub(layout)
         endpoints = Endpoints.of(hub)
-        api = Api(endpoints.api, layout.api_token.read_text())
+        api = Api(endpoints.api, read_token(layout))
         migration = Migration.plan(self.new, hub, self.request.release, self.previous)
         self.plan = Plan(endpoints, api, migration, reconfigured)
         return self.plan
