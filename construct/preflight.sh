@@ -136,6 +136,7 @@ check_base() {
             die 6 "$base is where services cannot see it" "$elsewhere, like $example" ;;
         esac
     fi
+    if [ "$(id -u)" -eq 0 ]; then check_ground; fi
     mounted=$(mount_of "$anchor")
     case ,${mounted#* }, in
         *,noexec,*) die 6 "$anchor is mounted noexec" "$elsewhere, or remount it with exec" ;;
@@ -162,6 +163,22 @@ check_base() {
     fi
 }
 
+# Root runs what is in BASE. So nobody else may be able to put something there, or to put another BASE in its place: BASE
+# and all directories above it are root's, and only root can write them, as sshd wants it. Without systemd, as in a
+# container, it is BASE alone.
+check_ground() {
+    directory=$anchor
+    while :; do
+        if [ "$directory" = "$base" ] || systemd_runs; then
+            others=$(find "$directory" -maxdepth 0 \( ! -user 0 -o -perm -020 -o -perm -002 \))
+            [ -z "$others" ] || die 6 "others than root can change $directory: $(ls -ld "$directory")" \
+                "chown root $directory; chmod go-w $directory, after a look at what is in it; or $elsewhere"
+        fi
+        if [ "$directory" = / ]; then return; fi
+        directory=${directory%/*} directory=${directory:-/}
+    done
+}
+
 # An installation, or what an interrupted one left; a new file system's lost+found does not count.
 is_ours() {
     if grep -q '"proxy_user"' "$base/install.json" 2>/dev/null; then return; fi
@@ -171,7 +188,7 @@ is_ours() {
     done
     depth=9999
     if [ -e "$base/.staging/barehub" ]; then depth=1; fi
-    [ -z "$(find "$base" -mindepth 1 -maxdepth $depth ! -name lost+found ! -path "$base/.staging" \
+    [ -z "$(find "$base" -mindepth 1 -maxdepth $depth ! -name lost+found ! -path "$base/.lock" ! -path "$base/.staging" \
         ! -path "$base/releases" ! -path "${unpacked:-none}" ! -path "${unpacked:-none}/*")" ]
 }
 

@@ -34,13 +34,12 @@ print_changes() {
     if [ -n "$active" ]; then say "  restart  what has changed of $unit.target"; else say "  start    $unit.target"; fi
 }
 
-# The lock is on the directory itself and ends with the last process that holds it, so it can be neither left behind
-# nor forgotten. Whoever holds it may remove .staging and releases without a receipt: interrupted runs left them.
+# Whoever holds the lock may remove .staging and releases without a receipt: interrupted runs left them.
 lock_base() {
     missing=$base
     while [ ! -e "$missing" ]; do created="$created $missing"; missing=${missing%/*}; missing=${missing:-/}; done
     run mkdir -p "$base"
-    exec 9<"$base"
+    open_lock
     flock -n 9 || die 6 "another installer is at work in $base" "wait until it has finished"
     stage=$base/.staging
     # An interrupted repair has moved the release aside.
@@ -57,6 +56,15 @@ lock_base() {
         [ -e "$left/share/barehub/release.json" ] || run rm -rf "$left"
     done
     check_release # another installer may have finished meanwhile
+}
+
+# The lock ends with the last process that holds it, so it cannot be left behind. It is a file that nobody else can open:
+# whoever can open a file can lock it. Installers before this one lock BASE itself, which is done for them.
+open_lock() {
+    exec 8<"$base"
+    flock -n 8 || :
+    (umask 077 && : >>"$base/.lock")
+    exec 9<"$base/.lock"
 }
 
 install_release() {
@@ -135,6 +143,7 @@ clean_up() {
         rm -rf "$stage"
     fi
     if [ "$code" -ne 0 ] && [ -n "$stage" ]; then rmdir "$base/releases" 2>/dev/null || :; fi
+    if [ -n "$created" ]; then rm -f "$base/.lock"; fi
     for directory in $created; do rmdir "$directory" 2>/dev/null || :; done
     case $code in 129 | 130 | 143) printf 'error: interrupted\n  fix: run this again\n' >&2 ;; esac
     exit "$code"

@@ -43,9 +43,9 @@ check_prefix() {
 }
 
 # Another installer removes what it finds without a receipt, so BASE is locked from here to the end of the installer,
-# the parent process. The lock is on the directory, as header.sh's; post_install.sh takes it over.
+# the parent process. post_install.sh takes the lock over.
 hold_lock() {
-    exec 9<"$base"
+    open_lock
     flock -n 9 || die 6 "another installer is at work in $base" "wait until it has finished"
     (while kill -0 "$PPID" 2>/dev/null; do sleep 1 9<&-; done) </dev/null >/dev/null 2>&1 &
     echo "$!" >"$PREFIX/pkgs/lock-holder"

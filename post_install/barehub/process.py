@@ -121,8 +121,8 @@ def sync_directory(path: Path) -> None:
 
 @contextlib.contextmanager
 def locked(base: Path) -> Iterator[None]:
-    """Hold the lock that installers take on BASE. Raises UserError if an installer holds it."""
-    descriptor = os.open(base, os.O_RDONLY | os.O_DIRECTORY)
+    """Hold the lock that installers take (open_lock in steps.sh). Raises UserError if an installer holds it."""
+    descriptor = os.open(base / ".lock", os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
