@@ -39,6 +39,15 @@ def current_user() -> str:
         return str(os.geteuid())
 
 
+def owner(path: Path) -> str:
+    """Return the account that a file belongs to."""
+    uid = path.stat().st_uid
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
 def create_account(user: str) -> bool:
     """Create the system account `user`. Return False if it exists already. Raises UserError if that fails."""
     if exists(user):

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 from pathlib import Path
 
 from barehub.errors import Exit, UserError
@@ -137,6 +138,18 @@ def unlink_units(installation: Installation) -> None:
 def property_of(unit: str, name: str) -> str:
     """Return one property of a unit, as `systemctl show` prints it; empty if there is no systemd."""
     return attempt("systemctl", "show", "--value", f"--property={name}", unit).stdout.strip()
+
+
+def environment_files(unit: str) -> dict[str, str]:
+    """Return what the EnvironmentFile= of a unit set; for root, as systemd reads them. A missing one sets nothing."""
+    found: dict[str, str] = {}
+    for line in property_of(unit, "EnvironmentFiles").splitlines():
+        path = Path(line.rpartition(" (ignore_errors=")[0])
+        for text in path.read_text(errors="replace").splitlines() if path.is_file() else []:
+            name, _, value = text.strip().partition("=")
+            if name and name[0] not in "#;":
+                found[name.strip()] = "".join(shlex.split(value)) if value[:1] in ("'", '"') else value.strip()
+    return found
 
 
 def require_no_foreign_units(installation: Installation) -> None:

@@ -31,8 +31,8 @@ def layout(tmp_path: Path) -> Layout:
 
 
 def plan(layout: Layout, url: str = "", previous: str | None = None, release: str = "2026.11.24") -> Migration:
-    hub = SimpleNamespace(db_url=url or f"sqlite:///{database.own_database(layout)}")
-    return Migration.plan(Installation(layout, Settings(hub_user="root")), hub, release, previous)
+    url = url or f"sqlite:///{database.own_database(layout)}"
+    return Migration.plan(Installation(layout, Settings(hub_user="root")), url, release, previous)
 
 
 def test_there_is_nothing_to_do_without_a_database(layout: Layout) -> None:

@@ -14,7 +14,6 @@ import sqlite3
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 from barehub.accounts import ensure_directory, ids
@@ -113,14 +112,14 @@ class Migration:
     done: bool = False
 
     @classmethod
-    def plan(cls, installation: Installation, hub: Any, release: str, previous: str | None) -> "Migration":
-        """Check the databases of `hub`, a configured JupyterHub application, and of the release before it.
+    def plan(cls, installation: Installation, url: str, release: str, previous: str | None) -> "Migration":
+        """Check the database that the configuration names, by its `url`, and that of the release before it.
 
         For a release that is older than `previous`, its data must have been prepared (`rollback`). Changes nothing.
         Raises UserError if the data cannot be read, have no room, or are not prepared.
         """
         layout = installation.layout
-        source = target = str(hub.db_url)
+        source = target = url
         if sqlite_file(target, layout) == own_database(layout):
             source = f"{SQLITE}{used_by(layout, previous)}"
         file, have = sqlite_file(source, layout), revision_of(installation, source)

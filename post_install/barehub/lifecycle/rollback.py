@@ -9,8 +9,8 @@ import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
-from barehub.config import load_hub
 from barehub.errors import Exit, UserError
+from barehub.evaluation import evaluate
 from barehub.layout import Layout, release_key
 from barehub.lifecycle.database import (
     Migration,
@@ -44,7 +44,7 @@ def rollback(
     with locked(layout.base):
         active = layout.active or ""
         label = choose(layout, label)
-        migration = Migration.plan(installation, load_hub(layout), active, active)
+        migration = Migration.plan(installation, evaluate(layout, installation.settings).db_url, active, active)
         restored = plan_data(layout, migration, label)
         backup = layout.backup(label)
         say(f"this goes back from {active} to {label}")
