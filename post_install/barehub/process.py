@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,8 @@ def call_as(user: str, work: Callable[[], str], environment: Mapping[str, str], 
             _become(account, environment, keep=writing)
             with open(writing, "w", closefd=False) as pipe:
                 pipe.write(work())
+        except Exception:
+            traceback.print_exc()
         finally:
             os._exit(0)  # whatever was raised: the parent's way out is not the child's
     os.close(writing)

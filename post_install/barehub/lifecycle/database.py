@@ -55,7 +55,7 @@ def used_by(layout: Layout, release: str | None) -> Path:
         found = [own] if own.exists() else sorted(layout.hub_state.glob("jupyterhub*.sqlite"))
         if len(found) > 1:
             what = f"{layout.hub_state} holds {' and '.join(path.name for path in found)}"
-            raise UserError(what, "move away all but the one to use", Exit.HOOK)
+            raise UserError(what, f"copy the one to use to {own}", Exit.HOOK)
         return found[0] if found else own
     named = own_database(layout, newest_revision(theirs))
     return named if named.exists() else layout.hub_state / FIRST
