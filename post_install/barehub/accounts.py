@@ -102,9 +102,9 @@ def ensure_directory(path: Path, mode: int, uid: int, gid: int) -> None:
             raise UserError(what, "make root the owner of the link and of the directories on the way (namei -l)")
         if not real.exists():
             raise UserError(f"{path} leads to {real}, which is not there", "mount it, or put it there again")
-    else:
-        path.mkdir(mode=0o700, exist_ok=True)
     try:
+        if not path.is_symlink():
+            path.mkdir(mode=0o700, exist_ok=True)
         descriptor = os.open(real, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     except OSError as error:
         raise UserError(f"{path} is not a directory: {error.strerror}", "put the directory there again") from error

@@ -14,6 +14,7 @@ import shlex
 import sys
 from dataclasses import asdict, dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 from barehub import systemd
 from barehub.config import CONFIG_EXIT, ConfigError, load_hub, located
@@ -22,6 +23,7 @@ from barehub.health import Endpoints
 from barehub.layout import Layout
 from barehub.process import call_as
 from barehub.proxy_unit.renewal import Source
+from barehub.proxy_unit.sockets import addresses_of
 from barehub.settings import Settings
 
 SECONDS = 60.0  # for the configuration to load; the hub itself would wait for ever
@@ -100,11 +102,14 @@ def evaluate_here(layout: Layout) -> str:
 
 def proxy_wanted(layout: Layout, hub: Any) -> ProxyWanted:
     """Return what a hub's traits want of the proxy. Raises UserError if they do not fit together."""
+    from barehub.lifecycle.ports import require_apart
     from barehub.proxy_unit.static import static_config
     from barehub.proxy_unit.traits import make_proxy, source_of
 
     proxy = make_proxy(layout, hub)
     static = static_config(layout, proxy)
+    hub_at = urlsplit(Endpoints.of(hub).hub).netloc
+    require_apart({"the hub": hub_at} | {f"the proxy's {name}": at for name, at in addresses_of(static).items()})
     source = source_of(hub, proxy) if proxy.is_https else None
     return ProxyWanted(static, source, proxy.acme_ca_bundle, proxy.acme_certificate_hours)
 
