@@ -115,7 +115,7 @@ def test_root_runs_no_configuration_of_the_hubs_account(hub: Machine) -> None:
 
 def test_status_says_what_it_sees_when_the_hub_is_down_with_a_mistake(hub: Machine) -> None:
     hub.write(f"{CONFIG}/80-wrong.py", "\n\nc.A.b = nothing\n")
-    hub.execute("systemctl", "restart", HUB)
+    hub.run("systemctl", "restart", HUB)
     hub.eventually("systemctl", "is-failed", HUB)
     told = hub.fails(BAREHUB, "status")
     assert f"problem: {CONFIG}/80-wrong.py, line 3: NameError" in told
