@@ -177,3 +177,18 @@ def test_a_database_that_is_not_a_file_is_migrated_and_taken_back(layout: Layout
     migration.undo(None)
     assert database.revision(place) == OLD_SCHEMA
     assert users(place) == ["alice"]
+
+
+@pytest.mark.parametrize(
+    ("url", "file"),
+    [
+        ("sqlite:///hub.sqlite", "hub.sqlite"),
+        ("sqlite+pysqlite:///hub.sqlite?timeout=30", "hub.sqlite"),
+        ("sqlite:////srv/hub.sqlite", "/srv/hub.sqlite"),
+        ("sqlite:///:memory:", None),
+        ("sqlite://", None),
+        ("postgresql+psycopg://hub:x@db/hub", None),
+    ],
+)
+def test_a_sqlite_database_is_known_in_every_spelling(layout: Layout, url: str, file: str | None) -> None:
+    assert database.sqlite_file(url, layout) == (layout.hub_state / file if file else None)

@@ -9,6 +9,7 @@ A database of the administrator's choice (`c.JupyterHub.db_url`) is migrated in 
 
 import contextlib
 import json
+import re
 import shutil
 import sqlite3
 import sys
@@ -63,7 +64,8 @@ def used_by(layout: Layout, release: str | None) -> Path:
 
 def sqlite_file(url: str, layout: Layout) -> Path | None:
     """Return the file of a SQLite URL (SQLAlchemy's), relative to the hub's directory; None for other databases."""
-    return layout.hub_state / url.removeprefix(SQLITE) if url.startswith(SQLITE) else None
+    found = re.fullmatch(r"sqlite(?:\+\w+)?:///(?!:memory:|file:)([^?]+)(?:\?.*)?", url)
+    return layout.hub_state / found[1] if found else None
 
 
 def revision(database: Path) -> str | None:
