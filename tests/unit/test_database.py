@@ -168,7 +168,7 @@ def test_a_database_that_is_not_ours_to_copy_stops_an_upgrade_with_the_command(
 def test_a_database_that_is_not_a_file_is_migrated_and_taken_back(layout: Layout) -> None:
     """SQLite stands in for a server, under a URL that names no plain file."""
     place = make_database(layout.hub_state / ELSEWHERE)
-    url = f"sqlite+pysqlite:///{place}"
+    url = f"sqlite+pysqlite:///file:{place}?uri=true"
     migration = plan(layout, url)
     assert migration.have == OLD_SCHEMA
     assert migration.back_up(LABEL, required=False) is None

@@ -19,8 +19,8 @@ def installed(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> Iterator[Layou
     """An installation whose hub and proxy answer."""
     make_release(layout, NEW)
     make_active(layout, monkeypatch)
-    with answering({"/hub/health": {}}) as port:
-        lines = (f'c.JupyterHub.bind_url = "http://127.0.0.1:{port}/"', f"c.JupyterHub.hub_port = {port}")
+    with answering({"/hub/health": {}}) as port, answering({"/hub/health": {}}) as hub_port:
+        lines = (f'c.JupyterHub.bind_url = "http://127.0.0.1:{port}/"', f"c.JupyterHub.hub_port = {hub_port}")
         (layout.config / "50-site.py").write_text("\n".join(lines))
         yield layout
 
