@@ -10,7 +10,6 @@ fail for the hub fails here, and what another account may write is never execute
 import json
 import os
 import pwd
-import shlex
 import sys
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -126,9 +125,7 @@ def hub_environment(layout: Layout, settings: Settings) -> dict[str, str]:
             pass  # `call_as` says so
         else:
             environment |= {"HOME": account.pw_dir, "USER": account.pw_name, "LOGNAME": account.pw_name}
-        set_by_unit = systemd.property_of(settings.hub_unit, "Environment")
-        environment |= dict(word.split("=", 1) for word in shlex.split(set_by_unit) if "=" in word)
-        environment |= systemd.environment_files(settings.hub_unit)
+        environment |= systemd.environment_of(settings.hub_unit)
     return environment | {"BAREHUB_BASE": str(layout.base)}
 
 

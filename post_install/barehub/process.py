@@ -90,16 +90,16 @@ def call_as(user: str, work: Callable[[], str], environment: Mapping[str, str], 
             os._exit(0)  # whatever was raised: the parent's way out is not the child's
     os.close(writing)
     text, deadline = b"", time.monotonic() + seconds
-    while select.select([reading], [], [], max(0, deadline - time.monotonic()))[0]:
-        if not (part := os.read(reading, 65536)):
-            break
-        text += part
-    else:
-        text = b""
-        os.kill(child, signal.SIGKILL)
-    os.close(reading)
-    os.waitpid(child, 0)
-    return text.decode(errors="replace")
+    try:
+        while select.select([reading], [], [], max(0, deadline - time.monotonic()))[0]:
+            if not (part := os.read(reading, 65536)):
+                return text.decode(errors="replace")
+            text += part
+        return ""
+    finally:
+        os.close(reading)
+        os.kill(child, signal.SIGKILL)  # it has ended, or nobody waits for it any more
+        os.waitpid(child, 0)
 
 
 def _become(account: pwd.struct_passwd | None, environment: Mapping[str, str], keep: int) -> None:
@@ -108,10 +108,11 @@ def _become(account: pwd.struct_passwd | None, environment: Mapping[str, str], k
         signal.signal(number, signal.SIG_DFL)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(2, 1)
-    os.closerange(3, keep)
-    os.closerange(keep + 1, os.sysconf("SC_OPEN_MAX"))
+    for descriptor in {int(entry.name) for entry in Path("/proc/self/fd").iterdir()} - {0, 1, 2, keep}:
+        with contextlib.suppress(OSError):  # the one that listed them
+            os.close(descriptor)
     sys.stdout = sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115 - as long as the process
-    if account:
+    if account and account.pw_uid != os.geteuid():
         os.initgroups(account.pw_name, account.pw_gid)
         os.setgid(account.pw_gid)
         os.setuid(account.pw_uid)

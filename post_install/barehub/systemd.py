@@ -161,16 +161,24 @@ def property_of(unit: str, name: str) -> str:
     return attempt("systemctl", "show", "--value", f"--property={name}", unit).stdout.strip()
 
 
-def environment_files(unit: str) -> dict[str, str]:
-    """Return what the EnvironmentFile= of a unit set; for root, as systemd reads them. A missing one sets nothing."""
-    found: dict[str, str] = {}
+def environment_of(unit: str) -> dict[str, str]:
+    """Return what Environment= and EnvironmentFile= of a unit set; for root, as systemd reads the files."""
+    text = property_of(unit, "Environment")
+    try:
+        words = shlex.split(text)
+    except ValueError:  # before 250 systemd prints them without quotes
+        words = text.split()
     for line in property_of(unit, "EnvironmentFiles").splitlines():
         path = Path(line.rpartition(" (ignore_errors=")[0])
-        for text in path.read_text(errors="replace").splitlines() if path.is_file() else []:
-            name, _, value = text.strip().partition("=")
-            if name and name[0] not in "#;":
-                found[name.strip()] = "".join(shlex.split(value)) if value[:1] in ("'", '"') else value.strip()
-    return found
+        lines = path.read_text(errors="replace").splitlines() if path.is_file() else []
+        words += [line.strip() for line in lines if line.strip()[:1] not in ("#", ";")]
+    pairs = (word.partition("=") for word in words if "=" in word)
+    return {name.strip(): unquoted(value.strip()) for name, _, value in pairs}
+
+
+def unquoted(value: str) -> str:
+    """Return a value without the quotes around it."""
+    return value[1:-1] if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"" else value
 
 
 def require_no_foreign_units(installation: Installation) -> None:
