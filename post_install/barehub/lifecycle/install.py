@@ -98,7 +98,8 @@ def print_summary(
         say("  log in  no user can until an authenticator allows it: for instance")
         say(f"          {layout.hub}/share/barehub/examples/50-pam-users.py")
         say(f"  config  {layout.config}/*.py, then: systemctl reload {settings.hub_unit}")
-        if others := other_installations(layout):
+        others = other_installations(layout)
+        if others and urlsplit(url).path == "/":
             say(f"  cookies know no port: in one browser, a login here ends that at the hub of {others[0].base},")
             say("          unless one of them has a path, or a host name, of its own, such as")
             say(f"          --bind-url http://:{urlsplit(url).port or 80}/{settings.name}/")
