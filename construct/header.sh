@@ -57,7 +57,7 @@ main() {
     [ -r "$this_file" ] || die 1 "cannot read $this_file" "run it as a file: sh ./@FILE@"
 
     check_integrity
-    functions=$(payload | tar -xOf - preflight.sh steps.sh)
+    functions=$(payload | tar -xOf - preflight.sh ports.sh steps.sh)
     eval "$functions" # no temporary file: nothing is written before all checks have passed
     eval "set -- $forwarded"
     read_options "$@"

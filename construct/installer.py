@@ -14,7 +14,7 @@ from recipe.files import file_sha256
 
 HEADER = Path(__file__).with_name("header.sh")
 # Of the payload: what the header reads from there.
-SCRIPTS = tuple(HEADER.with_name(name) for name in ("preflight.sh", "steps.sh", "add_to_channel.sh"))
+SCRIPTS = tuple(HEADER.with_name(name) for name in ("preflight.sh", "ports.sh", "steps.sh", "add_to_channel.sh"))
 HEADER_BYTES = 32 * 1024  # so that `tail -c +32769` gets the tar out of any release
 NO_SHA256 = "0" * 64
 

@@ -132,9 +132,11 @@ check_base() {
     check_path
     if [ "$(id -u)" -eq 0 ] && systemd_runs && [ "$hooks" = yes ]; then
         # The proxy's sandbox has directories of its own there.
-        case $base/ in /home/* | /root/* | /run/user/* | /tmp/* | /var/tmp/*)
-            die 6 "$base is where services cannot see it" "$elsewhere, like $example" ;;
-        esac
+        for place in "$base" "$(cd -P "$base/state" 2>/dev/null && pwd)"; do
+            case $place/ in /home/* | /root/* | /run/user/* | /tmp/* | /var/tmp/*)
+                die 6 "$place is where services cannot see it" "$elsewhere, like $example" ;;
+            esac
+        done
     fi
     if [ "$(id -u)" -eq 0 ]; then check_ground; fi
     mounted=$(mount_of "$anchor")
@@ -145,6 +147,8 @@ check_base() {
     [ -w "$anchor" ] || die 6 "$anchor cannot be written" "run this as root (sudo sh $this_file), or $elsewhere"
     state=$anchor
     if [ -d "$base/state" ]; then state=$(cd -P "$base/state" && pwd); fi
+    check_way "${base%/*}"
+    if [ "$state" != "$anchor" ]; then check_way "$state"; fi
     mounted=$(mount_of "$state")
     case ${mounted%% *} in
         nfs* | lustre | gpfs | beegfs* | ceph | cifs | smb* | afs | fuse.sshfs | fuse.glusterfs | 9p)
@@ -176,6 +180,19 @@ check_ground() {
         fi
         if [ "$directory" = / ]; then return; fi
         directory=${directory%/*} directory=${directory:-/}
+    done
+}
+
+# The accounts of hub, proxy and users must be able to enter each directory that leads to BASE. BASE itself is mended.
+check_way() {
+    if [ "$hooks" = no ] || [ "$(id -u)" -ne 0 ] || ! systemd_runs; then return; fi
+    above=$1
+    while [ -n "$above" ]; do
+        if [ "$above" != "$base" ] && [ -d "$above" ] && [ -z "$(find "$above" -prune -perm -001)" ]; then
+            die 6 "$above cannot be entered by other accounts, such as those of hub, proxy and users" \
+                "chmod a+x $above, or $elsewhere"
+        fi
+        above=${above%/*}
     done
 }
 
@@ -235,38 +252,6 @@ check_space() {
     inodes=$(df -Pi "$anchor" | awk 'END { if ($2 > 0) print $4 }')
     [ "${inodes:-$needed_inodes}" -ge "$needed_inodes" ] ||
         die 4 "$anchor has $inodes inodes free, $needed_inodes are needed" "make room, or $elsewhere"
-}
-
-check_ports() {
-    if [ "$hooks" = no ] || [ "$opt_no_start" = yes ]; then return; fi
-    if [ -n "$active" ] && [ -z "$opt_bind_url" ]; then return; fi # the active release has them
-    address=${opt_bind_url:-http://:8000} usual=80 scheme=http
-    case $address in https://*) usual=443 scheme=https ;; esac
-    address=${address#*://} address=${address%%/*}
-    port=${address##*:}
-    case $port in '' | *[!0-9]*) port=$usual ;; esac
-    case $port in 0* | ??????*) port=65536 ;; esac
-    [ "$port" -le 65535 ] || die 2 "${address##*:} is not a port" "use one from 1 to 65535"
-    check_port "$port" "choose another port: --bind-url $scheme://:8080"
-    [ "$usual $port" = "443 443" ] || return 0
-    # Where HTTPS is at its usual port, HTTP is redirected to it from its own.
-    check_port 80 "choose another port for HTTPS: without 443 there is no redirect"
-}
-
-check_port() { # the port, what else can be done
-    sockets=$(awk -v port="$(printf ':%04X' "$1")" \
-        '$4 == "0A" && substr($2, length($2) - 4) == port { print $10 }' /proc/net/tcp /proc/net/tcp6 2>/dev/null) || :
-    for inode in $sockets; do
-        who='a process of another user'
-        holders=$(find /proc/[0-9]*/fd -lname "socket:\[$inode\]" -print 2>/dev/null) || :
-        for holder in $holders; do
-            pid=${holder#/proc/} pid=${pid%%/*}
-            # systemd keeps our own sockets beside our own process
-            case $(readlink "/proc/$pid/exe" 2>/dev/null) in "$base"/*) continue 2 ;; esac
-            who="$(cat "/proc/$pid/comm" 2>/dev/null) (pid $pid)"
-        done
-        die 8 "port $1 is in use by $who" "stop it, or $2"
-    done
 }
 
 # fstype and options of the mount that holds a path

@@ -41,6 +41,8 @@ lock_base() {
     run mkdir -p "$base"
     open_lock
     flock -n 9 || die 6 "another installer is at work in $base" "wait until it has finished"
+    # Hub, proxy and users run what is in there.
+    if [ "$(id -u)" -eq 0 ]; then run chmod a+rx "$base"; fi
     stage=$base/.staging
     # An interrupted repair has moved the release aside.
     for aside in "$stage"/replaced/*; do

@@ -1,7 +1,7 @@
 # shellcheck shell=sh disable=SC2034  # preflight.sh reads the variables
 # What an installer that constructor made runs when it has unpacked its packages into PREFIX and linked none of them.
 # It sees PREFIX, INSTALLER_NAME and INSTALLER_VER: https://conda.github.io/constructor/construct-yaml/#pre_install
-# and BAREHUB_FUNCTIONS, the text of preflight.sh and steps.sh, from construct.yaml.
+# and BAREHUB_FUNCTIONS, the text of preflight.sh, ports.sh and steps.sh, from construct.yaml.
 #
 # Behind header.sh, which has checked all this itself, BAREHUB_HOOKS is no.
 

@@ -11,7 +11,7 @@ from barehub.errors import Exit, UserError
 from barehub.process import attempt
 from barehub.settings import Settings
 from barehub.systemd import advice, property_of, scope
-from barehub.urls import WILDCARDS, bind_url, bracketed, listening
+from barehub.urls import WILDCARDS, bind_url, bracketed, listening, parsed
 
 TIMEOUT = 5.0  # seconds for one answer
 DEATHS = 3  # in a row; after that, waiting ends
@@ -33,21 +33,28 @@ class Endpoints:
     @classmethod
     def of(cls, hub: Any) -> "Endpoints":
         """Derive them from a JupyterHub application object with its configuration loaded (`config.load_hub`)."""
-        bind, local = urlsplit(bind_url(hub)), urlsplit(listening(bind_url(hub)))
+        bind, local = parsed("bind_url", bind_url(hub)), urlsplit(listening(bind_url(hub)))
         usual = 443 if bind.scheme == "https" else 80
         port = bind.port or usual
         name = "" if (bind.hostname or "") in WILDCARDS else str(bind.hostname)
-        host = "127.0.0.1" if (local.hostname or "") in WILDCARDS else str(local.hostname)
         base_url = hub.base_url
-        internal = urlsplit(hub.hub_bind_url or f"http://{hub.hub_ip or '127.0.0.1'}:{hub.hub_port}")
-        internal_host = "127.0.0.1" if (internal.hostname or "") in WILDCARDS else str(internal.hostname)
+        inside = hub.hub_bind_url or f"http://{bracketed(hub.hub_ip or '127.0.0.1')}:{hub.hub_port}"
+        internal = parsed("hub_bind_url", inside)
+        if hub.hub_connect_url:
+            parsed("hub_connect_url", hub.hub_connect_url)
+        host, hub_at = here(local.hostname), f"http://{here(internal.hostname)}:{internal.port or 80}{base_url}hub/"
         return cls(
-            public=f"{bind.scheme}://{bracketed(name or host)}{'' if port == usual else f':{port}'}{base_url}",
-            hub=f"http://{bracketed(internal_host)}:{internal.port}{base_url}hub/health",
-            api=f"http://{bracketed(internal_host)}:{internal.port}{base_url}hub/api/",
-            proxy=f"{bind.scheme}://{bracketed(host)}:{port}{base_url}hub/health",
+            public=f"{bind.scheme}://{bracketed(name) or host}{'' if port == usual else f':{port}'}{base_url}",
+            hub=f"{hub_at}health",
+            api=f"{hub_at}api/",
+            proxy=f"{bind.scheme}://{host}:{port}{base_url}hub/health",
             name=name,
         )
+
+
+def here(host: str | None) -> str:
+    """Return where this machine reaches what listens on a host, as in a URL: for all addresses, over loopback."""
+    return "127.0.0.1" if (host or "") in WILDCARDS else bracketed(str(host))
 
 
 class Connection(http.client.HTTPConnection):

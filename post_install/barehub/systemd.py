@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 from pathlib import Path
 
 from barehub import selinux
@@ -95,7 +96,8 @@ def rendered(installation: Installation) -> dict[str, str]:
 
 def for_user(unit: str) -> str:
     """Return the unit's text for a user's own systemd, with all of the sandbox that this can make."""
-    return NOT_FOR_USERS.sub("", unit).replace("WantedBy=multi-user.target", "WantedBy=default.target")
+    unit = NOT_FOR_USERS.sub("", unit).replace("/bin/systemctl ", "/bin/systemctl --user ")
+    return unit.replace("WantedBy=multi-user.target", "WantedBy=default.target")
 
 
 def write_units(installation: Installation) -> list[str]:
@@ -200,6 +202,26 @@ def unlink_units(installation: Installation) -> None:
 def property_of(unit: str, name: str) -> str:
     """Return one property of a unit, as `systemctl show` prints it; empty if there is no systemd."""
     return attempt("systemctl", *scope(), "show", "--value", f"--property={name}", unit).stdout.strip()
+
+
+def environment_of(unit: str) -> dict[str, str]:
+    """Return what Environment= and EnvironmentFile= of a unit set; for root, as systemd reads the files."""
+    text = property_of(unit, "Environment")
+    try:
+        words = shlex.split(text)
+    except ValueError:  # before 250 systemd prints them without quotes
+        words = text.split()
+    for line in property_of(unit, "EnvironmentFiles").splitlines():
+        path = Path(line.rpartition(" (ignore_errors=")[0])
+        lines = path.read_text(errors="replace").splitlines() if path.is_file() else []
+        words += [line.strip() for line in lines if line.strip()[:1] not in ("#", ";")]
+    pairs = (word.partition("=") for word in words if "=" in word)
+    return {name.strip(): unquoted(value.strip()) for name, _, value in pairs}
+
+
+def unquoted(value: str) -> str:
+    """Return a value without the quotes around it."""
+    return value[1:-1] if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"" else value
 
 
 def require_no_foreign_units(installation: Installation) -> None:

@@ -15,7 +15,14 @@ from tests.unit.installations import ME, answering, fake_command
 
 def endpoints(bind_url: str, **hub: object) -> Endpoints:
     config = Config({"JupyterHub": {"bind_url": bind_url}})
-    values = {"hub_bind_url": "", "hub_ip": "127.0.0.1", "hub_port": 8081, "base_url": "/", **hub}
+    values = {
+        "hub_bind_url": "",
+        "hub_connect_url": "",
+        "hub_ip": "127.0.0.1",
+        "hub_port": 8081,
+        "base_url": "/",
+        **hub,
+    }
     return Endpoints.of(SimpleNamespace(config=config, bind_url=bind_url, **values))
 
 

@@ -8,9 +8,11 @@ import pytest
 from barehub.errors import Exit, UserError
 from barehub.layout import Layout
 from barehub.lifecycle import database
-from barehub.lifecycle.rollback import choose, losses, rollback
+from barehub.lifecycle.rollback import choose, losses, plan_data, rollback
+from barehub.settings import Installation
 
 from tests.unit.installations import (
+    ME,
     NEW,
     OLD,
     OLD_SCHEMA,
@@ -86,11 +88,30 @@ def test_without_its_backup_a_release_is_not_gone_back_to(upgraded: Layout) -> N
     assert str(upgraded.backup(OLD)) in caught.value.fix
 
 
-def test_a_database_of_the_administrators_is_theirs_to_restore(upgraded: Layout) -> None:
-    make_database(upgraded.hub_state / "site.sqlite", None)
-    (upgraded.config / "50-site.py").write_text('c.JupyterHub.db_url = "sqlite:///site.sqlite"\n')
-    with pytest.raises(UserError, match=f"has schema {database.newest_revision()}, {OLD} needs {OLD_SCHEMA}"):
+@pytest.mark.parametrize("written", ["sqlite:///site.sqlite", "site.sqlite"])
+def test_a_file_of_the_administrators_choice_becomes_its_own_backup(upgraded: Layout, written: str) -> None:
+    site = upgraded.hub_state / "site.sqlite"
+    add_user(make_database(site, None), 2, "bob")
+    (upgraded.config / "50-site.py").write_text(f"c.JupyterHub.db_url = {written!r}\n")
+    works = (upgraded.release(OLD) / "bin/python").read_text()
+    (upgraded.release(OLD) / "bin/python").write_text("#!/bin/sh\nexit 7\n")
+    with pytest.raises(UserError, match=f"{OLD} did not come up"):
         rollback(upgraded, OLD, sure=True, wait=60, ask=pytest.fail, say=lambda _: None)
+    assert (users(site), database.revision(site)) == (["alice", "bob"], database.newest_revision())
+    (upgraded.release(OLD) / "bin/python").write_text(works)
+    rollback(upgraded, OLD, sure=True, wait=60, ask=pytest.fail, say=lambda _: None)
+    assert (upgraded.active, users(site), database.revision(site)) == (OLD, ["alice"], OLD_SCHEMA)
+    assert users(upgraded.backups / f"jupyterhub-{NEW}-rolled-back.sqlite") == ["alice", "bob"]
+
+
+def test_a_database_that_is_no_file_is_the_administrators_to_restore(layout: Layout) -> None:
+    make_release(layout, OLD, OLD_SCHEMA)
+    newest = database.newest_revision()
+    url = "postgresql://hub:secret@db.example.org/hub"
+    migration = database.Migration(Installation(layout, ME), url, url, newest, needed=False)
+    with pytest.raises(UserError, match=f"db.example.org/hub has schema {newest}, {OLD} needs") as caught:
+        plan_data(layout, migration, OLD)
+    assert "secret" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

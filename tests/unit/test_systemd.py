@@ -130,3 +130,24 @@ def test_units_of_a_newer_release_are_stopped_and_removed(
     assert calls.read_text().splitlines() == ["stop barehub-newer.service", "daemon-reload", enable]
     systemd.unlink_units(installation)
     assert [path.name for path in layout.system_units.iterdir()] == [theirs.name]
+
+
+def test_the_environment_of_a_unit_is_that_of_its_settings_and_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("# a comment\nSECRET='a b'\nPLAIN = x=y\n\nBROKEN=\"\n")
+    script = f"""case "$*" in
+    *EnvironmentFiles*) echo '{tmp_path}/file (ignore_errors=no)'; echo '/nowhere (ignore_errors=yes)' ;;
+    *) printf '%s\\n' 'A=1 "B=two words" C=it' ;;
+    esac"""
+    fake_command(tmp_path / "bin", "systemctl", script, monkeypatch)
+    assert systemd.environment_of("x.service") == {
+        "A": "1",
+        "B": "two words",
+        "C": "it",
+        "SECRET": "a b",
+        "PLAIN": "x=y",
+        "BROKEN": '"',
+    }
+    fake_command(tmp_path / "bin", "systemctl", """echo "A=it's B=2" """, monkeypatch)
+    assert systemd.environment_of("x.service")["B"] == "2"

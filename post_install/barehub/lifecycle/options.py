@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import socket
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,15 +10,11 @@ from typing import Any
 from barehub import accounts
 from barehub.errors import Exit, UserError
 from barehub.layout import Layout
+from barehub.lifecycle.ports import internal_lines
 from barehub.process import write_atomically
 from barehub.settings import Settings
 
 Say = Callable[[str], None]
-
-INTERNAL_PORTS = {
-    "hub_port": 8081,
-    "traefik_api_url": 8099,
-}  # JupyterHub's and jupyterhub-traefik-proxy's defaults
 
 
 @dataclass(frozen=True)
@@ -80,7 +75,7 @@ def write_installer_config(layout: Layout, request: Request, *, first: bool, say
 
     Lines that the administrator has added stay. Returns True if that changed something.
     """
-    lines = requested_lines(request) | (port_lines(say) if first else {})
+    lines = requested_lines(request) | (internal_lines(layout, request.bind_url, say) if first else {})
     if not lines:
         return False
     path = layout.installer_config
@@ -113,29 +108,3 @@ def requested_lines(request: Request) -> dict[str, Any]:
         "c.JupyterHub.ssl_key": request.tls_key,
         **{f"c.BarehubProxy.{option}": getattr(request, option) for option in acme},
     }
-
-
-def port_lines(say: Say) -> dict[str, Any]:
-    """Return the traits that replace internal ports in use by the next free ones."""
-    lines: dict[str, Any] = {}
-    for key, port in INTERNAL_PORTS.items():
-        if port_is_free(port):
-            continue
-        free = next(other for other in range(port + 1, port + 1000) if port_is_free(other))
-        say(f"port {port} is taken on 127.0.0.1; using {free} instead")
-        if key == "hub_port":
-            lines["c.JupyterHub.hub_port"] = free
-        else:
-            lines["c.TraefikProxy.traefik_api_url"] = f"http://127.0.0.1:{free}"
-    return lines
-
-
-def port_is_free(port: int) -> bool:
-    """Return True if a server could listen on this port of 127.0.0.1."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections in TIME_WAIT do not count
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True

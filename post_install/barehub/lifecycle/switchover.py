@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from barehub import selinux, systemd
-from barehub.config import load_hub
 from barehub.errors import Exit, UserError
+from barehub.evaluation import evaluate
 from barehub.health import Endpoints, answer, wait_until_healthy
 from barehub.lifecycle.added_packages import report_added
 from barehub.lifecycle.database import Migration, newest_revision
@@ -90,11 +90,10 @@ class Switchover:
             # Before the configuration is loaded, which may need them.
             old = layout.release(self.previous)
             report_added(old, layout.prefix, required=self.request.same_packages, say=self.say)
-        hub = load_hub(layout)
-        endpoints = Endpoints.of(hub)
-        api = Api(endpoints.api, read_token(layout))
-        migration = Migration.plan(self.new, hub, self.request.release, self.previous)
-        self.plan = Plan(endpoints, api, migration, reconfigured)
+        found = evaluate(layout, settings)
+        api = Api(found.endpoints.api, read_token(layout))
+        migration = Migration.plan(self.new, found.db_url, self.request.release, self.previous)
+        self.plan = Plan(found.endpoints, api, migration, reconfigured)
         return self.plan
 
     def stop_hub(self, plan: Plan) -> None:

@@ -132,7 +132,7 @@ def _keep_store(layout: Layout, directory: int, running: bool) -> list[str]:
     with open(descriptor, "rb") as file:
         found, owner = os.fstat(descriptor), os.fstat(directory)
         if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:
-            return [f"{path} is not a plain file: remove it, then restart the proxy"]
+            return [f"{path} is not a plain file: put the file itself there, then restart the proxy"]
         if (found.st_mode & 0o777, found.st_uid) != (0o600, owner.st_uid):
             os.fchmod(descriptor, 0o600)
             os.fchown(descriptor, owner.st_uid, owner.st_gid)
