@@ -16,7 +16,8 @@ PLACE = "/usr/local/sbin"  # the first place on the installer's own PATH
 # $1 number of a signal, $2 BASE, then a command, which gets a process group of its own, as from a terminal. When it has
 # come to the step, which is before there is a receipt of the new release, the signal goes to the group.
 INTERRUPT = f"""
-import os, pathlib, subprocess, sys, time
+import os, pathlib, signal, subprocess, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which whatever runs in the background has ignored
 number, base, *command = sys.argv[1:]
 receipts = lambda: sorted(pathlib.Path(base, "releases").glob("*/share/barehub/release.json"))
 before = receipts()
@@ -31,7 +32,7 @@ while True:
 assert pathlib.Path(base, ".staging").is_dir()
 assert receipts() == before
 os.killpg(installer.pid, int(number))
-print("installer:", installer.wait())
+print("installer:", installer.wait(timeout=240))
 """
 
 
