@@ -88,11 +88,13 @@ def ids(user: str) -> tuple[int, int]:
     return entry.pw_uid, entry.pw_gid
 
 
-def ensure_directory(path: Path, mode: int, uid: int, gid: int) -> None:
+def ensure_directory(path: Path, mode: int, uid: int, gid: int, least: int | None = None) -> None:
     """Make a directory with this owner and mode, whatever the umask; fix one that exists.
 
-    Only root can change owners; any other account keeps what it creates. A link is followed if only root can change
-    where it leads. Raises UserError for another one: its owner could make root give away what it leads to.
+    With `least`, what an administrator has tightened stays so: of the bits in `mode`, a directory that exists keeps
+    those that it has, and gets those in `least`. Only root can change owners; any other account keeps what it creates.
+    A link is followed if only root can change where it leads. Raises UserError for another one: its owner could make
+    root give away what it leads to.
     """
     real = path
     if path.is_symlink():
@@ -103,7 +105,8 @@ def ensure_directory(path: Path, mode: int, uid: int, gid: int) -> None:
         if not real.exists():
             raise UserError(f"{path} leads to {real}, which is not there", "mount it, or put it there again")
     try:
-        if not path.is_symlink():
+        made = not path.exists()
+        if made:
             path.mkdir(mode=0o700, exist_ok=True)
         descriptor = os.open(real, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     except OSError as error:
@@ -111,6 +114,8 @@ def ensure_directory(path: Path, mode: int, uid: int, gid: int) -> None:
     try:
         if os.geteuid() == 0:
             os.fchown(descriptor, uid, gid)
+        if least is not None and not made:
+            mode = stat.S_IMODE(os.fstat(descriptor).st_mode) & mode | least
         os.fchmod(descriptor, mode)
     finally:
         os.close(descriptor)

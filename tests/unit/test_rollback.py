@@ -110,7 +110,7 @@ def test_a_database_that_is_no_file_is_the_administrators_to_restore(layout: Lay
     url = "postgresql://hub:secret@db.example.org/hub"
     migration = database.Migration(Installation(layout, ME), url, url, newest, needed=False)
     with pytest.raises(UserError, match=f"db.example.org/hub has schema {newest}, {OLD} needs") as caught:
-        plan_data(layout, migration, OLD)
+        plan_data(Installation(layout, ME), migration, OLD)
     assert "secret" not in str(caught.value)
 
 
