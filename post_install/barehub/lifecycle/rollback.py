@@ -24,7 +24,7 @@ from barehub.lifecycle.database import (
     without_password,
 )
 from barehub.lifecycle.servers import Api, wait_for_starting
-from barehub.process import attempt, locked, output, run_to_its_end
+from barehub.process import locked, run_to_its_end
 from barehub.settings import Installation
 
 
@@ -93,7 +93,7 @@ def restored_data(
         if managed:
             wait_for_starting(layout, Api(endpoints.api, layout.api_token.read_text()), wait, say)
             say("stopping the hub for a moment; users' servers and the proxy go on")
-            output("systemctl", "stop", settings.hub_unit)
+            systemd.control("stop", settings.hub_unit)
         elif answer(endpoints.hub):
             raise UserError("the hub runs, and not under systemd", "stop it, then run this again", Exit.HOOK)
         copy(restored, kept)
@@ -104,10 +104,10 @@ def restored_data(
     except BaseException:
         if in_place:
             if managed:
-                attempt("systemctl", "stop", settings.hub_unit)
+                systemd.try_control("stop", settings.hub_unit)
             copy(kept, restored)
             if managed:
-                attempt("systemctl", "start", settings.hub_unit)
+                systemd.try_control("start", settings.hub_unit)
         else:
             restored.unlink(missing_ok=True)
         raise
