@@ -205,7 +205,7 @@ def property_of(unit: str, name: str) -> str:
 
 
 def environment_of(unit: str) -> dict[str, str]:
-    """Return what Environment= and EnvironmentFile= of a unit set; for root, as systemd reads the files."""
+    """Return what Environment= and EnvironmentFile= of a unit set, as far as this account can read the files."""
     text = property_of(unit, "Environment")
     try:
         words = shlex.split(text)
@@ -213,7 +213,7 @@ def environment_of(unit: str) -> dict[str, str]:
         words = text.split()
     for line in property_of(unit, "EnvironmentFiles").splitlines():
         path = Path(line.rpartition(" (ignore_errors=")[0])
-        lines = path.read_text(errors="replace").splitlines() if path.is_file() else []
+        lines = path.read_text(errors="replace").splitlines() if path.is_file() and os.access(path, os.R_OK) else []
         words += [line.strip() for line in lines if line.strip()[:1] not in ("#", ";")]
     pairs = (word.partition("=") for word in words if "=" in word)
     return {name.strip(): unquoted(value.strip()) for name, _, value in pairs}
