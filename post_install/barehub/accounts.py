@@ -9,7 +9,8 @@ from pathlib import Path
 from barehub.errors import Exit, UserError
 from barehub.process import attempt, output
 
-SHARED_ACCOUNT = "www-data"  # Debian's and its relatives' account for web servers
+# Debian's and its relatives' account for web servers. Each of them could read the proxy's TLS key.
+SHARED_ACCOUNT = "www-data"
 
 
 def exists(user: str) -> bool:
@@ -22,13 +23,8 @@ def exists(user: str) -> bool:
 
 
 def own_account(name: str) -> str:
-    """Return the account that the installer creates for the proxy if there is no www-data."""
+    """Return the account that the installer creates for the proxy."""
     return f"{name}-proxy"
-
-
-def choose_proxy_user(name: str) -> str:
-    """Return www-data if it exists, else an account of our own, which may not exist yet."""
-    return SHARED_ACCOUNT if exists(SHARED_ACCOUNT) else own_account(name)
 
 
 def current_user() -> str:

@@ -5,12 +5,11 @@ import os
 from dataclasses import dataclass, field
 from datetime import timedelta
 from http import HTTPStatus
-from pathlib import Path
 from typing import Any
 
-from barehub import accounts, systemd
+from barehub import accounts, permissions, systemd
 from barehub.config import config_files, masked_files
-from barehub.errors import Exit, UserError
+from barehub.errors import Exit, UserError, printable
 from barehub.evaluation import Evaluated, ProxyWanted, evaluate
 from barehub.health import answer, here, served_certificate
 from barehub.layout import Layout
@@ -98,7 +97,7 @@ def check_config(installation: Installation, status: Status) -> Evaluated | None
     try:
         status.config = [str(path) for path in config_files(layout)]
         status.masked = [str(path) for path in masked_files(layout)]
-        status.warnings += [warning for path in config_files(layout) if (warning := changeable(path, settings))]
+        status.warnings += permissions.warnings(installation)
         return evaluate(layout, settings)
     except UserError as error:
         if os.geteuid() != 0 and accounts.current_user() != settings.hub_user:
@@ -106,19 +105,6 @@ def check_config(installation: Installation, status: Status) -> Evaluated | None
         else:
             status.problems.append(f"{error}; fix: {error.fix}" if error.fix else str(error))
     status.unknown |= {"url": "the configuration does not load", "hub": "its address is in the configuration"}
-    return None
-
-
-def changeable(path: Path, settings: Settings) -> str | None:
-    """Return a warning if another account than root and the hub's can change what the hub runs."""
-    try:
-        found = path.stat()
-    except OSError:
-        return None  # `evaluate` says so
-    if found.st_mode & 0o002:
-        return f"everybody can change {path}, which {settings.hub_user} runs: chmod o-w {path}"
-    if found.st_uid not in (0, os.geteuid()) and accounts.owner(path) != settings.hub_user:
-        return f"{accounts.owner(path)} can change {path}, which {settings.hub_user} runs: chown root {path}"
     return None
 
 
@@ -207,6 +193,7 @@ def check_source(layout: Layout, source: Source, status: Status) -> None:
         return
     try:
         status.warnings += examine(*source.read(), source.names)[2]
+        status.warnings += permissions.exposed_key(source.key)
     except UserError as error:
         status.problems.append(f"{error}; the proxy goes on with the certificate it has")
 
@@ -236,7 +223,7 @@ def check_database(installation: Installation, found: Evaluated | None, status: 
 
 def show(status: Status, as_json: bool) -> int:
     """Print a status for people or for programs; return the exit status, 0 only when healthy."""
-    print(json.dumps({**vars(status), "healthy": status.healthy}, indent=2) if as_json else text(status))
+    print(json.dumps({**vars(status), "healthy": status.healthy}, indent=2) if as_json else printable(text(status)))
     return 0 if status.healthy else Exit.ERROR
 
 

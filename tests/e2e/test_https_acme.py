@@ -61,7 +61,7 @@ def test_a_certificate_from_an_acme_server(machine: Machine, root_authority: Pai
     ]
     found = wait_for_certificate(machine)
     assert names(found) == [NAME]
-    assert machine.succeed("stat", "-c", "%a %U", STORE).split() == ["600", "www-data"]
+    assert machine.succeed("stat", "-c", "%a %U", STORE).split() == ["600", "barehub-proxy"]
     machine.eventually(BAREHUB, "status")
     told = status(machine)
     assert told["certificate_ends"] == found.not_valid_after_utc.isoformat()
@@ -137,7 +137,7 @@ def test_a_store_that_was_damaged_is_restored(machine: Machine) -> None:
         assert said in journal(machine)
         assert served(machine, ALIAS).serial_number == serial
         assert json.loads(machine.read(STORE)) == json.loads(good)
-        assert machine.succeed("stat", "-c", "%a %U", STORE).split() == ["600", "www-data"]
+        assert machine.succeed("stat", "-c", "%a %U", STORE).split() == ["600", "barehub-proxy"]
     # And while the proxy runs.
     machine.shell(f": >{STORE}; touch -d yesterday {STORE}; systemctl start {CERTIFICATES}")
     assert "was damaged; restored" in machine.succeed("journalctl", "--no-pager", "-u", CERTIFICATES)

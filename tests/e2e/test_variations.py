@@ -119,8 +119,7 @@ def test_a_place_that_services_cannot_see_is_refused(machine: Machine) -> None:
     assert "is where services cannot see it" in machine.fails("sh", INSTALLER, "-b", "-p", "/home/barehub", code=6)
 
 
-def test_where_there_is_no_www_data_an_account_is_made_and_removed(machine: Machine) -> None:
-    machine.succeed("userdel", "www-data")
+def test_the_proxys_account_is_its_own_and_goes_with_it(machine: Machine) -> None:
     passwd = machine.read("/etc/passwd")
     told = machine.succeed("sh", INSTALLER, "-b", "--dry-run")
     assert "account  barehub-proxy" in told

@@ -60,6 +60,12 @@ def test_all_pages_of_servers_are_read() -> None:
     ]
 
 
+def test_a_name_cannot_pass_for_a_message() -> None:
+    with answering({path(): page(model("/user/ada/x%1b%5d0%3bowned%07%0aerror: forged/"))}) as port:
+        (server,) = api(port).servers() or []
+    assert server.name == r"ada/x\x1b]0;owned\x07\nerror: forged"
+
+
 def test_a_hub_that_does_not_answer_tells_nothing(layout: Layout) -> None:
     with answering({}) as port:
         assert api(port).servers() is None

@@ -42,10 +42,12 @@ class Request:
     same_packages: bool = False  # refuse an upgrade that would lose packages added by hand
 
 
-def choose_settings(before: Settings | None, request: Request) -> Settings:
+def choose_settings(before: Settings | None, request: Request, *, shared_by_default: bool = False) -> Settings:
     """Return the settings of this run: what was asked for, else what was chosen before, else the defaults.
 
-    Raises UserError if the name differs from that of the last install, or if it takes root to run as these accounts.
+    `shared_by_default` tells that the active release chose www-data for the proxy by itself; it gets its own account
+    then. Raises UserError if the name differs from that of the last install, or if it takes root to run as these
+    accounts.
     """
     settings = before or Settings()
     asked = {key: value for key in ("name", "hub_user", "proxy_user") if (value := getattr(request, key))}
@@ -57,8 +59,9 @@ def choose_settings(before: Settings | None, request: Request) -> Settings:
             raise UserError("only root can run hub and proxy as other accounts", "run this as root", Exit.USAGE)
         asked |= {"hub_user": me, "proxy_user": me}
     settings = replace(settings, **asked)
-    if not settings.proxy_user:
-        settings = replace(settings, proxy_user=accounts.choose_proxy_user(settings.name))
+    moves = shared_by_default and settings.proxy_user == accounts.SHARED_ACCOUNT and "proxy_user" not in asked
+    if moves or not settings.proxy_user:
+        settings = replace(settings, proxy_user=accounts.own_account(settings.name))
     return settings
 
 

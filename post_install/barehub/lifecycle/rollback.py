@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from barehub import systemd
-from barehub.errors import Exit, UserError
+from barehub.errors import Exit, UserError, printable
 from barehub.evaluation import evaluate
 from barehub.health import Endpoints, answer
 from barehub.layout import Layout, release_key
@@ -175,5 +175,5 @@ def losses(now: Path, then: Path) -> list[str]:
             "select hashed from api_tokens "
             "where service_id is null or service_id not in (select id from services where name = 'barehub')"
         )
-    lines = [f"{what}: {', '.join(names)}" for what, names in found.items() if names]
+    lines = [f"{what}: {', '.join(printable(one, keep='') for one in names)}" for what, names in found.items() if names]
     return lines + ([f"tokens: {len(tokens)}, so some users log in again"] if tokens else [])

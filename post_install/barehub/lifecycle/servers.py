@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from barehub import accounts, untrusted
-from barehub.errors import Exit, UserError
+from barehub.errors import Exit, UserError, printable
 from barehub.health import ask
 from barehub.layout import Layout
 from barehub.process import write_atomically
@@ -119,7 +119,7 @@ class Server:
     def of(cls, model: dict[str, Any]) -> "Server":
         """Derive it from the API's model of a server."""
         return cls(
-            name=unquote(model["url"]).rstrip("/").rpartition("/user/")[2],
+            name=printable(unquote(model["url"]).rstrip("/").rpartition("/user/")[2], keep=""),
             path=unquote(urlsplit(model["url"]).path),
             ready=model["ready"],
             starting=model["pending"] == "spawn" and not (model.get("state") or {}).get(SURVIVES_RESTART),
