@@ -10,9 +10,10 @@ from typing import Any
 from barehub import systemd
 from barehub.config import config_files, load_hub, masked_files
 from barehub.errors import Exit, UserError
-from barehub.health import Endpoints, answer, served_certificate
+from barehub.health import Endpoints, answer, served_certificate, stranger_at
 from barehub.layout import Layout
-from barehub.lifecycle import database
+from barehub.lifecycle import database, ports
+from barehub.listeners import Owner
 from barehub.proxy_unit import acme
 from barehub.proxy_unit.certificates import Served, day, examine
 from barehub.proxy_unit.renewal import Source
@@ -51,7 +52,7 @@ def check(layout: Layout) -> Status:
     if layout.active not in status.releases:
         status.problems.append(f"{layout.hub} does not lead to a complete release: run the installer with -f")
     check_units(installation, status)
-    if hub := check_config(layout, status):
+    if hub := check_config(installation, status):
         check_https(installation, hub, status)
         check_database(installation, hub, status)
     return status
@@ -67,8 +68,9 @@ def check_units(installation: Installation, status: Status) -> None:
             status.problems.append(f"{unit} is {state}: journalctl -u {unit}")
 
 
-def check_config(layout: Layout, status: Status) -> Any:
+def check_config(installation: Installation, status: Status) -> Any:
     """Load the configuration. If it loads, check that hub and proxy answer, and return it."""
+    layout, settings = installation.layout, installation.settings
     status.config = [str(path) for path in config_files(layout)]
     status.masked = [str(path) for path in masked_files(layout)]
     try:
@@ -81,10 +83,16 @@ def check_config(layout: Layout, status: Status) -> Any:
         return None
     endpoints = Endpoints.of(hub)
     status.url = endpoints.public
-    status.hub, status.proxy = answer(endpoints.hub), answer(endpoints.proxy, endpoints.name)
+    owners = {"hub": Owner.of_hub(settings), "proxy": Owner.of_proxy(settings)}
+    status.hub = answer(endpoints.hub, owners["hub"])
+    status.proxy = answer(endpoints.proxy, owners["proxy"], endpoints.name)
     for name, url, code in (("hub", endpoints.hub, status.hub), ("proxy", endpoints.proxy, status.proxy)):
-        if code != HTTPStatus.OK:
+        if account := stranger_at(url, owners[name]):
+            status.problems.append(f"{account} listens at {url}, in the place of the {name}")
+        elif code != HTTPStatus.OK:
             status.problems.append(f"the {name} {f'answers {code}' if code else 'does not answer'} at {url}")
+    if warning := ports.warning(installation, hub):
+        status.warnings.append(warning)
     return hub
 
 
@@ -107,7 +115,8 @@ def check_https(installation: Installation, hub: Any, status: Status) -> None:
             f"if that does not help, journalctl -u {settings.proxy_unit}"
         )
     elif source:
-        check_certificate(settings, source, proxy, served_certificate(Endpoints.of(hub)), status)
+        served = served_certificate(Endpoints.of(hub), Owner.of_proxy(settings))
+        check_certificate(settings, source, proxy, served, status)
     if source and os.geteuid() == 0:  # no other account can read the key
         check_source(layout, source, status)
 

@@ -36,6 +36,7 @@ def rendered(installation: Installation) -> dict[str, str]:
         "HUB_USER": settings.hub_user,
         "PROXY_USER": settings.proxy_user,
         "IF_ROOT": "" if settings.hub_user == "root" else WITHOUT_ROOT,
+        "IF_USER": "# root can do that: " if settings.hub_user == "root" else "",
     }
     sources = ("barehub.target", "hub.service", "proxy.service", "certificates.timer", "certificates.service")
     return {

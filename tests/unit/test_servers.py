@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from barehub.accounts import current_user
 from barehub.errors import UserError
 from barehub.layout import Layout
 from barehub.lifecycle import servers
 from barehub.lifecycle.servers import Api, ForgottenError, Server, wait_for_starting, wait_until_known
+from barehub.listeners import Owner
 from traitlets.config import Config
 
 from tests.unit.installations import answering
@@ -34,7 +36,7 @@ def page(*models: dict[str, Any], next_offset: int | None = None) -> dict[str, A
 
 
 def api(port: int) -> Api:
-    return Api(f"http://127.0.0.1:{port}/hub/api/", "token")
+    return Api(f"http://127.0.0.1:{port}/hub/api/", "token", Owner("no-such.service", current_user()))
 
 
 def write_routes(layout: Layout, **targets: str) -> None:

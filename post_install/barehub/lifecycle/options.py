@@ -3,14 +3,15 @@
 import json
 import os
 import re
-import socket
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from barehub import accounts
 from barehub.errors import Exit, UserError
 from barehub.layout import Layout
+from barehub.lifecycle import ports
 from barehub.process import write_atomically
 from barehub.settings import Settings
 
@@ -19,7 +20,7 @@ Say = Callable[[str], None]
 INTERNAL_PORTS = {
     "hub_port": 8081,
     "traefik_api_url": 8099,
-}  # JupyterHub's and jupyterhub-traefik-proxy's defaults
+}  # JupyterHub's and jupyterhub-traefik-proxy's defaults, where systemd does not run them
 
 
 @dataclass(frozen=True)
@@ -75,15 +76,19 @@ def report_changed_options(before: Settings, settings: Settings, say: Say) -> No
             say(f"--{option.replace('_', '-')} was {old} and is {new} now")
 
 
-def write_installer_config(layout: Layout, request: Request, *, first: bool, say: Say) -> bool:
-    """Write what the options set to a readable file; on the first install also replacements for internal ports in use.
+def write_installer_config(layout: Layout, request: Request, *, first: bool, managed: bool = False, say: Say) -> bool:
+    """Write what the options set to a readable file; on the first install also the internal ports.
 
     Lines that the administrator has added stay. Returns True if that changed something.
     """
-    lines = requested_lines(request) | (port_lines(say) if first else {})
+    internal = (ports.choose() if managed else port_lines(say)) if first else {}
+    return write_lines(layout.installer_config, requested_lines(request) | internal, say)
+
+
+def write_lines(path: Path, lines: dict[str, Any], say: Say) -> bool:
+    """Let a configuration file set these traits, and not set those that are None. Returns True if it changed."""
     if not lines:
         return False
-    path = layout.installer_config
     text = path.read_text() if path.exists() else "# Written by the installer from its options; yours to change.\n"
     for trait, value in lines.items():
         line = f"{trait} = {json.dumps(value)}\n" if value is not None else ""
@@ -119,23 +124,12 @@ def port_lines(say: Say) -> dict[str, Any]:
     """Return the traits that replace internal ports in use by the next free ones."""
     lines: dict[str, Any] = {}
     for key, port in INTERNAL_PORTS.items():
-        if port_is_free(port):
+        if ports.is_free(port):
             continue
-        free = next(other for other in range(port + 1, port + 1000) if port_is_free(other))
+        free = next(other for other in range(port + 1, port + 1000) if ports.is_free(other))
         say(f"port {port} is taken on 127.0.0.1; using {free} instead")
         if key == "hub_port":
             lines["c.JupyterHub.hub_port"] = free
         else:
             lines["c.TraefikProxy.traefik_api_url"] = f"http://127.0.0.1:{free}"
     return lines
-
-
-def port_is_free(port: int) -> bool:
-    """Return True if a server could listen on this port of 127.0.0.1."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections in TIME_WAIT do not count
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True

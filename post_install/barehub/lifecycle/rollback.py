@@ -12,6 +12,7 @@ from pathlib import Path
 from barehub.config import load_hub
 from barehub.errors import Exit, UserError
 from barehub.layout import Layout, release_key
+from barehub.lifecycle import ports
 from barehub.lifecycle.database import (
     Migration,
     newest_revision,
@@ -22,7 +23,8 @@ from barehub.lifecycle.database import (
     sqlite_file,
     without_password,
 )
-from barehub.process import locked, run_to_its_end
+from barehub.lifecycle.options import write_lines
+from barehub.process import locked, run_to_its_end, write_atomically
 from barehub.settings import Installation
 
 
@@ -44,7 +46,8 @@ def rollback(
     with locked(layout.base):
         active = layout.active or ""
         label = choose(layout, label)
-        migration = Migration.plan(installation, load_hub(layout), active, active)
+        hub = load_hub(layout)
+        migration = Migration.plan(installation, hub, active, active)
         restored = plan_data(layout, migration, label)
         backup = layout.backup(label)
         say(f"this goes back from {active} to {label}")
@@ -52,14 +55,21 @@ def rollback(
             say(f"  the database becomes the backup {backup}")
             for loss in losses(migration.target_file, backup):
                 say(f"  lost: {loss}")
+        if exposed := ports.must_go_back(installation, label, hub):
+            say(f"  lost: the hub's port {hub.hub_port}, and with it the servers that run now; stop them first")
         if not sure and ask("go back? [no] ").strip().lower() not in ("y", "yes"):
             raise UserError("nothing was changed", "answer yes, or give -y", Exit.USAGE)
         if restored:  # beside the one in use
             run_as_hub_user(installation.settings, "copy", source=str(backup), target=str(restored))
+        config = layout.installer_config.read_text() if exposed else ""
+        if exposed:
+            write_lines(layout.installer_config, {ports.HUB_PORT: None}, say)
         words = [f"{layout.release(label)}/bin/python", "-I", "-m", "barehub", "install", f"--base={layout.base}"]
         if code := run_to_its_end(*words, f"--release={label}", f"--wait={wait}"):
             if restored:
                 restored.unlink(missing_ok=True)
+            if exposed:
+                write_atomically(layout.installer_config, config)
             raise UserError(f"{label} did not come up", f"{active} is active as before; see above", code)
 
 

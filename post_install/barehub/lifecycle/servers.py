@@ -18,6 +18,7 @@ from barehub import accounts
 from barehub.errors import Exit, UserError
 from barehub.health import ask
 from barehub.layout import Layout
+from barehub.listeners import Owner
 from barehub.process import write_atomically
 from barehub.rules import read_routes
 
@@ -51,10 +52,14 @@ class ForgottenError(UserError):
 
 @dataclass(frozen=True)
 class Api:
-    """The REST API of the hub (https://jupyterhub.readthedocs.io/en/stable/reference/rest-api.html) at `url`."""
+    """The REST API of the hub (https://jupyterhub.readthedocs.io/en/stable/reference/rest-api.html) at `url`.
+
+    The token is sent only if it is the hub, its `owner`, that listens there.
+    """
 
     url: str
     token: str
+    owner: Owner
 
     def get(self, path: str) -> Any:
         """Return the parsed answer; None if there is none, or a refusal."""
@@ -62,8 +67,11 @@ class Api:
             "Authorization": f"token {self.token}",
             "Accept": "application/jupyterhub-pagination+json",
         }
-        status, body = ask(self.url + path, headers)
-        return json.loads(body) if status == HTTPStatus.OK else None
+        status, body = ask(self.url + path, self.owner, headers)
+        try:
+            return json.loads(body) if status == HTTPStatus.OK else None
+        except ValueError:  # another service of the same account's
+            return None
 
     def version(self) -> str | None:
         """Return JupyterHub's version, as the running hub reports it."""
