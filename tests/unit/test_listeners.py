@@ -1,10 +1,9 @@
-"""barehub.listeners: who has a port. Other accounts are child processes, which only root can start."""
+"""barehub.listeners: who has a port, and who is believed."""
 
 import contextlib
 import os
 import socket
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,45 +18,42 @@ from tests.unit.installations import answering, fake_command
 
 US = Owner("barehub-hub.service", current_user())
 NOBODY = 65534
-# Takes a port of 127.0.0.1 or ::1, says which, and writes down all that it is sent.
-THIEF = """
-import socket, sys
-family = socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET
-thief = socket.create_server((sys.argv[1], 0), family=family)
-print(thief.getsockname()[1], flush=True)
-while True:
-    client, _ = thief.accept()
-    print(client.recv(4096), flush=True)
-    client.sendall(b"HTTP/1.0 200 OK\\r\\n\\r\\n{}")
-    client.close()
-"""
 
 
 @contextlib.contextmanager
-def thief(host: str) -> Iterator[tuple[int, subprocess.Popen[str]]]:
-    """Another account that listens, and answers as the hub would; its port and process."""
-    account = {"user": NOBODY, "group": NOBODY, "extra_groups": []} if os.geteuid() == 0 else {}
-    words = [sys.executable, "-I", "-c", THIEF, host]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, cwd="/", **account) as process:  # type: ignore[call-overload]
-        assert process.stdout
+def thief(host: str) -> Iterator[tuple[int, list[bytes]]]:
+    """A listener of another account, which answers as the hub would; its port, and what it is sent."""
+    got: list[bytes] = []
+
+    def serve() -> None:
+        while b"last" not in got:
+            client, _ = server.accept()
+            with client:
+                got.append(client.recv(4096))
+                client.sendall(b"HTTP/1.0 200 OK\r\n\r\n{}")
+
+    with socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET) as server:
+        if os.geteuid() == 0:
+            os.fchown(server.fileno(), NOBODY, NOBODY)  # to the kernel it is that account's from now on
+        thread = threading.Thread(target=serve)
+        thread.start()
         try:
-            yield int(process.stdout.readline()), process
+            yield server.getsockname()[1], got
         finally:
-            process.kill()
+            with socket.create_connection(server.getsockname()[:2]) as last:
+                last.sendall(b"last")
+            thread.join()
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
 def test_a_thief_gets_no_token_and_is_not_believed(host: str) -> None:
     owner = US if os.geteuid() == 0 else Owner(US.unit, "root")  # without root the thief is of our account
-    with thief(host) as (port, process):
+    with thief(host) as (port, got):
         url = f"http://[{host}]:{port}/hub/" if ":" in host else f"http://{host}:{port}/hub/"
         assert health.answer(f"{url}health", owner) is None
         assert Api(f"{url}api/", "secret", owner).version() is None
         assert health.stranger_at(url, owner)
-        with socket.create_connection((host, port)) as last:  # it has accepted nobody before this one
-            last.sendall(b"last")
-            assert process.stdout
-            assert process.stdout.readline() == "b'last'\n"
+    assert got == [b"last"]
 
 
 def test_the_hub_is_believed_whatever_it_listens_at() -> None:
@@ -66,9 +62,10 @@ def test_the_hub_is_believed_whatever_it_listens_at() -> None:
         (socket.AF_INET6, "::", "127.0.0.1"), (socket.AF_INET6, "::1", "::1"),
     ):  # fmt: skip
         with socket.create_server((host, 0), family=family, dualstack_ipv6=host == "::") as server:
-            assert US.listens(ask, server.getsockname()[1]), host
-    assert not US.listens("127.0.0.1", server.getsockname()[1])  # nobody does
-    assert US.stranger("127.0.0.1", server.getsockname()[1]) is None
+            port = server.getsockname()[1]
+            assert US.listens(ask, port), host
+    assert not US.listens(ask, port)  # nobody does
+    assert US.stranger(ask, port) is None
 
 
 def test_another_address_of_the_port_is_another_listeners() -> None:
