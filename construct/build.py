@@ -125,4 +125,6 @@ def summarise(
     say(f"  size       {path.stat().st_size / 1e6:.0f} MB, {measured.kilobytes / 1024:.0f} MiB installed")
     say(f"  needs      Linux {release.machine} with glibc >= {measured.glibc_version}")
     say(f"  runs on    {runs_on(measured.glibc)} (glibc {measured.glibc_version}, {release.machine})")
+    if from_here := [f"{one.name} {one.version} (glibc {one.glibc})" for one in measured.libraries if one.glibc]:
+        say(f"  from here  {', '.join(from_here)}")
     say(f"  install    sudo sh {path.name}")

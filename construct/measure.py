@@ -9,6 +9,7 @@ from rattler import RepoDataRecord
 from construct.process import run_quietly
 from recipe.elf import newest_glibc
 from recipe.errors import UserError
+from recipe.libraries import Library, read_libraries
 
 BLOCK = 4096  # bytes: the usual unit of allocation
 BARE = {"PATH": "/usr/bin:/bin"}
@@ -17,11 +18,15 @@ FIX = "python3 release.py lock, or correct construct/environment.yml"
 
 @dataclass(frozen=True)
 class Measured:
-    """An installed prefix: its size in KiB, its number of files and directories, the glibc its programs need."""
+    """An installed prefix: its size in KiB, its number of files and directories, the glibc its programs need.
+
+    `libraries` are those that its interpreter brings.
+    """
 
     kilobytes: int
     inodes: int
     glibc: tuple[int, int]
+    libraries: tuple[Library, ...] = ()
 
     @property
     def glibc_version(self) -> str:
@@ -49,4 +54,5 @@ def measure(engine: Path, channel: Path, records: Sequence[RepoDataRecord], work
         kilobytes=sum(1 if entry.is_dir() else -(-entry.lstat().st_size // BLOCK) for entry in entries) * BLOCK // 1024,
         inodes=len(entries),
         glibc=newest_glibc(entries),
+        libraries=tuple(read_libraries(prefix)),
     )

@@ -1,7 +1,8 @@
-"""`release.py mirror DIR`: the locked packages as a static conda channel, and the wheels that a build needs.
+"""`release.py mirror DIR`: the locked packages as a static conda channel, and the wheels and interpreter of a build.
 
 It does on the connected side what `--extract` of an installer does on the air-gapped one; the same shell script adds
-the packages to those already there. DIR/wheels is for pip: `PIP_NO_INDEX=1 PIP_FIND_LINKS=DIR/wheels`.
+the packages to those already there. DIR/wheels is for pip: `PIP_NO_INDEX=1 PIP_FIND_LINKS=DIR/wheels`. DIR/python is
+for `--python-mirror`.
 """
 
 import fcntl
@@ -20,6 +21,7 @@ from recipe.errors import UserError
 from recipe.files import file_sha256
 from recipe.overlay import Stack
 from recipe.report import say
+from recipe.standalone import pinned_archive
 
 
 def mirror(stack: Stack, lock: Path | None, channels: Sequence[str], directory: Path) -> None:
@@ -46,6 +48,9 @@ def mirror(stack: Stack, lock: Path | None, channels: Sequence[str], directory: 
             shutil.rmtree(stage, ignore_errors=True)
         if not channels:
             add_wheels(stack, cache, directory / "wheels")
+            if interpreter := pinned_archive(cache / "python"):
+                add_file(interpreter, directory / "python")
+                say(f"the interpreter is in {os.path.relpath(directory / 'python')}: --python-mirror")
 
 
 @contextmanager
@@ -68,15 +73,20 @@ def add_wheels(stack: Stack, cache: Path, directory: Path) -> None:
     with tempfile.TemporaryDirectory(dir=cache, prefix="tools-") as tools:
         pins.download(stack.root / "recipe/tools.txt", Path(tools), target.minor)
         paths += Path(tools).glob("*.whl")
-        directory.mkdir(exist_ok=True)
         for path in paths:
-            place = directory / path.name
-            if not place.exists() or file_sha256(place) != file_sha256(path):
-                staged = directory / f".{path.name}.new"
-                shutil.copyfile(path, staged)
-                staged.replace(place)
+            add_file(path, directory)
     staged = directory / ".SHA256SUMS.new"
     wheels = sorted(directory.glob("*.whl"))
     staged.write_text("".join(f"{file_sha256(path)}  {path.name}\n" for path in wheels))
     staged.replace(directory / "SHA256SUMS")
     say(f"{len(wheels)} wheels are in {os.path.relpath(directory)}")
+
+
+def add_file(path: Path, directory: Path) -> None:
+    """Copy a file into `directory`, made if it is missing, unless the same file is there."""
+    directory.mkdir(exist_ok=True)
+    place = directory / path.name
+    if not place.exists() or file_sha256(place) != file_sha256(path):
+        staged = directory / f".{path.name}.new"
+        shutil.copyfile(path, staged)
+        staged.replace(place)

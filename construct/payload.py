@@ -64,7 +64,7 @@ def write_descriptions(
     for script in SCRIPTS:
         shutil.copyfile(script, payload / script.name)
     (payload / "packages.txt").write_text(render_packages(records))
-    sbom = render_sbom(release.name, release.label, release.moment, records, wheels)
+    sbom = render_sbom(release.name, release.label, release.moment, records, wheels, measured.libraries)
     (payload / "sbom.cdx.json").write_text(sbom)
     (payload / "release.json").write_text(render_release(payload, release, engine, measured))
     write_sums(payload)
@@ -91,6 +91,7 @@ def render_release(payload: Path, release: Release, engine: Engine, measured: Me
         "engine": {"name": engine.NAME, "version": engine.version()},
         "platform": PLATFORM,
         "glibc": measured.glibc_version,
+        "systemd": MINIMUM_SYSTEMD,
         "lock_sha256": file_sha256(payload / LOCK_NAME),
         "files": [
             {"path": str(path.relative_to(payload)), "size": path.stat().st_size, "sha256": file_sha256(path)}

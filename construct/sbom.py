@@ -9,14 +9,22 @@ from typing import Any
 from rattler import RepoDataRecord
 
 from construct.solve import sha256_of
+from recipe.libraries import Library
 from recipe.metadata import pypi_name
 from recipe.pins import Pin
 
 
 def render_sbom(
-    name: str, release: str, moment: datetime, records: Sequence[RepoDataRecord], pins: Mapping[str, Pin]
+    name: str,
+    release: str,
+    moment: datetime,
+    records: Sequence[RepoDataRecord],
+    pins: Mapping[str, Pin],
+    libraries: Sequence[Library] = (),
 ) -> str:
     """Return the SBOM's text: each conda package with its sha256, its licence, its dependencies and its wheel.
+
+    `libraries` are those inside the package `python`, which is their parent.
 
     The same release gives the same text, including the serial number.
     """
@@ -31,7 +39,11 @@ def render_sbom(
             "timestamp": moment.isoformat(),
             "component": {"type": "application", "bom-ref": "release", "name": name, "version": release},
         },
-        "components": [component(record, pins.get(pypi_name(record.name.normalized))) for record in records],
+        "components": [
+            component(record, pins.get(pypi_name(record.name.normalized)))
+            | ({"components": [inner(one) for one in libraries]} if record.name.normalized == "python" else {})
+            for record in records
+        ],
         "dependencies": [
             {"ref": "release", "dependsOn": sorted(known.values())},
             *(
@@ -81,4 +93,14 @@ def component(record: RepoDataRecord, pin: Pin | None) -> dict[str, Any]:
                 }
             ]
         }
+    return found
+
+
+def inner(library: Library) -> dict[str, Any]:
+    """Return the entry of a library that is part of another component."""
+    found: dict[str, Any] = {"type": "library", "name": library.name}
+    if library.version:
+        found["version"] = library.version
+    if library.license:
+        found["licenses"] = [{"license": {"id": library.license}}]
     return found

@@ -28,6 +28,7 @@ from recipe.elf import newest_glibc
 from recipe.errors import UserError
 from recipe.files import file_sha256
 from recipe.interpreter import interpreter_files, stage_interpreter
+from recipe.libraries import TEXTS
 from recipe.metadata import CondaMetadata, Target, conda_metadata
 from recipe.overlay import Stack, build_overlay
 from recipe.wheel import Wheel
@@ -206,8 +207,9 @@ def interpreter_digest() -> str:
 
 def converter_digest() -> str:
     """Return a hash of the code that decides what is in a package."""
-    modules = ("wheel", "metadata", "convert", "interpreter", "elf", "channel")
-    return digest(*((Path(__file__).parent / f"{module}.py").read_text() for module in modules))
+    modules = ("wheel", "metadata", "convert", "interpreter", "libraries", "elf", "channel")
+    files = [Path(__file__).with_name(f"{module}.py") for module in modules]
+    return digest(*(path.read_text() for path in (*files, *sorted(TEXTS.iterdir()))))
 
 
 def digest(*parts: str) -> str:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from recipe.elf import GLIBC_LIBRARIES, glibc_version, is_elf, needed_libraries
 from recipe.errors import UserError
+from recipe.libraries import Library, linked_in, packaged, write_libraries
 from recipe.standalone import is_standalone
 
 MUST_IMPORT = (
@@ -111,12 +112,13 @@ def copy_tree(source: Path, target: Path) -> None:
 
 
 def ship_libraries(stage: Path) -> None:
-    """Copy the shared libraries that the staged ELF files load into lib/, and make every rpath relative.
+    """Copy the shared libraries that the staged ELF files load into lib/, make every rpath relative, list them.
 
     DT_RPATH, not DT_RUNPATH: an administrator's shell on a cluster often has an LD_LIBRARY_PATH full of other builds
     of the same libraries, and only DT_RPATH is searched before it (ld.so(8)).
     """
     todo = [path for path in sorted(stage.rglob("*")) if is_elf(path)]
+    shipped: dict[str, Library] = {}
     for path in todo:
         name_plainly(path)
         for name, source in loaded_libraries(path, origin=stage):
@@ -125,7 +127,8 @@ def ship_libraries(stage: Path) -> None:
                 require_own(source, path)
                 shutil.copyfile(source, target)
                 target.chmod(0o755)
-                keep_licence(source, stage)
+                if not name.startswith("libpython"):
+                    shipped[name] = packaged(source, stage)
                 todo.append(target)
     for path in todo:
         if strip := shutil.which("strip"):  # a debug build's symbols are four times its code
@@ -133,6 +136,7 @@ def ship_libraries(stage: Path) -> None:
         up = os.path.relpath(stage / "lib", path.parent)
         rpath = "$ORIGIN" if up == "." else f"$ORIGIN/{up}"
         subprocess.run(["patchelf", "--force-rpath", "--set-rpath", rpath, path], check=True)
+    write_libraries(stage, [*linked_in(shipped), *shipped.values()])
 
 
 def name_plainly(path: Path) -> None:
@@ -176,29 +180,13 @@ def loaded_libraries(path: Path, origin: Path) -> list[tuple[str, Path]]:
     return found
 
 
-def keep_licence(library: Path, stage: Path) -> None:
-    """Copy the distribution's licence text for a shipped library to share/licenses, if dpkg knows it."""
-    if not shutil.which("dpkg-query"):
-        return
-    # Debian's /lib is a link to /usr/lib, and dpkg knows a file by one of the two names.
-    for name in (library.resolve(), Path(str(library.resolve()).removeprefix("/usr"))):
-        done = subprocess.run(["dpkg-query", "-S", name], capture_output=True, text=True, check=False)
-        package = done.stdout.partition(":")[0]
-        text = Path("/usr/share/doc", package, "copyright")
-        if package and text.is_file():
-            target = stage / "share/licenses" / package
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(text, target)
-            return
-
-
 def neutral_sysconfig(library: Path, prefix: Path) -> None:
     """Replace this machine's prefix in _sysconfigdata by the prefix that the interpreter will run from."""
     for path in library.glob("_sysconfigdata*.py"):
         built = runpy.run_path(str(path))["build_time_vars"]
         # python-build-standalone's says where it was built, /install. It is part of other paths: /usr/bin/install.
         names = "|".join(sorted({re.escape(str(prefix)), re.escape(built["prefix"])}, reverse=True))
-        ours = re.compile(rf"(?:(?<![\w.@/-])|(?<=-I)|(?<=-L))(?:{names})(?![\w.-])")
+        ours = re.compile(rf"(?:(?<![\w@/-])|(?<=-I)|(?<=-L))(?:{names})(?![\w.-])")
         variables = {
             # /usr/share/zoneinfo is the target's, whatever prefix the interpreter was built for
             name: ours.sub("@PREFIX@", value) if isinstance(value, str) and name != "TZPATH" else value

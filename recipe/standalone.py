@@ -25,6 +25,7 @@ from recipe.files import file_sha256
 SOURCE = "https://github.com/astral-sh/python-build-standalone/releases/download"
 PINS = Path(__file__).with_name("python.txt")
 SECONDS = 10  # for a place that does not answer, in all
+PROGRAM = "python/bin/python3"  # in every archive
 STAMP = "standalone"  # beside the unpacked prefix
 
 
@@ -74,7 +75,15 @@ def standalone_python(cache: Path, mirror: str) -> Path:
     place = cache / archive.sha256[:16]
     if not (place / STAMP).exists():
         unpack(fetched(archive, cache, mirror), place)
-    return place / "python/bin/python3"
+    return place / PROGRAM
+
+
+def pinned_archive(cache: Path) -> Path | None:
+    """Return the pinned archive, which a build has fetched into `cache`; None if it has not."""
+    archive = pinned()
+    if archive is None or not (path := cache / archive.name).is_file() or file_sha256(path) != archive.sha256:
+        return None
+    return path
 
 
 def is_standalone(prefix: Path) -> bool:
@@ -93,15 +102,17 @@ def unpack(archive: Path, place: Path) -> None:
     )
     if done.returncode:
         raise UserError(f"{archive} cannot be unpacked: {done.stderr.strip()}", "make room")
+    if not (staged / PROGRAM).is_file():
+        raise UserError(f"{archive} has no {PROGRAM}", "pin an `install_only` archive in recipe/python.txt")
     (staged / STAMP).write_text(f"{archive.name}\n")
     staged.rename(place)
 
 
 def fetched(archive: Archive, cache: Path, mirror: str) -> Path:
     """Return the archive's path in `cache`, where it is put if it is not there."""
-    path = cache / archive.name
-    if path.is_file() and file_sha256(path) == archive.sha256:
+    if path := pinned_archive(cache):
         return path
+    path = cache / archive.name
     cache.mkdir(parents=True, exist_ok=True)
     staged = path.with_name(f".{path.name}.new")
     found = hashlib.sha256()

@@ -55,6 +55,10 @@ class Layout:
         """Return what a complete release calls itself: barehub, or the name its builder chose."""
         return str(json.loads(self.receipt(label).read_text()).get("name", "barehub"))
 
+    def oldest_systemd(self, label: str) -> int:
+        """Return the oldest version of systemd that a complete release may run under; 0 if it does not say."""
+        return int(json.loads(self.receipt(label).read_text()).get("systemd", 0))
+
     @property
     def hub(self) -> Path:
         """The symlink to the active release."""

@@ -4,6 +4,7 @@ import os
 import re
 from pathlib import Path
 
+from barehub import selinux
 from barehub.errors import Exit, UserError
 from barehub.layout import Layout
 from barehub.process import attempt, output, sync_directory, write_atomically
@@ -20,6 +21,18 @@ WITHOUT_ROOT = "# not for a hub that may call sudo: "
 def systemd_runs(layout: Layout) -> bool:
     """Return True if systemd is the machine's init (sd_booted(3)) and this process may control it."""
     return os.geteuid() == 0 and (layout.root / "run/systemd/system").is_dir()
+
+
+def require_version(minimum: int) -> None:
+    """Check the version of systemd, which is all that decides what of our units it follows. Raises UserError."""
+    found = re.match(r"systemd (\d+)", output("systemctl", "--version"))
+    version = int(found[1]) if found else 0
+    if version < minimum:
+        raise UserError(
+            f"this system has systemd {version or 'of no version'}, which is too old: {minimum} is needed",
+            "use a newer system, or give -s to fill the prefix only",
+            Exit.PLATFORM,
+        )
 
 
 def render(template: str, **values: str) -> str:
@@ -72,14 +85,13 @@ def link_units(installation: Installation) -> None:
             place.unlink()
 
 
-def enable_units(installation: Installation) -> bool:
+def enable_units(installation: Installation) -> str:
     """Make systemd load the units in BASE/systemd as they are now, and start them at boot.
 
-    A link to another file system is dangling when systemd loads its units at boot, so there they are copied. Return
-    True if they are.
+    Return why they are copied and not linked; empty if they are linked.
     """
     layout, settings = installation.layout, installation.settings
-    copied = layout.base.stat().st_dev != layout.root.stat().st_dev
+    copied = reason_to_copy(layout)
     for name in known_units(installation):
         place = layout.system_units / name
         if not (layout.units / name).exists():  # a newer release's, or an older one's
@@ -97,6 +109,15 @@ def enable_units(installation: Installation) -> bool:
     there = [layout.units / name for name in settings.units if (layout.units / name).exists()]
     output("systemctl", "enable", *([settings.target] if copied else there))
     return copied
+
+
+def reason_to_copy(layout: Layout) -> str:
+    """Return why units that are links would not do here; empty if they do."""
+    if layout.base.stat().st_dev != layout.root.stat().st_dev:
+        return f"{layout.base} is on a file system of its own"  # not mounted yet when systemd loads its units
+    if selinux.is_enforcing(layout):
+        return "SELinux is enforcing"
+    return ""
 
 
 def known_units(installation: Installation) -> list[str]:

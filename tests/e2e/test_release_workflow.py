@@ -2,13 +2,15 @@
 
 What is not here is played: actions by the few lines below, and `gh` by a script that writes down how it was called.
 Two steps are shortened, by variables that the workflow itself documents: `lock` lets one package move, and `test` runs
-one unit test, or this test would run itself. The step that installs Debian's packages is left out.
+one unit test, or this test would run itself. Without the portable interpreter, this machine's glibc will do. The
+step that installs Debian's packages is left out.
 """
 
 import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from typing import Any
 import pytest
 import yaml
 
+from recipe.standalone import is_standalone
 from tests.conftest import cannot_run
 
 ROOT = Path(__file__).parents[2]
@@ -25,6 +28,8 @@ SHORTENED = {
     "LOCK": "--update six",
     "TESTS": "unit -- -k test_actions_are_pinned_by_commit",
 }
+if not is_standalone(Path(sys.base_prefix)):
+    SHORTENED["GLIBC"] = os.confstr("CS_GNU_LIBC_VERSION").split()[1]
 GH = """\
 #!/bin/sh
 echo "$*" >>"$GH_CALLS"

@@ -32,18 +32,21 @@ def booted(
     network: str | None = None,
     binds: Mapping[Path, str] | None = None,
     limits: bool = False,
+    arguments: tuple[str, ...] = (),
 ) -> Iterator["Machine"]:
     """A booted machine, gone without a trace afterwards.
 
     `disks` are small file systems of their own, which survive a reboot: mount point -> size in MiB. Other mounts
     (a tmpfs of some size, noexec) a test can make inside. `network` is the path of a network namespace for the machine
     to live in, else it has a loopback device alone; `binds` are directories of the host: directory -> mount point. With
-    `limits` the machine's systemd can limit the memory and the CPU time of its units.
+    `limits` the machine's systemd can limit the memory and the CPU time of its units; `arguments` are for it.
     """
     homes = root.with_name("machines")
     homes.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f"{name}-", dir=homes) as home:
-        new = Machine(name, root, Path(home), namespace=network, binds=dict(binds or {}), limits=limits)
+        new = Machine(
+            name, root, Path(home), namespace=network, binds=dict(binds or {}), limits=limits, arguments=arguments
+        )
         for number, (where, size) in enumerate((disks or {}).items()):
             image = new.home / f"disk{number}.ext4"
             subprocess.run(["mkfs.ext4", "-q", image, f"{size}M"], check=True)

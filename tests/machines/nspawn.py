@@ -44,6 +44,7 @@ class Nspawn:
     namespace: str | None = None  # path of the network namespace, if it is not to be the machine's own
     binds: dict[Path, str] = field(default_factory=dict)  # directory of the host -> mount point
     limits: bool = False  # whether its systemd can limit memory and CPU time
+    arguments: tuple[str, ...] = ()  # for its systemd, as on a kernel's command line
     nspawn: subprocess.Popen[bytes] | None = None
     leader: int = 0  # the machine's PID 1, by the host's count; 0 when it is off
 
@@ -97,6 +98,7 @@ class Nspawn:
             *("--register=no", "--keep-unit"),  # neither systemd nor machined need to run on the host
             *("--notify-ready=yes", "--console=pipe"),
             *("--resolv-conf=off", "--timezone=off", "--link-journal=no"),  # nothing of the host's
+            *self.arguments,
         ]
 
     @property

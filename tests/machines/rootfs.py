@@ -112,7 +112,7 @@ def cached_root() -> Path:
 def remove_left_overs(cache: Path, keep: Path) -> None:
     """Remove what killed runs and older recipes left. Called under the lock, where nobody else builds."""
     shutil.rmtree(cache / "building", ignore_errors=True)
-    for root in cache.glob("root-*"):
+    for root in [*cache.glob("root-*"), *cache.glob("other-????????????????")]:
         fd = os.open(root, os.O_RDONLY)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,7 +1,9 @@
 """What is accepted as a certificate, and what is warned about."""
 
 import os
+import ssl
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -11,7 +13,8 @@ if os.environ.get("CI") != "true":
     pytest.importorskip("cryptography")
 
 from barehub.errors import UserError
-from barehub.proxy_unit.certificates import TRAEFIKS_OWN, Served, examine, expiry_of, leaf_of
+from barehub.proxy_unit import certificates
+from barehub.proxy_unit.certificates import AUTHORITIES, TRAEFIKS_OWN, Served, examine, expiry_of, leaf_of
 
 ROOT = authority()
 MIDDLE = authority("Middle", ROOT)
@@ -44,6 +47,25 @@ def test_a_chain_that_this_machine_knows_the_end_of(tmp_path: Path, monkeypatch:
     (tmp_path / "known.pem").write_text(ROOT.cert)
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "known.pem"))
     assert warnings(GOOD.cert + MIDDLE.cert) == []
+
+
+@pytest.mark.parametrize("bundle", ["etc/ssl/certs/ca-certificates.crt", "etc/pki/tls/certs/ca-bundle.crt"])
+def test_the_authorities_are_this_machines_wherever_openssl_was_built(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bundle: str
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", "")  # so that it is put back
+    monkeypatch.delenv("SSL_CERT_FILE")
+    monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path / "nothing"))
+    paths = SimpleNamespace(openssl_cafile=str(tmp_path / "usr/lib/ssl/cert.pem"))
+    monkeypatch.setattr(ssl, "get_default_verify_paths", lambda: paths)
+    monkeypatch.setattr(certificates, "AUTHORITIES", [str(tmp_path / one.lstrip("/")) for one in AUTHORITIES])
+    certificates.find_authorities()
+    assert "SSL_CERT_FILE" not in os.environ  # there are none
+    (tmp_path / bundle).parent.mkdir(parents=True)
+    (tmp_path / bundle).write_text(ROOT.cert)
+    certificates.find_authorities()
+    [root] = ssl.create_default_context().get_ca_certs()
+    assert root["subject"] == ((("commonName", "Test Authority"),),)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import os
 import runpy
 import shutil
+import ssl
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from recipe.elf import GLIBC_LIBRARIES, glibc_version, is_elf, newest_glibc
 from recipe.errors import UserError
 from recipe.interpreter import LEFT_OUT, neutral_sysconfig, require_own, stage_interpreter
+from recipe.libraries import Library, linked_in, read_libraries
 
 VERSION = "python{}.{}".format(*sys.version_info)
 
@@ -53,6 +55,19 @@ def test_the_build_machine_is_not_in_its_configuration(prefix: Path) -> None:
     assert sys.base_prefix == "/usr" or sys.base_prefix not in told
     assert str(prefix / "include") in told
     assert "/usr/share/zoneinfo" in output(prefix, "import zoneinfo; print(zoneinfo.TZPATH)")
+
+
+def test_every_library_inside_is_listed_with_its_licence(prefix: Path) -> None:
+    listed = read_libraries(prefix)
+    assert len({one.name for one in listed}) == len(listed)
+    for one in listed:
+        assert one.glibc or one.license
+        assert (prefix / "share/licenses" / one.name).read_text(), one
+    inside = " ".join(one.name for one in listed)
+    for name in ("bz", "expat", "ffi", "uuid", "ncurses", "ssl", "sqlite", "mpdec"):
+        assert name in inside
+    assert Library("openssl", ssl.OPENSSL_VERSION.split()[1], "Apache-2.0") in linked_in(())
+    assert "openssl" not in {one.name for one in linked_in(["libssl.so.3"])}
 
 
 def test_tests_tk_and_static_libraries_are_left_out(prefix: Path) -> None:

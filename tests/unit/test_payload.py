@@ -18,6 +18,7 @@ from construct.sbom import render_sbom
 from construct.solve import lock_lines, solve_environment
 from recipe.channel import TIMESTAMP
 from recipe.errors import UserError
+from recipe.libraries import Library
 from recipe.lock_file import Lock
 from recipe.overlay import Stack
 from recipe.pins import Pin
@@ -54,6 +55,17 @@ def test_the_sbom_names_packages_their_wheels_and_what_needs_what(records: list[
     assert one["licenses"] == [{"license": {"name": "MIT"}}]
     edges = {edge["ref"]: edge["dependsOn"] for edge in sbom["dependencies"]}
     assert edges[one["bom-ref"]] == [sbom["components"][1]["bom-ref"]]
+
+
+def test_the_sbom_has_what_the_interpreter_brings(tmp_path: Path) -> None:
+    channel = write_channel(tmp_path / "channel", [("python", "3.12.1", ())])
+    records = solve_environment([Channel(channel.as_uri())], ["python"], "linux-64")
+    libraries = [Library("xz", "5.6", "0BSD"), Library("libbz2-1.0")]
+    [python] = json.loads(render_sbom("barehub", "2026.11.24", TIMESTAMP, records, {}, libraries))["components"]
+    assert python["components"] == [
+        {"type": "library", "name": "xz", "version": "5.6", "licenses": [{"license": {"id": "0BSD"}}]},
+        {"type": "library", "name": "libbz2-1.0"},
+    ]
 
 
 def test_everything_in_the_payload_is_listed(tmp_path: Path, payload: Path, records: list[RepoDataRecord]) -> None:

@@ -16,7 +16,7 @@ import pytest
 
 from recipe import python_pins, standalone
 from recipe.errors import UserError
-from recipe.standalone import UnavailableError, is_standalone, read_pins, standalone_python
+from recipe.standalone import UnavailableError, is_standalone, pinned_archive, read_pins, standalone_python
 from recipe.venv import THIS, choose
 
 NAME = "cpython-3.12.99+20991231-x86_64-unknown-linux-gnu-install_only_stripped.tar.gz"
@@ -43,6 +43,8 @@ def test_it_is_fetched_once(mirror: Path, tmp_path: Path) -> None:
     python = standalone_python(tmp_path / "cache", str(mirror))
     assert subprocess.run([python], capture_output=True, text=True, check=True).stdout == "portable\n"
     assert is_standalone(python.parents[1])
+    assert pinned_archive(tmp_path / "cache") == tmp_path / "cache" / NAME  # for `release.py mirror`
+    assert pinned_archive(tmp_path / "other") is None
     (mirror / NAME).unlink()
     assert standalone_python(tmp_path / "cache", str(mirror)) == python
 

@@ -17,6 +17,13 @@ from barehub.settings import Installation
 from tests.unit.installations import ME, fake_command
 
 
+def test_a_systemd_that_is_too_old_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(systemd, "output", lambda *_: "systemd 219\n+PAM +AUDIT\n")
+    systemd.require_version(219)
+    with pytest.raises(UserError, match="has systemd 219, which is too old: 239 is needed"):
+        systemd.require_version(239)
+
+
 @pytest.mark.parametrize("hub_user", ["root", "hub"])
 def test_units_are_rendered_whole_and_verified_by_systemd(layout: Layout, hub_user: str, tmp_path: Path) -> None:
     settings = replace(ME, name="site", hub_user=hub_user)

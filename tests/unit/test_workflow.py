@@ -29,7 +29,7 @@ def test_every_command_of_release_py_parses(jobs: dict[str, Any]) -> None:
             line = re.sub(r'"\$\{\w+\[@\]\}"', "", line.partition(">")[0])  # options that are none by themselves
             words = shlex.split(re.sub(r"\$\{?\w+\}?", "2026.11.24", line))
             commands.append(release.parse(words).command.__name__)
-    assert commands == ["lock", "test", "build", "verify", "diff"]
+    assert commands == ["lock", "lock", "test", "build", "verify", "diff"]
 
 
 def test_actions_are_pinned_by_commit() -> None:

@@ -34,6 +34,7 @@ def install(layout: Layout, request: Request, say: Say) -> None:
     check_certificate(request)
     managed = systemd.systemd_runs(layout)
     if managed:
+        systemd.require_version(layout.oldest_systemd(request.release))
         systemd.require_no_foreign_units(new)
         new = with_proxy_account(new, say)
     switchover = Switchover(new, before, request, managed=managed, say=say)

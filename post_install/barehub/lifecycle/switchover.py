@@ -9,12 +9,11 @@ Each step says what is true after it. A power cut at any point leaves the old re
 units and database are switched by one rename (barehub.lifecycle.database, barehub.systemd).
 """
 
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from barehub import systemd
+from barehub import selinux, systemd
 from barehub.config import load_hub
 from barehub.errors import Exit, UserError
 from barehub.health import Endpoints, answer, wait_until_healthy
@@ -165,11 +164,11 @@ class Switchover:
         changed = systemd.write_units(self.new)
         switch(layout, self.request.release)
         systemd.link_units(self.new)
-        restore_selinux_labels(layout.base)
+        selinux.label_files(self.new, self.say)
         if not self.managed:
             return
-        if systemd.enable_units(self.new):
-            self.say(f"copied the units to {layout.system_units}: {layout.base} is on a file system of its own")
+        if reason := systemd.enable_units(self.new):
+            self.say(f"copied the units to {layout.system_units}: {reason}")
         if self.request.start:
             self.start(changed, reconfigured=plan.reconfigured)
             wait_until_healthy(self.new.settings, plan.endpoints, say=self.say)
@@ -230,9 +229,3 @@ class Switchover:
         if not (self.managed and self.old):
             return ""
         return systemd.property_of(self.old.settings.proxy_unit, "InvocationID")
-
-
-def restore_selinux_labels(base: Path) -> None:
-    """Give the files their SELinux types where there is SELinux; systemd cannot run mislabelled ones."""
-    if shutil.which("restorecon"):
-        attempt("restorecon", "-RF", base)

@@ -4,7 +4,7 @@ import contextlib
 import shutil
 from collections.abc import Callable
 
-from barehub import accounts, systemd
+from barehub import accounts, selinux, systemd
 from barehub.errors import Exit, UserError
 from barehub.layout import Layout
 from barehub.process import locked
@@ -30,6 +30,7 @@ def uninstall(layout: Layout, *, sure: bool, ask: Callable[[str], str], say: Cal
     with locked(layout.base):
         if managed:
             systemd.unlink_units(installation)
+            selinux.forget_files(installation)
             if settings.created_account:
                 accounts.remove_account(settings.created_account)
         for entry in layout.base.iterdir():

@@ -18,7 +18,15 @@ from barehub.urls import is_address
 if TYPE_CHECKING:
     from cryptography import x509
 
-AUTHORITIES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/ca-bundle.pem")
+# Of Debian and Ubuntu; of Enterprise Linux, openEuler and Amazon Linux; of Leap and SLES; what others link to.
+AUTHORITIES = (
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
+    "/etc/ssl/ca-bundle.pem",
+    "/var/lib/ca-certificates/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+)
 TRAEFIKS_OWN = "TRAEFIK DEFAULT CERT"  # the name on the certificate that traefik makes where it has no other
 
 

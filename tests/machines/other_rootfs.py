@@ -1,18 +1,32 @@
-"""The root file system of an old machine: Debian 11, which has glibc 2.31 and systemd 247.
+"""The root file systems of an older and a newer machine than the usual one: Debian 11 and Debian 13.
 
 Smaller than the usual root: no environment for the users, whose servers are a stand-in of a few lines. Kept like that
-one, in CACHE/old-KEY/tree/, where KEY is the hash of this file.
+one, in CACHE/other-KEY/tree/, where KEY is the hash of this file and the suite.
 """
 
 import fcntl
 import hashlib
 import os
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
 from tests.machines.rootfs import CLEAN, USERS, cache_dir, debian_mirror, run
 
-SUITE = "bullseye"
+
+@dataclass(frozen=True)
+class System:
+    """What a suite of Debian has."""
+
+    suite: str
+    glibc: tuple[int, int]
+    systemd: int
+
+
+DEBIAN_11 = System("bullseye", (2, 31), 247)
+DEBIAN_13 = System("trixie", (2, 41), 257)
+# For a host with cgroup v1, which systemd 257 accepts only on demand (its NEWS, 256); other versions ignore the word.
+KERNEL_ARGUMENTS = ("SYSTEMD_CGROUP_ENABLE_LEGACY_FORCE=1", "systemd.unified_cgroup_hierarchy=0")
 PACKAGES = ("systemd", "systemd-sysv", "dbus", "libpam-systemd", "libnss-systemd", "python3", "procps", "iproute2")
 
 # To the hub, the same as jupyterhub-singleuser: it answers below its prefix, and asks nobody who they are.
@@ -36,27 +50,27 @@ http.server.ThreadingHTTPServer((url.hostname, url.port), Handler).serve_forever
 """
 
 
-def cached_old_root() -> Path:
+def cached_other_root(system: System) -> Path:
     """The root, built first if this recipe's is not there. Do not write to it: machines share it."""
     cache = cache_dir()
     cache.mkdir(parents=True, exist_ok=True)
-    key = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:16]
-    ours = cache / f"old-{key}"
-    with (cache / "old-lock").open("w") as lock:
+    key = hashlib.sha256(Path(__file__).read_bytes() + system.suite.encode()).hexdigest()[:16]
+    ours = cache / f"other-{key}"
+    with (cache / "other-lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not ours.exists():
-            staging = cache / "old-building"
+            staging = cache / "other-building"
             shutil.rmtree(staging, ignore_errors=True)
-            build(staging / "tree")
+            build(system.suite, staging / "tree")
             staging.rename(ours)
         fcntl.flock(os.open(ours, os.O_RDONLY), fcntl.LOCK_SH)  # says "in use" until this process ends
     return ours / "tree"
 
 
-def build(root: Path) -> None:
+def build(suite: str, root: Path) -> None:
     """Fill `root` with the whole machine."""
     include = f"--include={','.join(PACKAGES)}"
-    run("unshare", "--mount", "debootstrap", "--variant=minbase", include, SUITE, root, debian_mirror())
+    run("unshare", "--mount", "debootstrap", "--variant=minbase", include, suite, root, debian_mirror())
     for deb in root.glob("var/cache/apt/archives/*.deb"):
         deb.unlink()
     for ours in ("etc/hostname", "etc/resolv.conf"):  # debootstrap copies the host's
