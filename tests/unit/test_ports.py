@@ -44,6 +44,15 @@ def test_a_first_install_under_systemd_takes_ports_that_others_cannot(layout: La
     assert layout.installer_config.read_text() == text
 
 
+def test_a_machine_where_no_port_takes_a_privilege_says_so(
+    installed: Installation, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "zero").write_text("0\n")
+    monkeypatch.setattr(listeners, "UNPRIVILEGED", tmp_path / "zero")
+    said = ports.warning(installed, load_hub(installed.layout))
+    assert said.endswith("see sysctl net.ipv4.ip_unprivileged_port_start")
+
+
 def test_ports_in_use_are_left_to_their_owners(monkeypatch: pytest.MonkeyPatch) -> None:
     taken = {334, 335, 337}
     monkeypatch.setattr(ports, "is_free", lambda port: port not in taken)
@@ -63,7 +72,10 @@ def test_a_port_that_anybody_can_take_is_named_with_what_to_do(installed: Instal
     for line in ("c.JupyterHub.hub_port = 9081", 'c.JupyterHub.hub_connect_url = "http://head:8081"'):
         site.write_text(f"{line}\n")
         assert not ports.may_move(layout, load_hub(layout))
-        assert ports.warning(installed, load_hub(layout)).endswith(f"see {site}")
+        assert f"set c.JupyterHub.hub_port = 334 in {site} when" in ports.warning(installed, load_hub(layout))
+    site.write_text('c.JupyterHub.hub_ip = "10.9.0.1"\n')  # a firewall may let only the old port through
+    assert not ports.may_move(layout, load_hub(layout))
+    assert f"in {layout.installer_config} when no" in ports.warning(installed, load_hub(layout))
     site.write_text("c.JupyterHub.hub_port = 700\n")
     assert ports.warning(installed, load_hub(layout)) == ""
     site.unlink()

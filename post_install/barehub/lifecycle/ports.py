@@ -5,7 +5,8 @@ servers' tokens. Below, that takes root, or the one capability that the hub's un
 
 An installation from before keeps its port while users' servers run: each knows the hub's address by its environment,
 and goes on sending its token there. The port moves in a run of the installer that finds none. The route to the hub
-moves first, so that the proxy sends nobody to the old port after the hub has left it.
+moves first, so that the proxy sends nobody to the old port after the hub has left it. A hub that other machines reach
+keeps its port as well, since there may be firewalls; `barehub status` says so.
 """
 
 import json
@@ -25,6 +26,7 @@ from barehub.settings import Installation
 SAFE = range(334, 344)
 HUB_PORT, API_URL = "c.JupyterHub.hub_port", "c.TraefikProxy.traefik_api_url"
 CAPABILITY = "CAP_NET_BIND_SERVICE"
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
 ADDRESSES = ("hub_port", "hub_bind_url", "hub_connect_url")  # traits that hold the port
 
 
@@ -56,7 +58,8 @@ def chosen_elsewhere(layout: Layout) -> list[str]:
 
 def may_move(layout: Layout, hub: Any) -> bool:
     """Return True if any account can take the port of a hub (`config.load_hub`), and the installer may change it."""
-    return anyone_may_listen(hub.hub_port) and not hub.hub_bind_url and not chosen_elsewhere(layout)
+    free_to = hub.hub_ip in LOOPBACK and not hub.hub_bind_url and not chosen_elsewhere(layout)
+    return anyone_may_listen(hub.hub_port) and free_to
 
 
 def warning(installation: Installation, hub: Any) -> str:
@@ -67,8 +70,13 @@ def warning(installation: Installation, hub: Any) -> str:
     what = f"any account can take the hub's port {hub.hub_port} while the hub restarts, and then gets passwords"
     if not anyone_may_listen(SAFE[-1]) and may_move(layout, hub):
         return f"{what}: run the installer again when no user's server runs, and it moves the hub to a safe port"
-    files = ", ".join(chosen_elsewhere(layout)) or "sysctl net.ipv4.ip_unprivileged_port_start"
-    return f"{what}: see {files}"
+    if anyone_may_listen(SAFE[-1]):
+        return f"{what}: see sysctl net.ipv4.ip_unprivileged_port_start"
+    files = ", ".join(chosen_elsewhere(layout)) or str(layout.installer_config)
+    return (
+        f"{what}: set {HUB_PORT} = {SAFE[0]} in {files} when no user's server runs, with firewalls open for it; "
+        f"then systemctl restart {settings.hub_unit}"
+    )
 
 
 def move_route(installation: Installation, old: str, new: str) -> bool:
