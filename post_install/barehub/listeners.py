@@ -4,12 +4,15 @@ Any account may listen at a port from 1024 on as soon as it is free, and then ge
 """
 
 import ipaddress
+import os
 import pwd
 import socket
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 from barehub.settings import Settings
 from barehub.systemd import property_of
@@ -102,6 +105,21 @@ def listeners(host: str, port: int) -> Iterator[Listener]:
             local = parsed(address)
             if local.is_unspecified or local in wanted:
                 yield Listener(int(fields[7]), int(fields[9]))
+
+
+def impostor(spawner: Any) -> str | None:
+    """Return the account that listens in the place of a user's server; None if nobody does, or it cannot be known.
+
+    The hub chooses a free port for these spawners, and the server takes it seconds later. Until then anybody can.
+    """
+    kinds = {kind.__name__ for kind in type(spawner).__mro__}
+    if not kinds & {"LocalProcessSpawner", "SystemdSpawner"} or getattr(spawner, "dynamic_users", False):
+        return None
+    name = getattr(spawner, "username_template", "{USERNAME}").replace("{USERNAME}", spawner.user.name)
+    where = urlsplit(spawner.server.host)
+    own = {0, os.geteuid(), user_id(name)}
+    found = (one for one in listeners(where.hostname or "", where.port or 80) if one.uid not in own)
+    return next((one.account for one in found), None)
 
 
 def addresses_of(host: str, port: int) -> list[tuple[int, int, int, str, tuple[str | int, ...]]]:
