@@ -99,9 +99,11 @@ class Switchover:
             report_added(old, layout.prefix, required=self.request.same_packages, say=self.say)
         hub = load_hub(layout)
         endpoints = Endpoints.of(hub)
-        api = Api(endpoints.api, layout.api_token.read_text(), Owner.of_hub(settings))
+        running = self.old.settings if self.old else settings  # whose account may be another
+        api = Api(endpoints.api, layout.api_token.read_text(), Owner.of_hub(running))
         migration = Migration.plan(self.new, hub, self.request.release, self.previous)
-        may_move = self.managed and self.previous is not None and ports.may_move(layout, hub)
+        restarts = self.managed and self.previous is not None and self.request.start
+        may_move = restarts and ports.may_move(layout, hub)
         self.plan = Plan(endpoints, api, migration, reconfigured, may_move)
         return self.plan
 
@@ -172,7 +174,8 @@ class Switchover:
         if self.request.start:
             self.start(changed, reconfigured=plan.reconfigured)
             wait_until_healthy(self.new.settings, plan.endpoints, say=self.say)
-            wait_until_known(plan.api, self.known, seconds=KNOWN_SECONDS, say=self.say)
+            api = replace(plan.api, owner=Owner.of_hub(self.new.settings))
+            wait_until_known(api, self.known, seconds=KNOWN_SECONDS, say=self.say)
 
     def start(self, changed: list[str], *, reconfigured: bool) -> None:
         """Start both services as they are installed now; one that runs is restarted only if something of it changed.
