@@ -136,3 +136,10 @@ def test_the_service_can_only_read(layout: Layout, tmp_path: Path) -> None:
     assert config.JupyterHub.services == [{"name": "barehub", "api_token": "abc"}]
     (role,) = config.JupyterHub.load_roles
     assert all(scope.startswith(("list:", "read:")) for scope in role["scopes"])
+
+
+@pytest.mark.parametrize("body", [[], {}, "a page", 0, {"items": []}])
+def test_what_is_not_the_hubs_api_is_no_answer(body: object) -> None:
+    with answering({"/hub/api/": body, path(): body}) as port:
+        assert api(port).version() is None
+        assert api(port).servers() is None

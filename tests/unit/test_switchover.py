@@ -193,6 +193,15 @@ def test_a_hub_whose_port_anybody_can_take_moves_when_nobody_would_miss_it(
     assert f"c.JupyterHub.hub_port = {port}\n" in layout.installer_config.read_text()
 
 
+def test_the_hub_that_runs_is_asked_although_its_account_changes(
+    old: Installation, layout: Layout, calls: Path
+) -> None:
+    new = Installation(layout, replace(old.settings, hub_user="daemon"))
+    plan = Switchover(new, old.settings, Request(NEW), managed=True, say=lambda _: None).prepare()
+    assert plan.api.servers() == []
+    assert plan.api.owner.account == old.settings.hub_user
+
+
 def test_servers_that_know_the_hubs_port_keep_it(
     old: Installation, layout: Layout, calls: Path, pages: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

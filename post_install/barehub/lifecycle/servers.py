@@ -69,9 +69,10 @@ class Api:
         }
         status, body = ask(self.url + path, self.owner, headers)
         try:
-            return json.loads(body) if status == HTTPStatus.OK else None
+            found = json.loads(body) if status == HTTPStatus.OK else None
         except ValueError:  # another service of the same account's
             return None
+        return found if isinstance(found, dict) else None
 
     def version(self) -> str | None:
         """Return JupyterHub's version, as the running hub reports it."""
@@ -84,7 +85,7 @@ class Api:
         offset = 0
         while True:
             page = self.get(f"users?state=active&limit={PAGE}&offset={offset}")
-            if page is None:
+            if page is None or not {"items", "_pagination"} <= page.keys():
                 return None
             for user in page["items"]:
                 found += [Server.of(model) for model in user.get("servers", {}).values() if not model.get("stopped")]
