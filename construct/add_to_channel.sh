@@ -47,7 +47,8 @@ unpack() { # the release's NAME, TO
     mkdir -p "$about"
     sed 's|^  - \./channel$|  - ../..|' "$new/environment.lock.yml" >"$about/environment.lock.yml"
     # construct/construct.yaml reads the scripts
-    mv "$new/packages.txt" "$new/release.json" "$new/sbom.cdx.json" "$new/preflight.sh" "$new/steps.sh" "$about/"
+    mv "$new/packages.txt" "$new/release.json" "$new/sbom.cdx.json" "$about/"
+    mv "$new/preflight.sh" "$new/ports.sh" "$new/steps.sh" "$about/"
 }
 
 # Nothing is changed before everything is known to fit.

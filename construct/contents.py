@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from construct.installer import HEADER_BYTES
+from construct.installer import HEADER_BYTES, NO_SHA256
 from recipe.errors import UserError
 from recipe.lock_file import LOCK_NAME, Lock
 
@@ -108,9 +108,15 @@ def open_file(path: Path) -> io.BufferedReader:
 def read_header(path: Path, file: IO[bytes]) -> tuple[int, str]:
     """Return the size of the whole file and the sha256 of its payload, which a comment of construct/header.sh gives."""
     header = file.read(HEADER_BYTES)
-    given = re.search(rb"\n# file_bytes=([0-9]+) payload_sha256=([0-9a-f]{64})\n", header)
+    given = re.search(
+        rb"\n# file_bytes=([0-9]+) payload_sha256=([0-9a-f]{64})\n(?:# header_sha256=([0-9a-f]{64})\n)?", header
+    )
     if not header.startswith(b"#!/bin/sh\n") or not given:
         raise UserError(f"{path} is not an installer that release.py made, or its beginning is damaged", COPY_AGAIN)
+    own = given[3] or b""
+    actual = hashlib.sha256(header.replace(own, NO_SHA256.encode()) if own else header).hexdigest()
+    if b"header_sha256" in header and actual != own.decode():  # older installers have none
+        raise UserError(f"{path} is damaged: its first part, the script, was changed", COPY_AGAIN)
     return int(given[1]), given[2].decode()
 
 

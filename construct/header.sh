@@ -41,6 +41,7 @@
 
 # For `release.py verify`:
 # file_bytes=@FILE_BYTES@ payload_sha256=@PAYLOAD_SHA256@
+# header_sha256=@HEADER_SHA256@
 
 # shellcheck disable=SC2034  # preflight.sh and steps.sh of the payload read most variables
 main() {
@@ -56,7 +57,7 @@ main() {
     [ -r "$this_file" ] || die 1 "cannot read $this_file" "run it as a file: sh ./@FILE@"
 
     check_integrity
-    functions=$(payload | tar -xOf - preflight.sh steps.sh)
+    functions=$(payload | tar -xOf - preflight.sh ports.sh steps.sh)
     eval "$functions" # no temporary file: nothing is written before all checks have passed
     eval "set -- $forwarded"
     read_options "$@"
@@ -95,6 +96,7 @@ main() {
 
 set_defaults() {
     file_bytes=@FILE_BYTES@ payload_start=@PAYLOAD_START@ payload_sha256=@PAYLOAD_SHA256@
+    header_sha256=@HEADER_SHA256@
     distribution=@NAME@ release=@RELEASE@
     needed_kb=@NEEDED_KB@ needed_inodes=@NEEDED_INODES@ installed_kb=@INSTALLED_KB@
     needed_glibc=@GLIBC@ needed_systemd=@SYSTEMD@
@@ -176,6 +178,10 @@ check_integrity() {
     size=$(wc -c <"$this_file")
     [ "$size" -eq "$file_bytes" ] ||
         die 5 "$this_file is damaged: it has $((size)) bytes instead of $file_bytes" "copy it here again"
+    no_sha256=$(printf '%064d' 0)
+    [ "$(dd if="$this_file" bs=@HEADER_BYTES@ count=1 2>/dev/null | sed "s/$header_sha256/$no_sha256/" |
+        sha256sum | cut -d ' ' -f 1)" = "$header_sha256" ] ||
+        die 5 "$this_file is damaged: its first part, this script, was changed" "copy it here again"
     [ "$(payload | sha256sum | cut -d ' ' -f 1)" = "$payload_sha256" ] ||
         die 5 "$this_file is damaged: its checksum is wrong" "copy it here again"
 }

@@ -14,8 +14,9 @@ from recipe.files import file_sha256
 
 HEADER = Path(__file__).with_name("header.sh")
 # Of the payload: what the header reads from there.
-SCRIPTS = tuple(HEADER.with_name(name) for name in ("preflight.sh", "steps.sh", "add_to_channel.sh"))
+SCRIPTS = tuple(HEADER.with_name(name) for name in ("preflight.sh", "ports.sh", "steps.sh", "add_to_channel.sh"))
 HEADER_BYTES = 32 * 1024  # so that `tail -c +32769` gets the tar out of any release
+NO_SHA256 = "0" * 64
 
 # On top of the installed size, the unpacked payload and the engine's copy of it: room for the hub to work in.
 MARGIN_KB = 64 * 1024
@@ -69,14 +70,17 @@ def plain(member: tarfile.TarInfo, moment: datetime) -> tarfile.TarInfo:
 def render_header(values: Mapping[str, object]) -> bytes:
     """Return header.sh with each @NAME@ filled in (a missing one is a KeyError), padded with newlines to HEADER_BYTES.
 
-    The script ends with `exit`, so the shell never reads what follows. Raises UserError if it is too long: the sizes
+    The header's own sha256, which it checks, is that of the header with NO_SHA256 in its place. The script ends with
+    `exit`, so the shell never reads what follows. Raises UserError if it is too long: the sizes
     of the values are the builder's, and a unit test keeps room for them.
     """
-    text = re.sub(r"@([A-Z_0-9]+)@", lambda match: str(values[match[1]]), HEADER.read_text())
+    known = {"HEADER_SHA256": NO_SHA256, **values}
+    text = re.sub(r"@([A-Z_0-9]+)@", lambda match: str(known[match[1]]), HEADER.read_text())
     header = text.encode()
     if len(header) > HEADER_BYTES:
         raise UserError(f"the header has {len(header)} bytes, more than {HEADER_BYTES}", "use a shorter --name")
-    return header.ljust(HEADER_BYTES, b"\n")
+    header = header.ljust(HEADER_BYTES, b"\n")
+    return header.replace(NO_SHA256.encode(), hashlib.sha256(header).hexdigest().encode())
 
 
 def write_sums(directory: Path) -> None:

@@ -130,12 +130,15 @@ check_base() {
     base=${real%/}${base#"${anchor%/}"} anchor=$real
     base=${base%/} prefix=$base/releases/$release
     check_path
-    if systemd_runs && [ "$hooks" = yes ]; then
+    if [ "$(id -u)" -eq 0 ] && systemd_runs && [ "$hooks" = yes ]; then
         # The proxy's sandbox has directories of its own there.
-        case $base/ in /home/* | /root/* | /run/user/* | /tmp/* | /var/tmp/*)
-            die 6 "$base is where services cannot see it" "$elsewhere, like $example" ;;
-        esac
+        for place in "$base" "$(cd -P "$base/state" 2>/dev/null && pwd)"; do
+            case $place/ in /home/* | /root/* | /run/user/* | /tmp/* | /var/tmp/*)
+                die 6 "$place is where services cannot see it" "$elsewhere, like $example" ;;
+            esac
+        done
     fi
+    if [ "$(id -u)" -eq 0 ]; then check_ground; fi
     mounted=$(mount_of "$anchor")
     case ,${mounted#* }, in
         *,noexec,*) die 6 "$anchor is mounted noexec" "$elsewhere, or remount it with exec" ;;
@@ -144,6 +147,8 @@ check_base() {
     [ -w "$anchor" ] || die 6 "$anchor cannot be written" "run this as root (sudo sh $this_file), or $elsewhere"
     state=$anchor
     if [ -d "$base/state" ]; then state=$(cd -P "$base/state" && pwd); fi
+    check_way "${base%/*}"
+    if [ "$state" != "$anchor" ]; then check_way "$state"; fi
     mounted=$(mount_of "$state")
     case ${mounted%% *} in
         nfs* | lustre | gpfs | beegfs* | ceph | cifs | smb* | afs | fuse.sshfs | fuse.glusterfs | 9p)
@@ -155,11 +160,40 @@ check_base() {
         die 2 "the barehub in $base is named $recorded" "leave out --name, or uninstall it first"
     fi
     unit=${recorded:-${opt_name:-$distribution}}
-    place=/etc/systemd/system/$unit.target
+    place=$(units_directory)/$unit.target
     if [ -z "$recorded" ] && [ -e "$place" ]; then
         die 6 "$place belongs to another installation: $(readlink "$place" || echo a file)" \
             "uninstall that, or choose another --name"
     fi
+}
+
+# Root runs what is in BASE. So nobody else may be able to put something there, or to put another BASE in its place: BASE
+# and all directories above it are root's, and only root can write them, as sshd wants it. Without systemd, as in a
+# container, it is BASE alone.
+check_ground() {
+    directory=$anchor
+    while :; do
+        if [ "$directory" = "$base" ] || systemd_runs; then
+            others=$(find "$directory" -maxdepth 0 \( ! -user 0 -o -perm -020 -o -perm -002 \))
+            [ -z "$others" ] || die 6 "others than root can change $directory: $(ls -ld "$directory")" \
+                "chown root $directory; chmod go-w $directory, after a look at what is in it; or $elsewhere"
+        fi
+        if [ "$directory" = / ]; then return; fi
+        directory=${directory%/*} directory=${directory:-/}
+    done
+}
+
+# The accounts of hub, proxy and users must be able to enter each directory that leads to BASE. BASE itself is mended.
+check_way() {
+    if [ "$hooks" = no ] || [ "$(id -u)" -ne 0 ] || ! systemd_runs; then return; fi
+    above=$1
+    while [ -n "$above" ]; do
+        if [ "$above" != "$base" ] && [ -d "$above" ] && [ -z "$(find "$above" -prune -perm -001)" ]; then
+            die 6 "$above cannot be entered by other accounts, such as those of hub, proxy and users" \
+                "chmod a+x $above, or $elsewhere"
+        fi
+        above=${above%/*}
+    done
 }
 
 # An installation, or what an interrupted one left; a new file system's lost+found does not count.
@@ -171,7 +205,7 @@ is_ours() {
     done
     depth=9999
     if [ -e "$base/.staging/barehub" ]; then depth=1; fi
-    [ -z "$(find "$base" -mindepth 1 -maxdepth $depth ! -name lost+found ! -path "$base/.staging" \
+    [ -z "$(find "$base" -mindepth 1 -maxdepth $depth ! -name lost+found ! -path "$base/.lock" ! -path "$base/.staging" \
         ! -path "$base/releases" ! -path "${unpacked:-none}" ! -path "${unpacked:-none}/*")" ]
 }
 
@@ -220,38 +254,6 @@ check_space() {
         die 4 "$anchor has $inodes inodes free, $needed_inodes are needed" "make room, or $elsewhere"
 }
 
-check_ports() {
-    if [ "$hooks" = no ] || [ "$opt_no_start" = yes ]; then return; fi
-    if [ -n "$active" ] && [ -z "$opt_bind_url" ]; then return; fi # the active release has them
-    address=${opt_bind_url:-http://:8000} usual=80 scheme=http
-    case $address in https://*) usual=443 scheme=https ;; esac
-    address=${address#*://} address=${address%%/*}
-    port=${address##*:}
-    case $port in '' | *[!0-9]*) port=$usual ;; esac
-    case $port in 0* | ??????*) port=65536 ;; esac
-    [ "$port" -le 65535 ] || die 2 "${address##*:} is not a port" "use one from 1 to 65535"
-    check_port "$port" "choose another port: --bind-url $scheme://:8080"
-    [ "$usual $port" = "443 443" ] || return 0
-    # Where HTTPS is at its usual port, HTTP is redirected to it from its own.
-    check_port 80 "choose another port for HTTPS: without 443 there is no redirect"
-}
-
-check_port() { # the port, what else can be done
-    sockets=$(awk -v port="$(printf ':%04X' "$1")" \
-        '$4 == "0A" && substr($2, length($2) - 4) == port { print $10 }' /proc/net/tcp /proc/net/tcp6 2>/dev/null) || :
-    for inode in $sockets; do
-        who='a process of another user'
-        holders=$(find /proc/[0-9]*/fd -lname "socket:\[$inode\]" -print 2>/dev/null) || :
-        for holder in $holders; do
-            pid=${holder#/proc/} pid=${pid%%/*}
-            # systemd keeps our own sockets beside our own process
-            case $(readlink "/proc/$pid/exe" 2>/dev/null) in "$base"/*) continue 2 ;; esac
-            who="$(cat "/proc/$pid/comm" 2>/dev/null) (pid $pid)"
-        done
-        die 8 "port $1 is in use by $who" "stop it, or $2"
-    done
-}
-
 # fstype and options of the mount that holds a path
 mount_of() {
     awk -v path="$1/" '{
@@ -260,34 +262,13 @@ mount_of() {
     } END { print found }' /proc/self/mounts
 }
 
-systemd_runs() { [ -d /run/systemd/system ] && [ "$(id -u)" -eq 0 ]; }
+# The systemd that this account controls: the machine's, or a user's own instance.
+systemd_runs() {
+    if [ "$(id -u)" -eq 0 ]; then [ -d /run/systemd/system ]; return; fi
+    [ -S "${XDG_RUNTIME_DIR:-/run/user/$(id -u)}/systemd/private" ]
+}
 
-print_changes() {
-    say "this installs $distribution $release:"
-    if [ "$complete" = no ] || [ "$repair" = yes ]; then say "  write    $prefix ($((installed_kb / 1024)) MB)"; fi
-    if [ "$keep" = yes ]; then say "  write    $base/channel"; fi
-    if [ "$hooks" = no ]; then return; fi
-    for path in state state/hub state/rules state/proxy state/acme jupyterhub_config.d systemd install.json \
-        "systemd/$unit.target" "systemd/$unit-hub.service" "systemd/$unit-proxy.service" \
-        "systemd/$unit-certificates.timer" "systemd/$unit-certificates.service"; do
-        [ -e "$base/$path" ] || say "  write    $base/$path"
-    done
-    if [ -n "$opt_bind_url" ]; then say "  write    $base/jupyterhub_config.d/10-install.py"; fi
-    if [ -n "$active" ] && [ "$active" != "$release" ]; then
-        say "  write    $base/state/hub/backups/jupyterhub-$active.sqlite" \
-            "  migrate  the database in $base/state/hub if its schema is older" \
-            "  remove   releases and backups except the newest ${opt_keep:-2}"
-    fi
-    if [ "$active" != "$release" ]; then say "  switch   $base/hub from ${active:-nothing} to $release"; fi
-    if ! systemd_runs; then say "  start    nothing: systemd or root is missing here"; return; fi
-    if [ -z "$recorded$opt_proxy_user" ] && ! id www-data >/dev/null 2>&1 && ! id "$unit-proxy" >/dev/null 2>&1; then
-        say "  account  $unit-proxy, for the proxy"
-    fi
-    for suffix in .target -hub.service -proxy.service -certificates.timer -certificates.service; do
-        [ -e "/etc/systemd/system/$unit$suffix" ] || say "  link     /etc/systemd/system/$unit$suffix"
-    done
-    wanted=/etc/systemd/system/multi-user.target.wants/$unit.target
-    [ -e "$wanted" ] || say "  link     $wanted"
-    if [ "$opt_no_start" = yes ]; then return; fi
-    if [ -n "$active" ]; then say "  restart  what has changed of $unit.target"; else say "  start    $unit.target"; fi
+units_directory() {
+    if [ "$(id -u)" -eq 0 ]; then echo /etc/systemd/system; return; fi
+    echo "${XDG_CONFIG_HOME:-$HOME/.config}/systemd/user"
 }

@@ -1,16 +1,48 @@
 # shellcheck shell=sh disable=SC2034,SC2154  # it shares its variables with the scripts that read it
-# What an installer does once all checks have passed. Functions only: header.sh reads this file from its payload;
-# conda_constructor/post_install.sh, which reads it from a variable that constructor's installer sets, calls hand_over
-# alone. They need the variables of preflight.sh, and debug and written: yes or no.
+# What an installer will do, and does once all checks have passed. Functions only: header.sh reads this file from its
+# payload; conda_constructor/post_install.sh, which reads it from a variable that constructor's installer sets, calls
+# hand_over alone. They need the variables of preflight.sh, and debug and written: yes or no.
 
-# The lock is on the directory itself and ends with the last process that holds it, so it can be neither left behind
-# nor forgotten. Whoever holds it may remove .staging and releases without a receipt: interrupted runs left them.
+print_changes() {
+    say "this installs $distribution $release:"
+    if [ "$complete" = no ] || [ "$repair" = yes ]; then say "  write    $prefix ($((installed_kb / 1024)) MB)"; fi
+    if [ "$keep" = yes ]; then say "  write    $base/channel"; fi
+    if [ "$hooks" = no ]; then return; fi
+    for path in state state/hub state/rules state/proxy state/acme jupyterhub_config.d systemd install.json \
+        "systemd/$unit.target" "systemd/$unit-hub.service" "systemd/$unit-proxy.service" \
+        "systemd/$unit-certificates.timer" "systemd/$unit-certificates.service"; do
+        [ -e "$base/$path" ] || say "  write    $base/$path"
+    done
+    if [ -n "$opt_bind_url" ]; then say "  write    $base/jupyterhub_config.d/10-install.py"; fi
+    if [ -n "$active" ] && [ "$active" != "$release" ]; then
+        say "  write    $base/state/hub/backups/jupyterhub-$active.sqlite" \
+            "  migrate  the database in $base/state/hub if its schema is older" \
+            "  remove   releases and backups except the newest ${opt_keep:-2}"
+    fi
+    if [ "$active" != "$release" ]; then say "  switch   $base/hub from ${active:-nothing} to $release"; fi
+    if ! systemd_runs; then say "  start    nothing: there is no systemd of this account's"; return; fi
+    links=$(units_directory) wanted=default.target.wants
+    if [ "$(id -u)" -eq 0 ]; then wanted=multi-user.target.wants; fi
+    if [ "$(id -u)" -eq 0 ] && [ -z "$recorded$opt_proxy_user" ] && ! id www-data >/dev/null 2>&1 && ! id "$unit-proxy" >/dev/null 2>&1; then
+        say "  account  $unit-proxy, for the proxy"
+    fi
+    for suffix in .target -hub.service -proxy.service -certificates.timer -certificates.service; do
+        [ -e "$links/$unit$suffix" ] || say "  link     $links/$unit$suffix"
+    done
+    [ -e "$links/$wanted/$unit.target" ] || say "  link     $links/$wanted/$unit.target"
+    if [ "$opt_no_start" = yes ]; then return; fi
+    if [ -n "$active" ]; then say "  restart  what has changed of $unit.target"; else say "  start    $unit.target"; fi
+}
+
+# Whoever holds the lock may remove .staging and releases without a receipt: interrupted runs left them.
 lock_base() {
     missing=$base
     while [ ! -e "$missing" ]; do created="$created $missing"; missing=${missing%/*}; missing=${missing:-/}; done
     run mkdir -p "$base"
-    exec 9<"$base"
+    open_lock
     flock -n 9 || die 6 "another installer is at work in $base" "wait until it has finished"
+    # Hub, proxy and users run what is in there.
+    if [ "$(id -u)" -eq 0 ]; then run chmod a+rx "$base"; fi
     stage=$base/.staging
     # An interrupted repair has moved the release aside.
     for aside in "$stage"/replaced/*; do
@@ -26,6 +58,15 @@ lock_base() {
         [ -e "$left/share/barehub/release.json" ] || run rm -rf "$left"
     done
     check_release # another installer may have finished meanwhile
+}
+
+# The lock ends with the last process that holds it, so it cannot be left behind. It is a file that nobody else can open:
+# whoever can open a file can lock it. Installers before this one lock BASE itself, which is done for them.
+open_lock() {
+    exec 8<"$base"
+    flock -n 8 || :
+    (umask 077 && : >>"$base/.lock")
+    exec 9<"$base/.lock"
 }
 
 install_release() {
@@ -104,6 +145,7 @@ clean_up() {
         rm -rf "$stage"
     fi
     if [ "$code" -ne 0 ] && [ -n "$stage" ]; then rmdir "$base/releases" 2>/dev/null || :; fi
+    if [ -n "$created" ]; then rm -f "$base/.lock"; fi
     for directory in $created; do rmdir "$directory" 2>/dev/null || :; done
     case $code in 129 | 130 | 143) printf 'error: interrupted\n  fix: run this again\n' >&2 ;; esac
     exit "$code"

@@ -11,6 +11,7 @@ import functools
 import hashlib
 import multiprocessing
 import os
+import platform
 import shutil
 import signal
 import sys
@@ -29,11 +30,12 @@ from recipe.errors import UserError
 from recipe.files import file_sha256
 from recipe.interpreter import interpreter_files, stage_interpreter
 from recipe.libraries import TEXTS
-from recipe.metadata import CondaMetadata, Target, conda_metadata
+from recipe.metadata import MACHINES, CondaMetadata, Target, conda_metadata
 from recipe.overlay import Stack, build_overlay
 from recipe.wheel import Wheel
 
-PLATFORM = "linux-64"
+# Of this machine, which builds for its own kind. Elsewhere only `verify` and `diff` run, which need none.
+PLATFORM = {machine: subdir for subdir, machine in MACHINES.items()}.get(platform.machine(), "linux-64")
 # The time of every file in every package: one constant, so that an unchanged source gives an unchanged package in
 # each release, and a mirror never sees two files of one name.
 TIMESTAMP = datetime(2020, 1, 1, tzinfo=UTC)

@@ -11,7 +11,7 @@ from elftools.elf.gnuversions import GNUVerNeedSection
 
 # The libraries that glibc itself brings; every other library that a program loads must be shipped with it.
 GLIBC_LIBRARIES = re.compile(
-    r"(ld-linux-x86-64|lib(c|m|mvec|dl|rt|pthread|util|resolv|anl|BrokenLocale|thread_db))\.so\.\d+|linux-vdso\.so\.1"
+    r"(ld-linux-(x86-64|aarch64)|lib(c|m|mvec|dl|rt|pthread|util|resolv|anl|BrokenLocale|thread_db))\.so\.\d+|linux-vdso\.so\.1"
 )
 
 MAGIC = b"\x7fELF"

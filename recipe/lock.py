@@ -34,7 +34,7 @@ def lock_wheels(stack: Stack, platform: str, virtual: Sequence[str], update: Seq
     this machine's, or `virtual` packages: pip chooses wheels for the machine that runs it.
     """
     if platform != PLATFORM or virtual:
-        raise UserError("wheels are for the machine that runs this", "use --channel to solve for another one")
+        raise UserError("a lock of wheels is for all machines", "leave out --platform, or use --channel")
     if not stack.overlays and not update:
         lock_tools(stack.root)
     say("pinning the hub environment")
@@ -53,10 +53,13 @@ def lock_wheels(stack: Stack, platform: str, virtual: Sequence[str], update: Seq
 def lock_tools(root: Path) -> None:
     """Pin what builds and tests barehub."""
     groups = tomllib.loads((root / "pyproject.toml").read_text())["dependency-groups"]
-    for group, path in (("tools", root / "recipe/tools.txt"), ("test", root / "tests/requirements.txt")):
+    for group, path, machines in (
+        ("tools", root / "recipe/tools.txt", pins.MACHINES),
+        ("test", root / "tests/requirements.txt", pins.MACHINES[:1]),  # where the end-to-end tests run
+    ):
         say(f"pinning the {group} group of pyproject.toml")
         wanted = [one for one in groups[group] if one not in ALONE]
-        pinned = pins.pin(wanted, alone=[one for one in groups[group] if one in ALONE])
+        pinned = pins.pin(wanted, alone=[one for one in groups[group] if one in ALONE], machines=machines)
         path.write_text(pins.render(pinned, f"The `{group}` group of pyproject.toml, for release.py's .venv."))
 
 

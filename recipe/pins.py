@@ -12,6 +12,7 @@ The result is written in pip's own format (https://pip.pypa.io/en/stable/referen
 
 import json
 import os
+import platform
 import subprocess
 import sys
 import tempfile
@@ -27,20 +28,13 @@ from recipe.errors import UserError
 # The first one decides the versions; for the others there must be a wheel of exactly these.
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 
+# The first one decides here, too. A lock has the wheels of both.
+MACHINES = ("x86_64", "aarch64")
+
 # https://peps.python.org/pep-0600/ and its legacy aliases, oldest glibc first. 2.28 is Enterprise Linux 8.
-PLATFORMS = tuple(
-    f"{tag}_x86_64"
-    for tag in (
-        *(
-            "manylinux1",
-            "manylinux_2_5",
-            "manylinux2010",
-            "manylinux_2_12",
-            "manylinux2014",
-            "manylinux_2_17",
-        ),
-        *("manylinux_2_24", "manylinux_2_26", "manylinux_2_27", "manylinux_2_28"),
-    )
+MANYLINUX = (
+    *("manylinux1", "manylinux_2_5", "manylinux2010", "manylinux_2_12", "manylinux2014", "manylinux_2_17"),
+    *("manylinux_2_24", "manylinux_2_26", "manylinux_2_27", "manylinux_2_28"),
 )
 
 
@@ -54,9 +48,10 @@ class Pin:
     extras: frozenset[str] = frozenset()
 
 
-def wheel_platform_options(python: str) -> list[str]:
-    """Return pip's options that select wheels for CPython `python` ("3.12") on x86_64 Linux with glibc."""
-    return ["--only-binary=:all:", f"--python-version={python}", *(f"--platform={p}" for p in PLATFORMS)]
+def wheel_platform_options(python: str, machine: str) -> list[str]:
+    """Return pip's options that select wheels for CPython `python` ("3.12") on Linux with glibc on `machine`."""
+    platforms = (f"--platform={tag}_{machine}" for tag in MANYLINUX)
+    return ["--only-binary=:all:", f"--python-version={python}", *platforms]
 
 
 def pip(*arguments: str | os.PathLike[str]) -> str:
@@ -76,16 +71,21 @@ def pip(*arguments: str | os.PathLike[str]) -> str:
 
 
 def download(requirements: Path, directory: Path, python: str) -> None:
-    """Download the wheels that a hash-pinned requirements file lists, for CPython `python`, to `directory`."""
+    """Download the wheels that a hash-pinned requirements file lists, for CPython `python` here, to `directory`."""
     pip(
         *("download", "--quiet", "--no-deps", "--require-hashes"),
         *(f"--dest={directory}", f"--requirement={requirements}"),
-        *wheel_platform_options(python),
+        *wheel_platform_options(python, platform.machine()),
     )
 
 
 def resolve(
-    requirements: Iterable[str], python: str, *, dependencies: bool = True, held: Mapping[str, Pin] | None = None
+    requirements: Iterable[str],
+    python: str,
+    machine: str = MACHINES[0],
+    *,
+    dependencies: bool = True,
+    held: Mapping[str, Pin] | None = None,
 ) -> dict[str, Pin]:
     """Return the wheel that pip chooses for each requirement, and for their `dependencies` unless that is False.
 
@@ -96,7 +96,7 @@ def resolve(
         constraints.flush()
         report = pip(
             *("install", "--quiet", "--dry-run", "--ignore-installed", "--report=-", "--target=unused"),
-            *wheel_platform_options(python),
+            *wheel_platform_options(python, machine),
             *(() if dependencies else ("--no-deps",)),
             f"--constraint={constraints.name}",
             *requirements,
@@ -112,9 +112,9 @@ def resolve(
     }
 
 
-def missing_for(python: str, pins: Mapping[str, Pin]) -> list[str]:
-    """Return the requirements of `pins` that apply to CPython `python` and that none of `pins` meets."""
-    target = {"python_version": python, "python_full_version": f"{python}.0"}
+def missing_for(python: str, machine: str, pins: Mapping[str, Pin]) -> list[str]:
+    """Return the requirements of `pins` that apply to CPython `python` on `machine` and that none of `pins` meets."""
+    target = {"python_version": python, "python_full_version": f"{python}.0", "platform_machine": machine}
     return [
         str(requirement)
         for pin in pins.values()
@@ -128,26 +128,32 @@ def missing_for(python: str, pins: Mapping[str, Pin]) -> list[str]:
 
 
 def pin(
-    requirements: Sequence[str], *, alone: Sequence[str] = (), held: Mapping[str, Pin] | None = None
+    requirements: Sequence[str],
+    *,
+    alone: Sequence[str] = (),
+    held: Mapping[str, Pin] | None = None,
+    machines: Sequence[str] = MACHINES,
 ) -> dict[str, Pin]:
     """Pin `requirements` and all they depend on, and the distributions `alone` without their dependencies.
 
     A pin in `held` that is needed stays as it is. Returns the pins by PEP 503 name, sorted; each holds the sha256 of
-    the wheel for every Python in PYTHONS. Raises UserError if one of these has no wheel of the chosen version.
+    the wheel for every Python in PYTHONS on each of `machines`. Raises UserError if one of these has no wheel of the
+    chosen version.
     """
     held = held or {}
+    targets = [(python, machine) for machine in machines for python in PYTHONS]
     wanted = list(requirements)
     while True:
         pins = resolve(wanted, PYTHONS[0], held=held)
-        missing = sorted({text for python in PYTHONS for text in missing_for(python, pins)})
+        missing = sorted({text for target in targets for text in missing_for(*target, pins)})
         if not missing:
             break
         wanted += [text.split(";")[0].strip() for text in missing]
     if alone:
         pins |= resolve(alone, PYTHONS[0], dependencies=False)
     exact = [f"{name}=={pin.version}" for name, pin in pins.items()]
-    for python in PYTHONS[1:]:
-        for name, other in resolve(exact, python, dependencies=False).items():
+    for target in targets[1:]:
+        for name, other in resolve(exact, *target, dependencies=False).items():
             pins[name].sha256 |= other.sha256
     for name in pins.keys() & held.keys():  # more wheels of a version may have been published since
         pins[name].sha256 = held[name].sha256

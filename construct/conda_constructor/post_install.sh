@@ -1,7 +1,7 @@
 # shellcheck shell=sh disable=SC2153  # constructor sets PREFIX
 # What an installer that constructor made runs last, when it has linked its packages into PREFIX. It sees PREFIX,
 # INSTALLER_NAME and INSTALLER_VER: https://conda.github.io/constructor/construct-yaml/#post_install
-# and BAREHUB_FUNCTIONS, the text of preflight.sh and steps.sh, from construct.yaml.
+# and BAREHUB_FUNCTIONS, the text of preflight.sh, ports.sh and steps.sh, from construct.yaml.
 #
 # Behind header.sh, which does the rest itself, BAREHUB_HOOKS is no.
 
@@ -41,7 +41,7 @@ vouch() {
 # pre_install.sh has left a process that holds it.
 take_lock_over() {
     base=${PREFIX%/releases/*}
-    exec 9<"$base"
+    exec 9<"$base/.lock"
     kill "$(cat "$PREFIX/pkgs/lock-holder")" 2>/dev/null || :
     flock -w 10 9 || {
         printf 'error: another installer is at work in %s\n  fix: wait, then: %s\n' "$base" \

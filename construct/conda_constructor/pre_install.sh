@@ -1,7 +1,7 @@
 # shellcheck shell=sh disable=SC2034  # preflight.sh reads the variables
 # What an installer that constructor made runs when it has unpacked its packages into PREFIX and linked none of them.
 # It sees PREFIX, INSTALLER_NAME and INSTALLER_VER: https://conda.github.io/constructor/construct-yaml/#pre_install
-# and BAREHUB_FUNCTIONS, the text of preflight.sh and steps.sh, from construct.yaml.
+# and BAREHUB_FUNCTIONS, the text of preflight.sh, ports.sh and steps.sh, from construct.yaml.
 #
 # Behind header.sh, which has checked all this itself, BAREHUB_HOOKS is no.
 
@@ -43,9 +43,9 @@ check_prefix() {
 }
 
 # Another installer removes what it finds without a receipt, so BASE is locked from here to the end of the installer,
-# the parent process. The lock is on the directory, as header.sh's; post_install.sh takes it over.
+# the parent process. post_install.sh takes the lock over.
 hold_lock() {
-    exec 9<"$base"
+    open_lock
     flock -n 9 || die 6 "another installer is at work in $base" "wait until it has finished"
     (while kill -0 "$PPID" 2>/dev/null; do sleep 1 9<&-; done) </dev/null >/dev/null 2>&1 &
     echo "$!" >"$PREFIX/pkgs/lock-holder"

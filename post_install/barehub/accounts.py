@@ -39,6 +39,15 @@ def current_user() -> str:
         return str(os.geteuid())
 
 
+def owner(path: Path) -> str:
+    """Return the account that a file belongs to."""
+    uid = path.stat().st_uid
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
 def create_account(user: str) -> bool:
     """Create the system account `user`. Return False if it exists already. Raises UserError if that fails."""
     if exists(user):
@@ -82,20 +91,38 @@ def ids(user: str) -> tuple[int, int]:
 def ensure_directory(path: Path, mode: int, uid: int, gid: int) -> None:
     """Make a directory with this owner and mode, whatever the umask; fix one that exists.
 
-    Only root can change owners; any other account keeps what it creates. Raises UserError for a link: the owner of the
-    directory above could make root give away what the link points to.
+    Only root can change owners; any other account keeps what it creates. A link is followed if only root can change
+    where it leads. Raises UserError for another one: its owner could make root give away what it leads to.
     """
-    path.mkdir(mode=0o700, exist_ok=True)
+    real = path
+    if path.is_symlink():
+        real = path.resolve()
+        if not (is_roots(path) and is_roots(real)):
+            what = f"{path} leads to {real}, by a way that not only root can change"
+            raise UserError(what, "make root the owner of the link and of the directories on the way (namei -l)")
+        if not real.exists():
+            raise UserError(f"{path} leads to {real}, which is not there", "mount it, or put it there again")
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        if not path.is_symlink():
+            path.mkdir(mode=0o700, exist_ok=True)
+        descriptor = os.open(real, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     except OSError as error:
-        raise UserError(f"{path} is not a directory: {error.strerror}", "move it away, then run this again") from error
+        raise UserError(f"{path} is not a directory: {error.strerror}", "put the directory there again") from error
     try:
         if os.geteuid() == 0:
             os.fchown(descriptor, uid, gid)
         os.fchmod(descriptor, mode)
     finally:
         os.close(descriptor)
+
+
+def is_roots(path: Path) -> bool:
+    """Return True if no other account than root, or ours, can make a path lead elsewhere."""
+    ours = (0, os.geteuid())
+    above = [directory.stat() for directory in path.absolute().parents]
+    if any(found.st_uid not in ours or (found.st_mode & 0o022 and not found.st_mode & stat.S_ISVTX) for found in above):
+        return False
+    return not path.is_symlink() or path.lstat().st_uid in ours
 
 
 def chown_file(path: Path, uid: int, gid: int) -> None:

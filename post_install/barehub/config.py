@@ -3,11 +3,15 @@
 import contextlib
 import io
 import logging
+import os
+import re
+import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from barehub.accounts import current_user
 from barehub.errors import UserError
 from barehub.layout import Layout
 
@@ -22,26 +26,43 @@ def config_files(layout: Layout) -> list[Path]:
     """Return the *.py files that make up the configuration, in load order.
 
     They come from two directories, the active release's and BASE/jupyterhub_config.d, sorted by name over both; a
-    file in BASE masks the release's of the same name, as with systemd's drop-ins (systemd.unit(5)).
+    file in BASE masks the release's of the same name, as with systemd's drop-ins (systemd.unit(5)). Hidden files, which
+    editors leave, and directories are no configuration. Raises ConfigError if a directory cannot be read.
     """
-    by_name = {
-        path.name: path
-        for directory in (layout.share / "jupyterhub_config.d", layout.config)
-        for path in directory.glob("*.py")
-    }
+    by_name = {path.name: path for directory in config_directories(layout) for path in python_files(directory)}
     return [by_name[name] for name in sorted(by_name)]
+
+
+def config_directories(layout: Layout) -> tuple[Path, Path]:
+    """Return the directories of configuration files; the second one's come before the first one's of the same name."""
+    return layout.share / "jupyterhub_config.d", layout.config
+
+
+def python_files(directory: Path) -> list[Path]:
+    """Return a directory's configuration files. A link that leads nowhere is one: what it should lead to is missing."""
+    try:
+        found = list(directory.iterdir())
+    except FileNotFoundError:
+        return []
+    except PermissionError as error:
+        raise ConfigError(*unreadable(directory)) from error
+    return [
+        path
+        for path in found
+        if path.suffix == ".py" and not path.name.startswith(".") and (path.is_symlink() or path.is_file())
+    ]
 
 
 def masked_files(layout: Layout) -> list[Path]:
     """Return the release's files that are not loaded because BASE has a file of the same name."""
     used = config_files(layout)
-    return [path for path in (layout.share / "jupyterhub_config.d").glob("*.py") if path not in used]
+    return [path for path in python_files(config_directories(layout)[0]) if path not in used]
 
 
 def load_files(layout: Layout, config: Any, load_subconfig: Callable[..., None]) -> None:
     """Run every configuration file with `c` bound to `config`, a traitlets Config, so that each sees earlier ones.
 
-    Raises ConfigError with the file and the line.
+    Raises ConfigError with the file and the line, also for a setting that this proxy cannot put in force.
     """
     for path in config_files(layout):
         names = {
@@ -52,26 +73,82 @@ def load_files(layout: Layout, config: Any, load_subconfig: Callable[..., None])
         }
         try:
             exec(compile(path.read_bytes(), str(path), "exec"), names)  # noqa: S102 - what a .py configuration is
-        except Exception as error:
-            raise ConfigError(explain(path, error), "fix that file, then restart the hub") from error
+        except (Exception, SystemExit) as error:
+            raise ConfigError(*explain(path, error)) from error
+    if config.JupyterHub.get("internal_ssl"):
+        what = f"{place_of(layout, 'internal_ssl')}c.JupyterHub.internal_ssl is not possible with this proxy"
+        raise ConfigError(what, "remove it, then restart the hub")
 
 
-def explain(path: Path, error: BaseException) -> str:
-    """Return `path, line 3: NameError: ...`, with the deepest line of this file in the traceback."""
+def explain(path: Path, error: BaseException) -> tuple[str, str]:
+    """Return `path, line 3: NameError: ...`, with the deepest line of this file in the traceback; and what to do."""
+    if isinstance(error, PermissionError) and error.filename == str(path):
+        return unreadable(path)
     line = error.lineno if isinstance(error, SyntaxError) and error.filename == str(path) else None
     for frame in traceback.extract_tb(error.__traceback__):
         if frame.filename == str(path):
             line = frame.lineno
     what = "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]
-    return f"{path}{f', line {line}' if line else ''}: {what}"
+    what = f"{path}{f', line {line}' if line else ''}: {what}"
+    if isinstance(error, PermissionError) and error.filename:
+        return f"{what}: the account {current_user()} may not", f"let it: ls -ld {error.filename}; then restart the hub"
+    if isinstance(error, ImportError) and (hidden := hidden_packages()):
+        return because_hidden(what, hidden)
+    return what, "fix that file, then restart the hub"
+
+
+def unreadable(path: Path) -> tuple[str, str]:
+    """Return that this account cannot read a file or directory of the configuration, and what to do."""
+    user = current_user()
+    what = f"{path} cannot be read by the account {user}"
+    return what, f"chown root:GROUP {path}; chmod g+rX {path}, with a group of {user}'s; or chmod a+rX {path}"
+
+
+def hidden_packages() -> list[Path]:
+    """Return what is installed in this release, but cannot be read by this account: pip obeys root's umask."""
+    hidden: list[Path] = []
+    for site in {Path(entry) for entry in sys.path if entry.endswith("-packages")}:
+        for directory, names, files in os.walk(site):
+            closed = [name for name in names if not os.access(f"{directory}/{name}", os.R_OK | os.X_OK)]
+            closed += [name for name in files if not os.access(f"{directory}/{name}", os.R_OK)]
+            hidden += [Path(directory, name) for name in closed]
+    return sorted(hidden)
+
+
+def because_hidden(what: str, hidden: list[Path]) -> tuple[str, str]:
+    """Return a complaint about an import with the permissions that explain it, and what to do."""
+    site = next(path for path in (hidden[0], *hidden[0].parents) if path.name.endswith("-packages"))
+    return (
+        f"{what.rstrip('.')}: the account {current_user()} may not read {hidden[0]}",
+        f"chmod -R a+rX {site}; and `umask 022` before `pip install`",
+    )
+
+
+def place_of(layout: Layout, trait: str) -> str:
+    """Return `path, line 3: ` for the line that sets a trait last, as far as the text tells; empty if none does."""
+    setting = re.compile(rf"^[^#]*\.{re.escape(trait)}\b\s*[.=\[]")
+    for path in reversed(config_files(layout)):
+        lines = path.read_text(errors="replace").splitlines() if os.access(path, os.R_OK) else []
+        for number in range(len(lines), 0, -1):
+            if setting.match(lines[number - 1]):
+                return f"{path}, line {number}: "
+    return ""
+
+
+def located(layout: Layout, what: str) -> str:
+    """Return what is wrong with a setting, `c.JupyterHub.bind_url is ...`, with the place that sets it."""
+    setting = re.match(r"c\.\w+\.(\w+) ", what)
+    return f"{place_of(layout, setting[1]) if setting else ''}{what}"
 
 
 def load_hub(layout: Layout) -> Any:
     """Return a JupyterHub application object with this installation's configuration, not started.
 
-    Raises ConfigError if a file does not load or a value is refused.
+    It runs the configuration in this process, so it is for the hub's account (barehub.evaluation). Raises ConfigError
+    if a file does not load or a value is refused, also one of the authenticator's or the spawner's.
     """
     from jupyterhub.app import JupyterHub
+    from traitlets import TraitError
 
     said = io.StringIO()
     with contextlib.redirect_stderr(said):
@@ -79,6 +156,21 @@ def load_hub(layout: Layout) -> Any:
         try:
             hub.load_config_file(str(layout.share / "jupyterhub_config.py"))
         except SystemExit:  # after it has logged which trait refuses which value
-            why = said.getvalue().strip().rpartition("initialization: ")[2]
-            raise ConfigError(f"the configuration is refused: {why}", f"fix it in {layout.config}") from None
+            raise refused(layout, said.getvalue().strip().rpartition("initialization: ")[2]) from None
+        for one in (hub.authenticator_class, hub.spawner_class):
+            try:
+                one.__new__(one)._load_config(hub.config)
+            except TraitError as error:
+                raise refused(layout, str(error)) from error
+            except Exception:  # noqa: S112 - what it makes of a value needs an object that the hub has initialised
+                continue
     return hub
+
+
+def refused(layout: Layout, why: str) -> ConfigError:
+    """Return the error for a value that a trait does not take, with the place that sets it if that can be seen."""
+    trait = re.search(r"'(\w+)' trait", why)
+    what = f"{place_of(layout, trait[1]) if trait else ''}the configuration is refused: {why}"
+    if "import" in why and (hidden := hidden_packages()):
+        return ConfigError(*because_hidden(what, hidden))
+    return ConfigError(what, f"fix it in {layout.config}")

@@ -14,8 +14,8 @@ from barehub.errors import Exit, UserError
 from barehub.listeners import Owner
 from barehub.process import attempt
 from barehub.settings import Settings
-from barehub.systemd import property_of
-from barehub.urls import WILDCARDS, bind_url, bracketed, listening
+from barehub.systemd import advice, property_of, scope
+from barehub.urls import WILDCARDS, bind_url, bracketed, listening, parsed
 
 TIMEOUT = 5.0  # seconds for one answer
 DEATHS = 3  # in a row; after that, waiting ends
@@ -42,21 +42,28 @@ class Endpoints:
     @classmethod
     def of(cls, hub: Any) -> "Endpoints":
         """Derive them from a JupyterHub application object with its configuration loaded (`config.load_hub`)."""
-        bind, local = urlsplit(bind_url(hub)), urlsplit(listening(bind_url(hub)))
+        bind, local = parsed("bind_url", bind_url(hub)), urlsplit(listening(bind_url(hub)))
         usual = 443 if bind.scheme == "https" else 80
         port = bind.port or usual
         name = "" if (bind.hostname or "") in WILDCARDS else str(bind.hostname)
-        host = "127.0.0.1" if (local.hostname or "") in WILDCARDS else str(local.hostname)
         base_url = hub.base_url
-        internal = urlsplit(hub.hub_bind_url or f"http://{hub.hub_ip or '127.0.0.1'}:{hub.hub_port}")
-        internal_host = "127.0.0.1" if (internal.hostname or "") in WILDCARDS else str(internal.hostname)
+        inside = hub.hub_bind_url or f"http://{bracketed(hub.hub_ip or '127.0.0.1')}:{hub.hub_port}"
+        internal = parsed("hub_bind_url", inside)
+        if hub.hub_connect_url:
+            parsed("hub_connect_url", hub.hub_connect_url)
+        host, hub_at = here(local.hostname), f"http://{here(internal.hostname)}:{internal.port or 80}{base_url}hub/"
         return cls(
-            public=f"{bind.scheme}://{bracketed(name or host)}{'' if port == usual else f':{port}'}{base_url}",
-            hub=f"http://{bracketed(internal_host)}:{internal.port}{base_url}hub/health",
-            api=f"http://{bracketed(internal_host)}:{internal.port}{base_url}hub/api/",
-            proxy=f"{bind.scheme}://{bracketed(host)}:{port}{base_url}hub/health",
+            public=f"{bind.scheme}://{bracketed(name) or host}{'' if port == usual else f':{port}'}{base_url}",
+            hub=f"{hub_at}health",
+            api=f"{hub_at}api/",
+            proxy=f"{bind.scheme}://{host}:{port}{base_url}hub/health",
             name=name,
         )
+
+
+def here(host: str | None) -> str:
+    """Return where this machine reaches what listens on a host, as in a URL: for all addresses, over loopback."""
+    return "127.0.0.1" if (host or "") in WILDCARDS else bracketed(str(host))
 
 
 class Connection(http.client.HTTPConnection):
@@ -148,7 +155,7 @@ def wait_until_healthy(
             given_up.setdefault(settings.hub_unit, f"has not answered at {endpoints.proxy} in {seconds:.0f} s")
         for unit, why in given_up.items():
             what = f"{unit} {why}; its last messages:\n{journal(unit)}"
-            raise UserError(what, f"journalctl -u {unit}; then run this again", Exit.HOOK)
+            raise UserError(what, f"{advice('journalctl', '-u', unit)}; then run this again", Exit.HOOK)
         time.sleep(0.2)
 
 
@@ -166,5 +173,5 @@ def restarts(unit: str) -> int:
 
 def journal(unit: str, lines: int = 12) -> str:
     """Return the last messages of a unit, indented."""
-    text = attempt("journalctl", f"--unit={unit}", f"--lines={lines}", "--no-pager", "--output=cat").stdout
+    text = attempt("journalctl", *scope(), "-u", unit, f"--lines={lines}", "--no-pager", "--output=cat").stdout
     return "\n".join(f"    {line}" for line in text.splitlines())

@@ -196,4 +196,8 @@ class Layout:
 
     @property
     def system_units(self) -> Path:
-        return self.root / "etc/systemd/system"
+        """Where systemd looks for the units of administrators, or of the user it belongs to (systemd.unit(5))."""
+        if os.geteuid() == 0:
+            return self.root / "etc/systemd/system"
+        config = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+        return self.root / config.relative_to("/") / "systemd/user"

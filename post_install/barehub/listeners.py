@@ -122,6 +122,12 @@ def impostor(spawner: Any) -> str | None:
     return next((one.account for one in found), None)
 
 
+def require_no_impostor(spawner: Any) -> None:
+    """Raises PermissionError if another account listens in the place of a user's server."""
+    if account := impostor(spawner):
+        raise PermissionError(f"{account} listens in the place of {spawner.user.name}'s server")
+
+
 def addresses_of(host: str, port: int) -> list[tuple[int, int, int, str, tuple[str | int, ...]]]:
     try:
         return list(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))  # type: ignore[arg-type]

@@ -8,15 +8,20 @@ that can be pasted; none holds a secret.
 import contextlib
 import fcntl
 import os
+import pwd
+import select
 import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from barehub.errors import Exit, UserError
+from barehub.untrusted import holds
 
 DEBUG = "BAREHUB_DEBUG"
 
@@ -63,6 +68,60 @@ def attempt_as(uid: int, gid: int, *argv: str | Path, text: str) -> subprocess.C
     )
 
 
+def call_as(user: str, work: Callable[[], str], environment: Mapping[str, str], seconds: float) -> str:
+    """Return what `work` returns in a child process of this account, with its groups and this environment.
+
+    The child has none of our open files but stderr, which its output goes to. Only root can change accounts; anyone
+    else stays. Returns an empty text if it ends before it has returned, or has not after that time. Raises UserError if
+    there is no such account.
+    """
+    try:
+        account = pwd.getpwnam(user) if os.geteuid() == 0 else None
+    except KeyError:
+        raise UserError(f"there is no account {user}", f"useradd --system {user}", Exit.USAGE) from None
+    reading, writing = os.pipe()
+    if (child := os.fork()) == 0:
+        try:
+            _become(account, environment, keep=writing)
+            with open(writing, "w", closefd=False) as pipe:
+                pipe.write(work())
+        except Exception:
+            traceback.print_exc()
+        finally:
+            os._exit(0)  # whatever was raised: the parent's way out is not the child's
+    os.close(writing)
+    text, deadline = b"", time.monotonic() + seconds
+    try:
+        while select.select([reading], [], [], max(0, deadline - time.monotonic()))[0]:
+            if not (part := os.read(reading, 65536)):
+                return text.decode(errors="replace")
+            text += part
+        return ""
+    finally:
+        os.close(reading)
+        os.kill(child, signal.SIGKILL)  # it has ended, or nobody waits for it any more
+        os.waitpid(child, 0)
+
+
+def _become(account: pwd.struct_passwd | None, environment: Mapping[str, str], keep: int) -> None:
+    """Make this process, a child, one of that account, with nothing of ours but stderr and `keep`."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.dup2(2, 1)
+    for descriptor in {int(entry.name) for entry in Path("/proc/self/fd").iterdir()} - {0, 1, 2, keep}:
+        with contextlib.suppress(OSError):  # the one that listed them
+            os.close(descriptor)
+    sys.stdout = sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115 - as long as the process
+    if account and account.pw_uid != os.geteuid():
+        os.initgroups(account.pw_name, account.pw_gid)
+        os.setgid(account.pw_gid)
+        os.setuid(account.pw_uid)
+    os.chdir("/")
+    os.environ.clear()
+    os.environ.update(environment)
+
+
 def run(*argv: str | Path, env: Mapping[str, str]) -> int:
     """Run a command where its output can be seen; return its exit status."""
     return subprocess.run(command(*argv), env=env, check=False).returncode
@@ -93,10 +152,8 @@ def write_atomically(path: Path, text: str, mode: int = 0o644, owner: tuple[int,
     The file gets its mode, and its owner and group, before its first byte. Returns False if nothing differed and
     nothing was written.
     """
-    if path.is_file() and path.read_text() == text and path.stat().st_mode & 0o777 == mode:
-        found = path.stat()
-        if owner[0] in (-1, found.st_uid) and owner[1] in (-1, found.st_gid):
-            return False
+    if holds(path, text.encode(), mode, owner):
+        return False
     staged = path.with_name(f".{path.name}.new")
     staged.unlink(missing_ok=True)
     descriptor = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
@@ -122,8 +179,8 @@ def sync_directory(path: Path) -> None:
 
 @contextlib.contextmanager
 def locked(base: Path) -> Iterator[None]:
-    """Hold the lock that installers take on BASE. Raises UserError if an installer holds it."""
-    descriptor = os.open(base, os.O_RDONLY | os.O_DIRECTORY)
+    """Hold the lock that installers take (open_lock in steps.sh). Raises UserError if an installer holds it."""
+    descriptor = os.open(base / ".lock", os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield

@@ -24,10 +24,12 @@ from jupyterhub_traefik_proxy.traefik_utils import deep_merge, generate_alias
 from tornado.httpclient import HTTPClientError
 from traitlets import Bool, Enum, Integer, List, TraitError, Unicode, default, observe, validate
 
+from barehub import untrusted
 from barehub.layout import Layout
-from barehub.listeners import impostor
+from barehub.listeners import require_no_impostor
 from barehub.process import write_atomically
 from barehub.rules import HSTS, Config, RulesFile, fixed_rules, rule
+from barehub.untrusted import UntrustedError
 from barehub.urls import bind_url, is_address
 
 BURST = 0.01  # seconds in which changes are gathered
@@ -190,11 +192,9 @@ class BarehubProxy(TraefikFileProviderProxy):  # type: ignore[misc]  # it ships 
         await super()._setup_traefik_dynamic_config()
 
     # Changes
-
     async def add_user(self, user: Any, server_name: str = "") -> None:
         """Add a user's server. Raises PermissionError if another account listens in its place."""
-        if account := impostor(user.spawners[server_name]):
-            raise PermissionError(f"{account} listens in the place of {user.name}'s server {server_name}".rstrip())
+        require_no_impostor(user.spawners[server_name])
         await super().add_user(user, server_name)
 
     async def add_route(self, routespec: str, target: str, data: Config) -> None:
@@ -291,9 +291,9 @@ def api_credentials(path: Path) -> dict[str, str]:
     The password is random and long, so that the cheapest bcrypt is safe; traefik computes it for every call.
     """
     try:
-        stored = json.loads(path.read_text())
-        return {"password": stored["password"], "hash": stored["hash"]}
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        stored = untrusted.read_json(path, (path.parent.stat().st_uid,))
+        return {"password": str(stored["password"]), "hash": str(stored["hash"])}
+    except (FileNotFoundError, UntrustedError, KeyError, TypeError):
         password = secrets.token_urlsafe(32)
         made = {"password": password, "hash": bcrypt.hashpw(password.encode(), bcrypt.gensalt(4)).decode()}
         write_atomically(path, json.dumps(made), 0o600)

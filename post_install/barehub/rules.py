@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+from barehub import untrusted
 from barehub.process import sync_directory, write_atomically
+from barehub.untrusted import UntrustedError
 
 # Percent-encoded :/?#[]@!$&'()*+,;=% (RFC 3986, sections 2.1 and 2.2)
 RESERVED = re.compile(r"%(3A|2F|3F|23|5B|5D|40|21|24|26|27|28|29|2A|2B|2C|3B|3D|25)", re.IGNORECASE)
@@ -62,7 +64,7 @@ class RulesFile:
         """Return the hub's routes as last written; none if there is no file. A damaged file is set aside."""
         try:
             return read_routes(self.path)
-        except (ValueError, KeyError, TypeError) as error:
+        except UntrustedError as error:
             aside = self.path.rename(f"{self.path}.damaged")  # a suffix that traefik does not read
             self.log.warning("The proxy's rules were damaged (%s); kept as %s. Routes are added again.", error, aside)
             return {}
@@ -88,12 +90,17 @@ class RulesFile:
 def read_routes(path: Path) -> Config:
     """Return the routes in a rules file, by alias: routespec, target, data; none if there is no file.
 
-    Raises ValueError, KeyError or TypeError if it is damaged.
+    Raises UntrustedError if it is damaged, or is no file that the hub has written.
     """
     try:
-        routes: Config = json.loads(json.loads(path.read_text())["jupyterhub"])["routes"]
+        found = untrusted.read_json(path, (path.parent.stat().st_uid,))
+        routes: Config = untrusted.parse_json(found["jupyterhub"], path)["routes"]
+        if not all(isinstance(route[key], str) for route in routes.values() for key in ("routespec", "target")):
+            raise TypeError("a route without an address")
     except FileNotFoundError:
         return {}
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UntrustedError(f"{path} is damaged: {error!r}", f"look at it: ls -l {path}") from None
     return routes
 
 

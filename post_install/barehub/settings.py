@@ -32,7 +32,7 @@ class Settings:
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(
                 f"{layout.record} is damaged: {error}",
-                "delete it and run the installer with -f and the options it was first run with",
+                f"restore it, or rename it to {layout.record.name}.old and run the installer with -f and its options",
                 Exit.BASE,
             ) from None
 

@@ -5,19 +5,24 @@ import os
 from dataclasses import dataclass, field
 from datetime import timedelta
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any
 
-from barehub import systemd
-from barehub.config import config_files, load_hub, masked_files
+from barehub import accounts, systemd
+from barehub.config import config_files, masked_files
 from barehub.errors import Exit, UserError
-from barehub.health import Endpoints, answer, served_certificate, stranger_at
+from barehub.evaluation import Evaluated, ProxyWanted, evaluate
+from barehub.health import answer, here, served_certificate, stranger_at
 from barehub.layout import Layout
-from barehub.lifecycle import database, ports
+from barehub.lifecycle import database, safe_ports
 from barehub.listeners import Owner
 from barehub.proxy_unit import acme
 from barehub.proxy_unit.certificates import Served, day, examine
 from barehub.proxy_unit.renewal import Source
+from barehub.proxy_unit.sockets import read_addresses
+from barehub.proxy_unit.static import as_text
 from barehub.settings import Installation, Settings
+from barehub.systemd import advice
 
 
 @dataclass
@@ -37,6 +42,7 @@ class Status:
     backups: list[str] = field(default_factory=list)
     certificate: str = ""  # the one that the proxy serves
     certificate_ends: str = ""  # ISO 8601
+    unknown: dict[str, str] = field(default_factory=dict)  # what was not looked at -> why
     warnings: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
@@ -46,16 +52,35 @@ class Status:
 
 
 def check(layout: Layout) -> Status:
-    """Find out how an installation is. Raises UserError if there is none."""
-    installation = Installation.load(layout, fix="name another directory")
+    """Find out how an installation is. Raises UserError if there is none.
+
+    What cannot be looked at is `unknown`, with the reason; what can be seen without it is looked at all the same.
+    """
     status = Status(str(layout.base), layout.active, layout.complete)
+    installation = load_record(layout, status)
     if layout.active not in status.releases:
         status.problems.append(f"{layout.hub} does not lead to a complete release: run the installer with -f")
-    check_units(installation, status)
-    if hub := check_config(installation, status):
-        check_https(installation, hub, status)
-        check_database(installation, hub, status)
+    if "units" not in status.unknown:
+        check_units(installation, status)
+    if found := check_config(installation, status):
+        check_answers(installation, found, status)
+        check_https(installation, found, status)
+    else:
+        check_last_proxy(installation, status)
+    check_database(installation, found, status)
     return status
+
+
+def load_record(layout: Layout, status: Status) -> Installation:
+    """Return the installation; if its record is damaged, one whose hub's account is the owner of the hub's files."""
+    try:
+        return Installation.load(layout, fix="name another directory")
+    except UserError as error:
+        if not (layout.record.exists() and layout.state.is_dir()):
+            raise
+        status.problems.append(f"{error}: {error.fix}")
+        status.unknown["units"] = f"their names are in {layout.record}"
+        return Installation(layout, Settings(hub_user=accounts.owner(layout.hub_state)))
 
 
 def check_units(installation: Installation, status: Status) -> None:
@@ -65,23 +90,42 @@ def check_units(installation: Installation, status: Status) -> None:
     for unit in known:  # none without root or systemd: `barehub run` runs hub and proxy then
         status.units[unit] = state = systemd.property_of(unit, "ActiveState") or "unknown"
         if state != "active":
-            status.problems.append(f"{unit} is {state}: journalctl -u {unit}")
+            status.problems.append(f"{unit} is {state}: {advice('journalctl', '-u', unit)}")
 
 
-def check_config(installation: Installation, status: Status) -> Any:
-    """Load the configuration. If it loads, check that hub and proxy answer, and return it."""
+def check_config(installation: Installation, status: Status) -> Evaluated | None:
+    """Try the configuration as the hub's account, and return what it says; None if it does not load."""
     layout, settings = installation.layout, installation.settings
-    status.config = [str(path) for path in config_files(layout)]
-    status.masked = [str(path) for path in masked_files(layout)]
     try:
-        hub = load_hub(layout)
+        status.config = [str(path) for path in config_files(layout)]
+        status.masked = [str(path) for path in masked_files(layout)]
+        status.warnings += [warning for path in config_files(layout) if (warning := changeable(path, settings))]
+        return evaluate(layout, settings)
     except UserError as error:
-        status.problems.append(str(error))
-        return None
-    except PermissionError as error:
-        status.problems.append(f"{error.filename} cannot be read by this account: run this as root")
-        return None
-    endpoints = Endpoints.of(hub)
+        if os.geteuid() != 0 and accounts.current_user() != settings.hub_user:
+            status.problems.append(f"this account does not see all of the configuration: run this as root ({error})")
+        else:
+            status.problems.append(f"{error}; fix: {error.fix}" if error.fix else str(error))
+    status.unknown |= {"url": "the configuration does not load", "hub": "its address is in the configuration"}
+    return None
+
+
+def changeable(path: Path, settings: Settings) -> str | None:
+    """Return a warning if another account than root and the hub's can change what the hub runs."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None  # `evaluate` says so
+    if found.st_mode & 0o002:
+        return f"everybody can change {path}, which {settings.hub_user} runs: chmod o-w {path}"
+    if found.st_uid not in (0, os.geteuid()) and accounts.owner(path) != settings.hub_user:
+        return f"{accounts.owner(path)} can change {path}, which {settings.hub_user} runs: chown root {path}"
+    return None
+
+
+def check_answers(installation: Installation, found: Evaluated, status: Status) -> None:
+    """Check that hub and proxy answer."""
+    endpoints, settings = found.endpoints, installation.settings
     status.url = endpoints.public
     owners = {"hub": Owner.of_hub(settings), "proxy": Owner.of_proxy(settings)}
     status.hub = answer(endpoints.hub, owners["hub"])
@@ -91,37 +135,51 @@ def check_config(installation: Installation, status: Status) -> Any:
             status.problems.append(f"{account} listens at {url}, in the place of the {name}")
         elif code != HTTPStatus.OK:
             status.problems.append(f"the {name} {f'answers {code}' if code else 'does not answer'} at {url}")
-    if warning := ports.warning(installation, hub):
+    if warning := safe_ports.warning(installation, endpoints):
         status.warnings.append(warning)
-    return hub
 
 
-def check_https(installation: Installation, hub: Any, status: Status) -> None:
+def check_last_proxy(installation: Installation, status: Status) -> None:
+    """Check that the proxy answers, whatever it answers, where its last valid configuration listens."""
+    layout = installation.layout
+    try:
+        config = json.loads(layout.static_config.read_text())
+        name, address = next(iter(read_addresses(layout.static_config).items()))
+        tls = "tls" in config["entryPoints"][name]["http"]
+    except (OSError, UserError, ValueError, KeyError, StopIteration):
+        status.unknown["proxy"] = f"{layout.static_config}, which has its address, cannot be read"
+        return
+    host, _, port = address.rpartition(":")
+    url = f"{'https' if tls else 'http'}://{here(host.strip('[]'))}:{port}/"
+    status.proxy = answer(url, Owner.of_proxy(installation.settings))
+    if status.proxy is None:
+        status.problems.append(f"the proxy does not answer at {url}")
+
+
+def check_https(installation: Installation, found: Evaluated, status: Status) -> None:
     """Check that the proxy does what the configuration says, and its certificate."""
-    from barehub.proxy_unit.prepare import make_proxy, source_of
-    from barehub.proxy_unit.static import as_text, static_config
-
     layout, settings = installation.layout, installation.settings
     try:
-        proxy = make_proxy(layout, hub)
-        wanted = static_config(layout, proxy)
+        wanted = found.require_proxy()
     except UserError as error:
         status.problems.append(f"{error}; the proxy goes on with its last configuration")
         return
-    source = source_of(hub, proxy) if proxy.is_https else None
-    if os.access(layout.static_config, os.R_OK) and layout.static_config.read_text() != as_text(wanted):
+    source = wanted.source
+    if os.access(layout.static_config, os.R_OK) and layout.static_config.read_text() != as_text(wanted.static):
         status.problems.append(
-            f"the proxy runs with an older configuration: systemctl restart {settings.proxy_unit}; "
-            f"if that does not help, journalctl -u {settings.proxy_unit}"
+            f"the proxy runs with an older configuration: {advice('systemctl', 'restart', settings.proxy_unit)}; "
+            f"if that does not help, {advice('journalctl', '-u', settings.proxy_unit)}"
         )
     elif source:
-        served = served_certificate(Endpoints.of(hub), Owner.of_proxy(settings))
-        check_certificate(settings, source, proxy, served, status)
+        served = served_certificate(found.endpoints, Owner.of_proxy(settings))
+        check_certificate(settings, wanted, source, served, status)
     if source and os.geteuid() == 0:  # no other account can read the key
         check_source(layout, source, status)
 
 
-def check_certificate(settings: Settings, source: Source, proxy: Any, served: bytes | None, status: Status) -> None:
+def check_certificate(
+    settings: Settings, wanted: ProxyWanted, source: Source, served: bytes | None, status: Status
+) -> None:
     """Check the certificate that browsers get."""
     if served is None:
         return  # the proxy does not answer, which is a problem of its own already
@@ -129,16 +187,20 @@ def check_certificate(settings: Settings, source: Source, proxy: Any, served: by
     status.certificate, status.certificate_ends = str(found), found.ends.isoformat()
     if found.is_traefiks_own:
         if source.cert:
-            status.problems.append(f"no certificate is served yet: systemctl restart {settings.hub_unit}")
+            status.problems.append(f"no certificate is served yet: {advice('systemctl', 'restart', settings.hub_unit)}")
         else:
             names = ", ".join(source.names)
-            status.problems.append(f"there is no certificate for {names} yet: journalctl -u {settings.proxy_unit}")
+            status.problems.append(
+                f"there is no certificate for {names} yet: {advice('journalctl', '-u', settings.proxy_unit)}"
+            )
         return
     if found.left <= timedelta(0):
-        status.problems.append(f"the certificate has expired on {day(found.ends)}: journalctl -u {settings.proxy_unit}")
+        status.problems.append(
+            f"the certificate has expired on {day(found.ends)}: {advice('journalctl', '-u', settings.proxy_unit)}"
+        )
     elif found.left < found.late:
         status.warnings.append(f"the certificate ends on {day(found.ends)} and has not been renewed")
-    hours = proxy.acme_certificate_hours  # all those below a day are treated alike
+    hours = wanted.certificate_hours  # all those below a day are treated alike
     if not source.cert and hours >= 24 and found.lifetime < timedelta(hours=hours) / 3:
         hours = max(1, round(found.lifetime / timedelta(hours=1)))
         status.warnings.append(
@@ -158,16 +220,23 @@ def check_source(layout: Layout, source: Source, status: Status) -> None:
         status.problems.append(f"{error}; the proxy goes on with the certificate it has")
 
 
-def check_database(installation: Installation, hub: Any, status: Status) -> None:
-    """Check that the database has the schema that this release needs."""
+def check_database(installation: Installation, found: Evaluated | None, status: Status) -> None:
+    """Check that the database has the schema that this release needs; without a configuration, that of the default."""
     layout = installation.layout
     if not os.access(layout.hub_state, os.X_OK):
-        status.problems.append(f"{layout.hub_state} cannot be read by this account: run this as root")
+        status.unknown["database"] = f"{layout.hub_state} cannot be read by this account: run this as root"
+        status.problems.append(status.unknown["database"])
         return
+    own = database.own_database(layout)
+    if found is None:
+        status.unknown["database"] = "the configuration may name another than the release's own"
+        if own.exists():
+            status.unknown["database"] += f", which is {own}"
     try:
-        status.database_revision = database.revision_of(installation, hub.db_url)
+        status.database_revision = database.revision_of(installation, found.db_url if found else f"sqlite:///{own}")
     except UserError as error:
         status.problems.append(str(error))
+        status.unknown["database"] = "it cannot be read"
         return
     if status.database_revision not in (None, newest := database.newest_revision()):
         status.problems.append(f"the database is at {status.database_revision}, this release needs {newest}")
@@ -185,11 +254,17 @@ def text(status: Status) -> str:
     rows: list[tuple[str, Any]] = [("base", status.base), ("release", status.release or "none is active")]
     if others := [release for release in status.releases if release != status.release]:
         rows.append(("also there", ", ".join(others)))
-    rows += [("url", status.url or "unknown"), *((unit, state) for unit, state in status.units.items())]
-    rows += [("hub", describe_answer(status.hub)), ("proxy", describe_answer(status.proxy))]
+    rows.append(("url", status.url or not_known(status, "url")))
+    rows += [*status.units.items()] or ([("units", not_known(status, "units"))] if "units" in status.unknown else [])
+    rows += [
+        (name, not_known(status, name) if name in status.unknown else describe_answer(code))
+        for name, code in (("hub", status.hub), ("proxy", status.proxy))
+    ]
     if status.certificate:
         rows.append(("certificate", status.certificate))
-    rows.append(("database", f"revision {status.database_revision}" if status.database_revision else "none yet"))
+    seen = f"revision {status.database_revision}" if status.database_revision else ""
+    unseen = not_known(status, "database") if "database" in status.unknown else ""
+    rows.append(("database", "; ".join(filter(None, (seen, unseen))) or "none yet"))
     rows += [("backup", path) for path in status.backups]
     rows += [("config" if index == 0 else "", path) for index, path in enumerate(status.config or ["no files"])]
     rows += [("masked", path) for path in status.masked]
@@ -203,3 +278,8 @@ def text(status: Status) -> str:
 def describe_answer(code: int | None) -> str:
     """Return the HTTP status of an answer in words."""
     return "answers" if code == HTTPStatus.OK else f"answers {code}" if code else "does not answer"
+
+
+def not_known(status: Status, what: str) -> str:
+    """Return that something is not known, and why."""
+    return f"unknown: {status.unknown[what]}" if what in status.unknown else "unknown"

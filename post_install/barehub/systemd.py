@@ -2,9 +2,11 @@
 
 import os
 import re
+import shlex
 from pathlib import Path
 
 from barehub import selinux
+from barehub.accounts import current_user
 from barehub.errors import Exit, UserError
 from barehub.layout import Layout
 from barehub.process import attempt, output, sync_directory, write_atomically
@@ -17,10 +19,45 @@ MARK = "Part of barehub"  # stands at the top of each unit
 # A unit with a User= and any of these gets NoNewPrivileges (systemd.exec(5)), and then sudo no longer works in it.
 WITHOUT_ROOT = "# not for a hub that may call sudo: "
 
+# What takes a capability or a mount namespace: a unit of a user's own systemd does not start with it (systemd.exec(5)).
+NOT_FOR_USERS = re.compile(
+    r"^(User|CapabilityBoundingSet|(Protect|Private)\w+|ReadWritePaths|DevicePolicy|RemoveIPC|(No)?ExecPaths)=.*\n",
+    re.MULTILINE,
+)
+
+
+def scope() -> tuple[str, ...]:
+    """Return the option that names the systemd to talk to: root's is the machine's, a user's is its own instance."""
+    return () if os.geteuid() == 0 else ("--user",)
+
 
 def systemd_runs(layout: Layout) -> bool:
-    """Return True if systemd is the machine's init (sd_booted(3)) and this process may control it."""
-    return os.geteuid() == 0 and (layout.root / "run/systemd/system").is_dir()
+    """Return True if there is a systemd that this account controls: the machine's (sd_booted(3)) or a user's own."""
+    if os.geteuid() == 0:
+        return (layout.root / "run/systemd/system").is_dir()
+    # Whoever came by su or a batch job has no such variable; systemctl needs it.
+    runtime = os.environ.setdefault("XDG_RUNTIME_DIR", f"/run/user/{os.geteuid()}")
+    return (layout.root / runtime.lstrip("/") / "systemd/private").exists()
+
+
+def control(*words: str | Path) -> str:
+    """Run systemctl for the systemd that is ours; return what it printed. Raises UserError if it fails."""
+    return output("systemctl", *scope(), *words)
+
+
+def try_control(*words: str | Path) -> None:
+    """Run systemctl, and go on whether it fails or not."""
+    attempt("systemctl", *scope(), *words)
+
+
+def advice(program: str, *words: str) -> str:
+    """Return a command for people to type, such as `systemctl --user restart UNIT`."""
+    return " ".join((program, *scope(), *words))
+
+
+def lingers() -> bool:
+    """Return True if our units run whether or not anybody is logged in: root's do, a user's with lingering."""
+    return os.geteuid() == 0 or Path("/var/lib/systemd/linger", current_user()).exists()
 
 
 def require_version(minimum: int) -> None:
@@ -52,10 +89,16 @@ def rendered(installation: Installation) -> dict[str, str]:
         "IF_USER": "# root can do that: " if settings.hub_user == "root" else "",
     }
     sources = ("barehub.target", "hub.service", "proxy.service", "certificates.timer", "certificates.service")
+    texts = (render((TEMPLATES / source).read_text(), **values) for source in sources)
     return {
-        unit: render((TEMPLATES / source).read_text(), **values)
-        for unit, source in zip(settings.units, sources, strict=True)
+        unit: text if os.geteuid() == 0 else for_user(text) for unit, text in zip(settings.units, texts, strict=True)
     }
+
+
+def for_user(unit: str) -> str:
+    """Return the unit's text for a user's own systemd, with all of the sandbox that this can make."""
+    unit = NOT_FOR_USERS.sub("", unit).replace("/bin/systemctl ", "/bin/systemctl --user ")
+    return unit.replace("WantedBy=multi-user.target", "WantedBy=default.target")
 
 
 def write_units(installation: Installation) -> list[str]:
@@ -91,11 +134,12 @@ def enable_units(installation: Installation) -> str:
     Return why they are copied and not linked; empty if they are linked.
     """
     layout, settings = installation.layout, installation.settings
+    layout.system_units.mkdir(parents=True, exist_ok=True)
     copied = reason_to_copy(layout)
     for name in known_units(installation):
         place = layout.system_units / name
         if not (layout.units / name).exists():  # a newer release's, or an older one's
-            attempt("systemctl", "stop", name)
+            try_control("stop", name)
             place.unlink(missing_ok=True)
             (layout.units / name).unlink(missing_ok=True)
         elif copied:
@@ -104,16 +148,16 @@ def enable_units(installation: Installation) -> str:
             write_atomically(place, (layout.units / name).read_text())
         else:
             ensure_link(place, layout.units / name)
-    output("systemctl", "daemon-reload")
+    control("daemon-reload")
     # By path, and each of them: before 250 systemd does not follow Also= to units that are links, and refuses.
     there = [layout.units / name for name in settings.units if (layout.units / name).exists()]
-    output("systemctl", "enable", *([settings.target] if copied else there))
+    control("enable", *([settings.target] if copied else there))
     return copied
 
 
 def reason_to_copy(layout: Layout) -> str:
     """Return why units that are links would not do here; empty if they do."""
-    if layout.base.stat().st_dev != layout.root.stat().st_dev:
+    if os.geteuid() == 0 and layout.base.stat().st_dev != layout.root.stat().st_dev:
         return f"{layout.base} is on a file system of its own"  # not mounted yet when systemd loads its units
     if selinux.is_enforcing(layout):
         return "SELinux is enforcing"
@@ -149,16 +193,36 @@ def unlink_units(installation: Installation) -> None:
     """Stop the units and make systemd forget them; do nothing for units it does not know."""
     layout, settings = installation.layout, installation.settings
     units = known_units(installation)
-    attempt("systemctl", "disable", "--now", *units)
+    try_control("disable", "--now", *units)
     for name in units:
         (layout.system_units / name).unlink(missing_ok=True)
-    attempt("systemctl", "daemon-reload")
-    attempt("systemctl", "reset-failed", *settings.units)
+    try_control("daemon-reload")
+    try_control("reset-failed", *settings.units)
 
 
 def property_of(unit: str, name: str) -> str:
     """Return one property of a unit, as `systemctl show` prints it; empty if there is no systemd."""
-    return attempt("systemctl", "show", "--value", f"--property={name}", unit).stdout.strip()
+    return attempt("systemctl", *scope(), "show", "--value", f"--property={name}", unit).stdout.strip()
+
+
+def environment_of(unit: str) -> dict[str, str]:
+    """Return what Environment= and EnvironmentFile= of a unit set; for root, as systemd reads the files."""
+    text = property_of(unit, "Environment")
+    try:
+        words = shlex.split(text)
+    except ValueError:  # before 250 systemd prints them without quotes
+        words = text.split()
+    for line in property_of(unit, "EnvironmentFiles").splitlines():
+        path = Path(line.rpartition(" (ignore_errors=")[0])
+        lines = path.read_text(errors="replace").splitlines() if path.is_file() else []
+        words += [line.strip() for line in lines if line.strip()[:1] not in ("#", ";")]
+    pairs = (word.partition("=") for word in words if "=" in word)
+    return {name.strip(): unquoted(value.strip()) for name, _, value in pairs}
+
+
+def unquoted(value: str) -> str:
+    """Return a value without the quotes around it."""
+    return value[1:-1] if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"" else value
 
 
 def require_no_foreign_units(installation: Installation) -> None:

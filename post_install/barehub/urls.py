@@ -2,7 +2,9 @@
 
 import ipaddress
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
+
+from barehub.errors import UserError
 
 WILDCARDS = ("", "0.0.0.0", "::", "*")  # noqa: S104 - compared with, not bound to
 
@@ -12,6 +14,19 @@ def bind_url(hub: Any) -> str:
     written = str(hub.config.JupyterHub.get("bind_url", ""))
     url = str(hub.bind_url)
     return url.replace("http:", "https:", 1) if written.startswith("https:") else url
+
+
+def parsed(trait: str, url: str) -> SplitResult:
+    """Return the parts of a URL that a trait holds. Raises UserError if nothing can be reached there over TCP."""
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and parts.port != 0
+    except ValueError:  # a port that is no number, half an IPv6 address
+        usable = False
+    if not usable:
+        what = f"c.JupyterHub.{trait} is {url!r}, which is no address that the proxy can use"
+        raise UserError(what, f"give c.JupyterHub.{trait} a URL like http://127.0.0.1:8000")
+    return parts
 
 
 def listening(url: str) -> str:

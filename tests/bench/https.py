@@ -103,10 +103,11 @@ def plain_traefik(target: str, cert: str, key: str) -> Iterator[int]:
 def barehub(target: str, cert: str, key: str) -> Iterator[int]:
     """The unit's two processes and a hub's side of the proxy; the port."""
     from barehub.config import load_hub
+    from barehub.evaluation import proxy_wanted
     from barehub.layout import Layout
     from barehub.proxy import BarehubProxy
-    from barehub.proxy_unit.prepare import make_proxy, prepare, write
-    from barehub.proxy_unit.static import static_config
+    from barehub.proxy_unit.prepare import prepare, write
+    from barehub.proxy_unit.traits import make_proxy
 
     with installation() as base:
         port, api = free_port(), free_port()
@@ -122,7 +123,8 @@ def barehub(target: str, cert: str, key: str) -> Iterator[int]:
         layout = Layout(base, prefix=Path(__file__).parents[2] / "post_install/data")
         hub = load_hub(layout)
         proxy = make_proxy(layout, hub)
-        write(layout, static_config(layout, proxy), prepare(layout, hub, proxy, say=print))
+        wanted = proxy_wanted(layout, hub)
+        write(layout, wanted.static, prepare(layout, wanted, say=print))
         with running(sys.executable, "-m", "barehub.proxy_unit.supervisor"):
 
             async def route() -> None:

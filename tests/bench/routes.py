@@ -145,8 +145,9 @@ def write_static_config() -> None:
     """As the proxy's unit does, with this repository's base configuration."""
     from barehub.config import load_hub
     from barehub.layout import Layout
-    from barehub.proxy_unit.prepare import make_proxy, write
+    from barehub.proxy_unit.prepare import write
     from barehub.proxy_unit.static import static_config
+    from barehub.proxy_unit.traits import make_proxy
 
     base = Layout.from_environment().base
     layout = Layout(base, prefix=Path(__file__).parents[2] / "post_install/data")

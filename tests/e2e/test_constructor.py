@@ -76,7 +76,7 @@ def test_it_refuses_what_is_no_place_for_a_release(
 
 def test_it_waits_for_nobody(machine: Machine, label: str) -> None:
     machine.succeed("mkdir", "-p", "/opt/barehub")
-    output = machine.fails("flock", "/opt/barehub", "sh", PLAIN, "-b", code=1)
+    output = machine.fails("flock", "/opt/barehub/.lock", "sh", PLAIN, "-b", code=1)
     assert "another installer is at work in /opt/barehub" in output
     machine.succeed("test", "!", "-e", f"/opt/barehub/releases/{label}")
 
@@ -103,7 +103,7 @@ def test_it_leaves_the_same_installation_as_ours(machine: Machine, installer: Pa
     assert machine.succeed(*outside) == before
     theirs = state_of(machine)
     # The lock went with the installer.
-    machine.succeed("flock", "-n", "/opt/barehub", "true")
+    machine.succeed("flock", "-n", "/opt/barehub/.lock", "true")
     machine.succeed(BAREHUB, "uninstall", "-y")
     machine.succeed("test", "!", "-e", "/opt/barehub")
 

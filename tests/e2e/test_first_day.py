@@ -96,8 +96,9 @@ def test_alice_works_as_herself(kernel: Kernel) -> None:
     assert kernel.execute("import getpass; print(getpass.getuser(), answer)") == "alice 42\n"
 
 
-def test_hub_restarts_unnoticed_by_her_notebook(machine: Machine, kernel: Kernel) -> None:
-    machine.succeed("systemctl", "restart", HUB)
+@pytest.mark.parametrize("verb", ["restart", "reload"])
+def test_hub_restarts_unnoticed_by_her_notebook(machine: Machine, kernel: Kernel, verb: str) -> None:
+    machine.succeed("systemctl", verb, HUB)
     assert kernel.execute("print(answer)") == "42\n"
     machine.eventually(BAREHUB, "status")
     assert kernel.session.is_logged_in()

@@ -160,12 +160,13 @@ def test_the_questions_are_miniforge_s(machine: Machine) -> None:
 
 def test_without_root_and_systemd_it_runs_in_the_foreground(machine: Machine) -> None:
     base = "/home/alice/barehub"
-    output = machine.as_user("alice", "sh", INSTALLER, "-b", "-p", base)
+    # Not a login: with a session alice would have a systemd of her own.
+    output = machine.succeed("runuser", "-u", "alice", "--", "sh", INSTALLER, "-b", "-p", base)
     assert "nothing was started" in output
     assert f"{base}/hub/bin/barehub run" in output
     machine.succeed("systemd-run", "--unit=by-hand", "--uid=alice", f"{base}/hub/bin/barehub", "run")
     machine.eventually("runuser", "-u", "alice", "--", f"{base}/hub/bin/barehub", "status")
-    status = json.loads(machine.as_user("alice", f"{base}/hub/bin/barehub", "status", "--json"))
+    status = json.loads(machine.succeed("runuser", "-u", "alice", "--", f"{base}/hub/bin/barehub", "status", "--json"))
     assert (status["hub"], status["proxy"], status["units"]) == (200, 200, {})
     machine.succeed("systemctl", "stop", "by-hand.service")
     machine.fails("pgrep", "--full", f"{base}/hub/bin", code=1)

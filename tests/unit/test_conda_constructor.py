@@ -43,7 +43,7 @@ def payload(tmp_path: Path) -> Path:
     names = ("python", "jupyterhub-base", "barehub-overlay-slurm")
     lines = [f'  - "{name}==1.0[build=h_0,sha256={"0" * 64}]"\n' for name in names]
     (payload / "environment.lock.yml").write_text("name: x\nchannels:\n  - ./channel\ndependencies:\n" + "".join(lines))
-    for name in ("preflight.sh", "steps.sh"):
+    for name in ("preflight.sh", "ports.sh", "steps.sh"):
         shutil.copyfile(CONSTRUCT / name, payload / name)
     return payload
 
@@ -86,7 +86,7 @@ def test_the_scripts_get_the_functions_of_our_header(payload: Path) -> None:
     # As constructor's header.sh has it.
     script = f"export BAREHUB_FUNCTIONS='{text}'\n" + 'printf %s "$BAREHUB_FUNCTIONS"'
     seen = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True).stdout
-    assert seen == (CONSTRUCT / "preflight.sh").read_text() + (CONSTRUCT / "steps.sh").read_text()
+    assert seen == "".join((CONSTRUCT / name).read_text() for name in ("preflight.sh", "ports.sh", "steps.sh"))
 
 
 def test_behind_our_header_the_receipt_is_left_to_it(payload: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from construct import conda_constructor
 
 SCRIPTS = Path(conda_constructor.__file__).parent
-FUNCTIONS = "".join((SCRIPTS.parent / name).read_text() for name in ("preflight.sh", "steps.sh"))
+FUNCTIONS = "".join((SCRIPTS.parent / name).read_text() for name in ("preflight.sh", "ports.sh", "steps.sh"))
 LABEL = "2026.11.24"
 
 

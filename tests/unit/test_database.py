@@ -31,8 +31,8 @@ def layout(tmp_path: Path) -> Layout:
 
 
 def plan(layout: Layout, url: str = "", previous: str | None = None, release: str = "2026.11.24") -> Migration:
-    hub = SimpleNamespace(db_url=url or f"sqlite:///{database.own_database(layout)}")
-    return Migration.plan(Installation(layout, Settings(hub_user="root")), hub, release, previous)
+    url = url or f"sqlite:///{database.own_database(layout)}"
+    return Migration.plan(Installation(layout, Settings(hub_user="root")), url, release, previous)
 
 
 def test_there_is_nothing_to_do_without_a_database(layout: Layout) -> None:
@@ -168,7 +168,7 @@ def test_a_database_that_is_not_ours_to_copy_stops_an_upgrade_with_the_command(
 def test_a_database_that_is_not_a_file_is_migrated_and_taken_back(layout: Layout) -> None:
     """SQLite stands in for a server, under a URL that names no plain file."""
     place = make_database(layout.hub_state / ELSEWHERE)
-    url = f"sqlite+pysqlite:///{place}"
+    url = f"sqlite+pysqlite:///file:{place}?uri=true"
     migration = plan(layout, url)
     assert migration.have == OLD_SCHEMA
     assert migration.back_up(LABEL, required=False) is None
@@ -177,3 +177,18 @@ def test_a_database_that_is_not_a_file_is_migrated_and_taken_back(layout: Layout
     migration.undo(None)
     assert database.revision(place) == OLD_SCHEMA
     assert users(place) == ["alice"]
+
+
+@pytest.mark.parametrize(
+    ("url", "file"),
+    [
+        ("sqlite:///hub.sqlite", "hub.sqlite"),
+        ("sqlite+pysqlite:///hub.sqlite?timeout=30", "hub.sqlite"),
+        ("sqlite:////srv/hub.sqlite", "/srv/hub.sqlite"),
+        ("sqlite:///:memory:", None),
+        ("sqlite://", None),
+        ("postgresql+psycopg://hub:x@db/hub", None),
+    ],
+)
+def test_a_sqlite_database_is_known_in_every_spelling(layout: Layout, url: str, file: str | None) -> None:
+    assert database.sqlite_file(url, layout) == (layout.hub_state / file if file else None)

@@ -38,9 +38,30 @@ def test_root_gives_nothing_away_through_a_link(layout: Layout, tmp_path: Path) 
     ensure_directories(Installation(layout, settings))
     layout.rules_staging.rmdir()
     layout.rules_staging.symlink_to(victim)
-    with pytest.raises(UserError, match="is not a directory"):
+    with pytest.raises(UserError, match="leads to"):
         ensure_directories(Installation(layout, settings))
     assert [(p.stat().st_uid, p.stat().st_gid, p.stat().st_mode) for p in (victim, victim / "file")] == before
+
+
+def test_a_link_of_roots_is_followed_and_one_that_leads_nowhere_loses_nothing(layout: Layout, tmp_path: Path) -> None:
+    ensure_directories(Installation(layout, ME))
+    elsewhere = tmp_path / "elsewhere"
+    layout.state.rename(elsewhere)
+    layout.state.symlink_to(elsewhere)
+    elsewhere.chmod(0o700)
+    ensure_directories(Installation(layout, ME))
+    assert layout.state.is_symlink()
+    assert elsewhere.stat().st_mode & 0o777 == 0o755
+    layout.state.unlink()
+    layout.state.symlink_to(tmp_path / "unmounted")
+    with pytest.raises(UserError, match="which is not there") as caught:
+        ensure_directories(Installation(layout, ME))
+    assert "mount it" in caught.value.fix
+    layout.state.unlink()
+    layout.state.write_text("a file")
+    with pytest.raises(UserError, match="is not a directory") as caught:
+        ensure_directories(Installation(layout, ME))
+    assert "away" not in caught.value.fix
 
 
 def test_only_the_hub_can_read_its_token_and_it_stays_the_same(layout: Layout) -> None:

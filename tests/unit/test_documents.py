@@ -31,6 +31,14 @@ def test_commands_of_barehub_exist(document: Path) -> None:
         assert re.search(rf"^    {command}\b", known, re.MULTILINE), command
 
 
+def test_the_tests_of_the_situations_exist() -> None:
+    named = set(re.findall(r"`(test_\w+)`", (ROOT / "post_install/SITUATIONS.md").read_text()))
+    files = (*(ROOT / "tests/unit").glob("*.py"), *(ROOT / "tests/e2e").glob("*.py"))
+    known = {name for path in files for name in re.findall(r"^def (test_\w+)", path.read_text(), re.MULTILINE)}
+    assert named
+    assert named - known == set()
+
+
 def test_the_administrators_guide_has_every_option_of_the_installer() -> None:
     assert [option for option in OPTIONS if option not in ADMIN.read_text() and option != "--help"] == []
 

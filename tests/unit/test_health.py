@@ -19,7 +19,14 @@ US = Owner("no-such.service", current_user())
 
 def endpoints(bind_url: str, **hub: object) -> Endpoints:
     config = Config({"JupyterHub": {"bind_url": bind_url}})
-    values = {"hub_bind_url": "", "hub_ip": "127.0.0.1", "hub_port": 8081, "base_url": "/", **hub}
+    values = {
+        "hub_bind_url": "",
+        "hub_connect_url": "",
+        "hub_ip": "127.0.0.1",
+        "hub_port": 8081,
+        "base_url": "/",
+        **hub,
+    }
     return Endpoints.of(SimpleNamespace(config=config, bind_url=bind_url, **values))
 
 

@@ -60,6 +60,21 @@ def test_the_first_install_says_how_to_start_and_the_next_how_to_go_back(
     assert before == after  # safe to run twice
 
 
+@pytest.mark.parametrize(("path", "told"), [("", True), ("/dev/", False)])
+def test_a_second_hub_without_a_path_is_told_that_cookies_know_no_port(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch, path: str, told: bool
+) -> None:
+    release = make_release(layout, NEW)
+    belongs_to(release, monkeypatch)
+    release.system_units.mkdir(parents=True)
+    unit = release.system_units / "barehub-proxy.service"
+    unit.write_text("# Part of barehub\nRequiresMountsFor=/opt/barehub\n")
+    said: list[str] = []
+    install(release, Request(NEW, name="dev", bind_url=f"http://:8100{path}"), say=said.append)
+    assert any("cookies know no port" in line and "/opt/barehub" in line for line in said) == told
+    assert any(line.endswith("--bind-url http://:8100/dev/") for line in said) == told
+
+
 def test_a_certificate_that_cannot_be_served_is_refused_before_anything_is_written(
     layout: Layout, tmp_path: Path
 ) -> None:

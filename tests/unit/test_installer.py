@@ -5,6 +5,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from barehub.process import locked
 
 from tests.unit.installers import SHELLS, refused, run, write
 
@@ -23,7 +24,7 @@ def test_it_installs_under_every_shell(installer: Path, tmp_path: Path, shell: s
     hooks = f"hooks: -I -m barehub install --base={base} --release=2026.11.24 {asked}"
     assert done.stdout.splitlines()[-1] == hooks
     assert (base / "releases/2026.11.24/share/barehub/release.json").read_text() == "{}\n"
-    assert [path.name for path in base.iterdir()] == ["releases"]
+    assert {path.name for path in base.iterdir()} == {".lock", "releases"}
 
 
 def test_the_caller_s_environment_stays_outside(installer: Path, tmp_path: Path) -> None:
@@ -37,11 +38,25 @@ def test_the_caller_s_environment_stays_outside(installer: Path, tmp_path: Path)
 def test_a_second_installer_is_refused_while_one_is_at_work(installer: Path, tmp_path: Path) -> None:
     base = tmp_path / "base"
     base.mkdir()
-    with subprocess.Popen(["flock", base, "sh", "-c", "echo locked; read -r _"], stdin=-1, stdout=-1) as holder:
+    with subprocess.Popen(
+        ["flock", base / ".lock", "sh", "-c", "echo locked; read -r _"], stdin=-1, stdout=-1
+    ) as holder:
         holder.stdout.readline()
         refused(run(installer, "-b", "-p", str(base)), 6, "another installer is at work")
         holder.communicate(b"\n")
     assert run(installer, "-b", "-p", str(base)).returncode == 0
+
+
+def test_nobody_else_can_take_the_lock(installer: Path, tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    base.mkdir()
+    with subprocess.Popen(["flock", "-s", base, "sh", "-c", "echo locked; read -r _"], stdin=-1, stdout=-1) as stranger:
+        stranger.stdout.readline()
+        assert run(installer, "-b", "-p", str(base)).returncode == 0
+        stranger.communicate(b"\n")
+    assert (base / ".lock").stat().st_mode & 0o777 == 0o600
+    with locked(base):
+        refused(run(installer, "-b", "-f", "-p", str(base)), 6, "another installer is at work")
 
 
 def test_a_failing_engine_leaves_nothing_behind(tmp_path: Path) -> None:
@@ -71,7 +86,7 @@ def test_what_a_killed_run_left_is_cleared_away(installer: Path, tmp_path: Path)
     (base / "releases/2026.11.24/bin").mkdir(parents=True)
     (base / "releases/2026.10.24/bin").mkdir(parents=True)
     assert run(installer, "-b", "-s", "-p", str(base)).returncode == 0
-    assert [path.name for path in base.iterdir()] == ["releases"]
+    assert {path.name for path in base.iterdir()} == {".lock", "releases"}
     assert [path.name for path in (base / "releases").iterdir()] == ["2026.11.24"]
 
 

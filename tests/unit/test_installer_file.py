@@ -42,6 +42,19 @@ def test_a_comment_of_the_header_tells_size_and_hash_to_verify(installer: Path) 
         read_header(installer, file)
 
 
+@pytest.mark.parametrize("where", ["umask 022", "is damaged", "# exit status", "header_sha256=", "\nmain", "\n\n\n"])
+def test_one_changed_byte_of_the_header_is_noticed(installer: Path, where: str) -> None:
+    data = bytearray(installer.read_bytes())
+    place = bytes(data[:HEADER_BYTES]).find(where.encode())
+    assert place > 0
+    data[place + len(where) - 1] ^= 1
+    installer.write_bytes(data)
+    done = run(installer, "--verify")
+    assert done.returncode != 0
+    with installer.open("rb") as file, pytest.raises(UserError, match=r"script, was changed|is not an installer"):
+        read_header(installer, file)
+
+
 def test_a_placeholder_without_a_value_is_a_bug() -> None:
     with pytest.raises(KeyError):
         render_header({})

@@ -132,4 +132,4 @@ def test_debug_keeps_what_a_failed_engine_leaves(tmp_path: Path) -> None:
     assert "went wrong" in (base / ".staging/engine.log").read_text()
     assert [path.name for path in base.iterdir()] == [".staging"]
     assert run(write(tmp_path), "-b", "-s", "-p", str(base)).returncode == 0
-    assert [path.name for path in base.iterdir()] == ["releases"]
+    assert {path.name for path in base.iterdir()} == {".lock", "releases"}

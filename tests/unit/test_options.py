@@ -1,8 +1,6 @@
 """barehub.lifecycle.options: what was asked for becomes settings and a configuration file."""
 
 import os
-import re
-import socket
 from dataclasses import replace
 
 import pytest
@@ -26,17 +24,6 @@ def test_installer_options_become_a_readable_file_that_keeps_what_was_added(layo
         "c.JupyterHub.log_level = 10",
     ]
     assert said == [f"wrote {layout.installer_config}"] * 2
-
-
-def test_internal_ports_that_are_taken_are_replaced_on_the_first_install(
-    layout: Layout, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        taken = server.getsockname()[1]
-        monkeypatch.setattr(options, "INTERNAL_PORTS", {"hub_port": taken})
-        assert options.write_installer_config(layout, Request("2026.11.24"), first=True, say=lambda _: None)
-    number = int(re.search(r"hub_port = (\d+)", layout.installer_config.read_text())[1])
-    assert taken < number < taken + 1000
 
 
 def test_a_barehub_keeps_its_name(layout: Layout) -> None:

@@ -13,14 +13,14 @@ from recipe.pins import Pin
 def test_a_requirement_of_another_python_than_the_running_one_is_found() -> None:
     requires = [Requirement('backport; python_version < "3.13"'), Requirement("always")]
     resolved = {"one": Pin("1.0", set(), requires), "always": Pin("1.0", set())}
-    assert pins.missing_for("3.12", resolved) == ['backport; python_version < "3.13"']
-    assert pins.missing_for("3.13", resolved) == []
+    assert pins.missing_for("3.12", "x86_64", resolved) == ['backport; python_version < "3.13"']
+    assert pins.missing_for("3.13", "x86_64", resolved) == []
 
 
 def test_only_extras_that_were_asked_for_count() -> None:
     requires = [Requirement('more; extra == "full"')]
-    assert pins.missing_for("3.12", {"one": Pin("1.0", set(), requires)}) == []
-    assert pins.missing_for("3.12", {"one": Pin("1.0", set(), requires, frozenset({"full"}))}) != []
+    assert pins.missing_for("3.12", "x86_64", {"one": Pin("1.0", set(), requires)}) == []
+    assert pins.missing_for("3.12", "x86_64", {"one": Pin("1.0", set(), requires, frozenset({"full"}))}) != []
 
 
 def test_what_is_rendered_is_read_back(tmp_path: Path) -> None:
@@ -38,4 +38,12 @@ def test_an_unpinned_requirement_is_refused(tmp_path: Path, line: str) -> None:
 
 def test_the_oldest_glibc_comes_first() -> None:
     """pip takes the wheel whose platform is named first: the installer is to run on old systems."""
-    assert pins.PLATFORMS.index("manylinux2014_x86_64") < pins.PLATFORMS.index("manylinux_2_28_x86_64")
+    options = pins.wheel_platform_options("3.12", "aarch64")
+    assert options.index("--platform=manylinux2014_aarch64") < options.index("--platform=manylinux_2_28_aarch64")
+
+
+def test_a_requirement_of_one_machine_is_one_of_the_lock() -> None:
+    requires = [Requirement('greenlet; platform_machine == "aarch64"')]
+    resolved = {"one": Pin("1.0", set(), requires)}
+    assert pins.missing_for("3.12", "x86_64", resolved) == []
+    assert pins.missing_for("3.12", "aarch64", resolved) == ['greenlet; platform_machine == "aarch64"']

@@ -1,116 +1,86 @@
-"""barehub.lifecycle.ports: the hub's port is one that no other account can take; an older hub moves there."""
+"""barehub.lifecycle.ports: no port of an installation is another's, nor taken."""
 
 import json
-import logging
-import os
-import re
-from pathlib import Path
-from types import SimpleNamespace
+import socket
 
 import pytest
-from barehub import listeners
-from barehub.config import load_hub
-from barehub.errors import Exit, UserError
+from barehub.errors import UserError
 from barehub.layout import Layout
-from barehub.lifecycle import options, ports
-from barehub.lifecycle.options import Request
-from barehub.rules import RulesFile, move_target, read_routes
-from barehub.settings import Installation, Settings
-
-from tests.unit.installations import NEW, make_active, make_release
-
-HUB = Settings(hub_user="hub", proxy_user="daemon")
+from barehub.lifecycle import ports
+from barehub.lifecycle.ports import API, HUB, internal_lines, require_apart
 
 
-@pytest.fixture
-def installed(layout: Layout, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Installation:
-    """One that has a unit; ports below 1024 need a privilege, whatever this machine says."""
-    monkeypatch.setattr(listeners, "UNPRIVILEGED", tmp_path / "none")
-    installation = make_active(make_release(layout, NEW), monkeypatch)
-    layout.system_units.mkdir(parents=True)
-    (layout.system_units / installation.settings.hub_unit).touch()
-    return installation
+def lines(layout: Layout, bind_url: str | None = None) -> dict[str, object]:
+    return internal_lines(layout, bind_url, say=lambda _: None)
 
 
-def test_a_first_install_under_systemd_takes_ports_that_others_cannot(layout: Layout) -> None:
-    options.write_installer_config(layout, Request(NEW), first=True, managed=True, say=lambda _: None)
-    text = layout.installer_config.read_text()
-    hub, api = (int(number) for number in re.findall(r"(?:hub_port = |127\.0\.0\.1:)(\d+)", text))
-    assert hub != api
-    assert {hub, api} <= set(ports.SAFE)
-    assert max(ports.SAFE) < 512  # NFS and rresvport(3) take those above
-    text = layout.installer_config.read_text()
-    options.write_installer_config(layout, Request(NEW), first=False, managed=True, say=lambda _: None)
-    assert layout.installer_config.read_text() == text
+def free_block(monkeypatch: pytest.MonkeyPatch, *taken: int) -> None:
+    """Let only these ports of the machine be in use."""
+    monkeypatch.setattr(ports, "port_is_free", lambda port: port not in taken)
 
 
-def test_a_machine_where_no_port_takes_a_privilege_says_so(
-    installed: Installation, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+def test_a_port_that_something_listens_on_is_not_free() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        assert not ports.port_is_free(server.getsockname()[1])
+    with socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True) as server:
+        assert not ports.port_is_free(server.getsockname()[1])
+
+
+@pytest.mark.parametrize(
+    ("bind_url", "taken", "expected"),
+    [
+        (None, (), {}),
+        ("http://:8000", (), {}),
+        ("http://:8081", (), {HUB: 8082}),
+        ("https://hub.example.org:8099/x", (), {API: "http://127.0.0.1:8100"}),
+        ("http://:8100", (8099,), {API: "http://127.0.0.1:8101"}),
+        ("http://:8100", (8081, 8099), {HUB: 8082, API: "http://127.0.0.1:8101"}),
+        # The hub's next free ones lead up to traefik's API.
+        (None, tuple(range(8081, 8099)), {HUB: 8099, API: "http://127.0.0.1:8100"}),
+    ],
+)
+def test_internal_ports_keep_clear_of_bind_url_and_of_each_other(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch, bind_url: str, taken: tuple[int, ...], expected: dict[str, object]
 ) -> None:
-    (tmp_path / "zero").write_text("0\n")
-    monkeypatch.setattr(listeners, "UNPRIVILEGED", tmp_path / "zero")
-    said = ports.warning(installed, load_hub(installed.layout))
-    assert said.endswith("see sysctl net.ipv4.ip_unprivileged_port_start")
+    free_block(monkeypatch, *taken)
+    assert lines(layout, bind_url) == expected
 
 
-def test_ports_in_use_are_left_to_their_owners(monkeypatch: pytest.MonkeyPatch) -> None:
-    taken = {334, 335, 337}
-    monkeypatch.setattr(ports, "is_free", lambda port: port not in taken)
-    assert ports.choose() == {ports.HUB_PORT: 336, ports.API_URL: "http://127.0.0.1:338"}
-    taken |= {*ports.SAFE} - {343}
-    with pytest.raises(UserError, match="fewer than two of the ports 334 to 343 are free") as caught:
-        ports.choose()
-    assert caught.value.code == Exit.PORTS
+def test_another_installation_keeps_its_ports_while_it_is_stopped(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free_block(monkeypatch)
+    other = Layout(layout.base.with_name("other"), root=layout.root)
+    layout.system_units.mkdir(parents=True)
+    unit = layout.system_units / "other-proxy.service"
+    unit.write_text(f"# Part of barehub\nRequiresMountsFor={other.base}\n")
+    assert lines(layout) == {HUB: 8082}
+    other.config.mkdir(parents=True)
+    other.installer_config.write_text(f"{HUB} = 8082\n")
+    other.proxy_state.mkdir(parents=True)
+    addresses = {"web": ":8000", "api": "127.0.0.1:8099"}
+    other.static_config.write_text(
+        json.dumps({"entryPoints": {name: {"address": at} for name, at in addresses.items()}})
+    )
+    assert lines(layout) == {API: "http://127.0.0.1:8100"}
+    assert ports.other_installations(other) == []
+    unit.write_text("[Unit]\nDescription=somebody's proxy\n")
+    assert lines(layout) == {}
 
 
-def test_a_port_that_anybody_can_take_is_named_with_what_to_do(installed: Installation) -> None:
-    layout = installed.layout
-    unsafe = ports.warning(installed, load_hub(layout))
-    assert "any account can take the hub's port 8081 while the hub restarts" in unsafe
-    assert "run the installer again when no user's server runs" in unsafe
-    site = layout.config / "50-site.py"
-    for line in ("c.JupyterHub.hub_port = 9081", 'c.JupyterHub.hub_connect_url = "http://head:8081"'):
-        site.write_text(f"{line}\n")
-        assert not ports.may_move(layout, load_hub(layout))
-        assert f"set c.JupyterHub.hub_port = 334 in {site} when" in ports.warning(installed, load_hub(layout))
-    site.write_text('c.JupyterHub.hub_ip = "10.9.0.1"\n')  # a firewall may let only the old port through
-    assert not ports.may_move(layout, load_hub(layout))
-    assert f"in {layout.installer_config} when no" in ports.warning(installed, load_hub(layout))
-    site.write_text("c.JupyterHub.hub_port = 700\n")
-    assert ports.warning(installed, load_hub(layout)) == ""
-    site.unlink()
-    (layout.system_units / installed.settings.hub_unit).unlink()  # `barehub run`: there may be no privilege
-    assert ports.warning(installed, load_hub(layout)) == ""
-
-
-def test_the_route_to_the_hub_moves_and_the_others_stay(layout: Layout) -> None:
-    def service(url: str) -> dict[str, object]:
-        return {"loadBalancer": {"servers": [{"url": url}]}}
-
-    old, new, ada = "http://127.0.0.1:8081", "http://127.0.0.1:334", "http://127.0.0.1:40000"
-    routes = {"a": {"routespec": "/", "target": old}, "b": {"routespec": "/user/ada/", "target": ada}}
-    services = {"a": service(old), "b": service(ada)}
-    layout.rules.mkdir(parents=True)
-    rules = RulesFile(layout.rules_file, logging.getLogger())
-    rules.atomic_dump({"http": {"services": services, "routers": {}}, "jupyterhub": {"routes": routes}})
-    move_target(layout.rules_file, old, new)
-    assert [route["target"] for route in read_routes(layout.rules_file).values()] == [new, ada]
-    written = json.loads(layout.rules_file.read_text())
-    assert written["http"]["services"] == {"a": service(new), "b": service(ada)}
-
-
-def test_a_release_whose_unit_cannot_have_the_port_is_known(layout: Layout) -> None:
-    unit = layout.release(NEW) / "lib/python3.11/site-packages/barehub/units/hub.service"
-    unit.parent.mkdir(parents=True)
-    unit.write_text("[Service]\nUser=@HUB_USER@\n")
-    hub = SimpleNamespace(hub_port=334)
-    assert ports.must_go_back(Installation(layout, HUB), NEW, hub)
-    assert not ports.must_go_back(Installation(layout, Settings(proxy_user="daemon")), NEW, hub)  # root
-    assert not ports.must_go_back(Installation(layout, HUB), NEW, SimpleNamespace(hub_port=8081))
-    unit.write_text((Path(listeners.__file__).parent / "units/hub.service").read_text())
-    assert not ports.must_go_back(Installation(layout, HUB), NEW, hub)
-
-
-def test_rules_that_are_missing_stop_nothing(installed: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", os.defpath)
-    assert not ports.move_route(installed, "http://127.0.0.1:8081", "http://127.0.0.1:334")
+@pytest.mark.parametrize(
+    ("hub", "web", "apart"),
+    [
+        ("127.0.0.1:8081", ":8081", False),
+        ("127.0.0.1:8081", "0.0.0.0:8081", False),
+        ("[::1]:8081", "[::1]:8081", False),
+        ("127.0.0.1:8081", "192.0.2.1:8081", True),
+        ("127.0.0.1:8081", ":8000", True),
+    ],
+)
+def test_two_that_listen_on_one_address_are_named(hub: str, web: str, apart: bool) -> None:
+    if apart:
+        require_apart({"the hub": hub, "the proxy's web": web})
+        return
+    with pytest.raises(UserError, match="the hub and the proxy's web are both to listen on port 8081"):
+        require_apart({"the hub": hub, "the proxy's web": web})

@@ -1,5 +1,6 @@
 """What the installer refuses before it writes anything."""
 
+import os
 import re
 import socket
 import subprocess
@@ -9,6 +10,8 @@ import pytest
 
 from tests.unit import installers
 from tests.unit.installers import SHELLS, refused, run, write
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -219,3 +222,34 @@ def test_a_release_of_another_distribution_is_not_taken_for_ours(tmp_path: Path)
     there.parent.mkdir(parents=True)
     there.write_text('{\n "name": "theirs",\n "version": 1\n}\n')
     refused(run(write(tmp_path), "-b", "-p", str(base)), 6, "is a release of theirs, not of barehub")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="an ordinary user's BASE is that user's")
+@pytest.mark.parametrize("mode", [0o777, 0o1777, 0o775, 0o2775, None])
+def test_a_base_that_others_can_change_is_not_roots(installer: Path, tmp_path: Path, mode: int | None) -> None:
+    base = tmp_path / "base"
+    (base / ".staging").mkdir(parents=True)
+    (base / ".staging/barehub").touch()
+    if mode is None:
+        os.chown(base, 65534, 65534)
+    else:
+        base.chmod(mode)
+    refused(run(installer, "-b", "-p", str(base)), 6, f"others than root can change {base}: d")
+    assert [path.name for path in base.iterdir()] == [".staging"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="an ordinary user's directories are that user's")
+def test_a_directory_above_that_others_can_change_is_refused_where_services_run(tmp_path: Path) -> None:
+    functions = "".join((ROOT / "construct" / name).read_text() for name in ("preflight.sh", "steps.sh"))
+    script = f"""{functions}
+        die() {{ printf '%s\n' "$2" "$3"; exit "$1"; }}
+        systemd_runs() {{ true; }}
+        elsewhere='-p'
+        base={tmp_path}/deep/base anchor={tmp_path}/deep
+        check_ground"""
+    (tmp_path / "deep").mkdir()
+    tmp_path.chmod(0o1777)
+    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 6
+    assert f"others than root can change {tmp_path}: " in done.stdout
+    assert f"chown root {tmp_path}; chmod go-w {tmp_path}" in done.stdout

@@ -96,7 +96,7 @@ def test_foreground_commands_see_the_environment_and_directory_they_are_given(tm
 
 
 def test_a_base_that_an_installer_has_locked_is_refused(tmp_path: Path) -> None:
-    descriptor = os.open(tmp_path, os.O_RDONLY)
+    descriptor = os.open(tmp_path / ".lock", os.O_RDONLY | os.O_CREAT)
     fcntl.flock(descriptor, fcntl.LOCK_EX)
     with pytest.raises(UserError, match="an installer is at work") as caught, process.locked(tmp_path):
         pass

@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 from barehub.errors import Exit, UserError
 from barehub.layout import Layout
-from barehub.lifecycle import database, ports
-from barehub.lifecycle.rollback import choose, losses, rollback
+from barehub.lifecycle import database, safe_ports
+from barehub.lifecycle.rollback import choose, losses, plan_data, rollback
+from barehub.settings import Installation
 
 from tests.unit.installations import (
+    ME,
     NEW,
     OLD,
     OLD_SCHEMA,
@@ -75,7 +77,7 @@ def test_a_release_that_does_not_come_up_changes_nothing(upgraded: Layout) -> No
 def test_a_port_that_the_older_release_cannot_have_is_given_up_with_it(
     upgraded: Layout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ports, "must_go_back", lambda *_: True)
+    monkeypatch.setattr(safe_ports, "must_go_back", lambda *_: True)
     with upgraded.installer_config.open("a") as file:
         file.write("c.JupyterHub.hub_port = 334\n")
     before, python = upgraded.installer_config.read_text(), upgraded.release(OLD) / "bin/python"
@@ -88,7 +90,7 @@ def test_a_port_that_the_older_release_cannot_have_is_given_up_with_it(
     said: list[str] = []
     rollback(upgraded, OLD, sure=True, wait=60, ask=pytest.fail, say=said.append)
     assert "hub_port" not in upgraded.installer_config.read_text()
-    assert "  lost: the hub's port 334, and with it the servers that run now; stop them first" in said
+    assert "  lost: the hub's port, and with it the servers that run now; stop them first" in said
 
 
 def test_without_a_yes_nothing_changes(upgraded: Layout) -> None:
@@ -105,11 +107,30 @@ def test_without_its_backup_a_release_is_not_gone_back_to(upgraded: Layout) -> N
     assert str(upgraded.backup(OLD)) in caught.value.fix
 
 
-def test_a_database_of_the_administrators_is_theirs_to_restore(upgraded: Layout) -> None:
-    make_database(upgraded.hub_state / "site.sqlite", None)
-    (upgraded.config / "50-site.py").write_text('c.JupyterHub.db_url = "sqlite:///site.sqlite"\n')
-    with pytest.raises(UserError, match=f"has schema {database.newest_revision()}, {OLD} needs {OLD_SCHEMA}"):
+@pytest.mark.parametrize("written", ["sqlite:///site.sqlite", "site.sqlite"])
+def test_a_file_of_the_administrators_choice_becomes_its_own_backup(upgraded: Layout, written: str) -> None:
+    site = upgraded.hub_state / "site.sqlite"
+    add_user(make_database(site, None), 2, "bob")
+    (upgraded.config / "50-site.py").write_text(f"c.JupyterHub.db_url = {written!r}\n")
+    works = (upgraded.release(OLD) / "bin/python").read_text()
+    (upgraded.release(OLD) / "bin/python").write_text("#!/bin/sh\nexit 7\n")
+    with pytest.raises(UserError, match=f"{OLD} did not come up"):
         rollback(upgraded, OLD, sure=True, wait=60, ask=pytest.fail, say=lambda _: None)
+    assert (users(site), database.revision(site)) == (["alice", "bob"], database.newest_revision())
+    (upgraded.release(OLD) / "bin/python").write_text(works)
+    rollback(upgraded, OLD, sure=True, wait=60, ask=pytest.fail, say=lambda _: None)
+    assert (upgraded.active, users(site), database.revision(site)) == (OLD, ["alice"], OLD_SCHEMA)
+    assert users(upgraded.backups / f"jupyterhub-{NEW}-rolled-back.sqlite") == ["alice", "bob"]
+
+
+def test_a_database_that_is_no_file_is_the_administrators_to_restore(layout: Layout) -> None:
+    make_release(layout, OLD, OLD_SCHEMA)
+    newest = database.newest_revision()
+    url = "postgresql://hub:secret@db.example.org/hub"
+    migration = database.Migration(Installation(layout, ME), url, url, newest, needed=False)
+    with pytest.raises(UserError, match=f"db.example.org/hub has schema {newest}, {OLD} needs") as caught:
+        plan_data(layout, migration, OLD)
+    assert "secret" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from traitlets.config import Config
 
 from tests.unit.installations import answering
 
+TOKEN = "0123456789abcdef" * 4
 VERSION = importlib.metadata.version("jupyterhub")
 
 
@@ -79,6 +80,17 @@ def test_servers_that_start_are_waited_for(layout: Layout) -> None:
     assert said == ["waiting for servers that are still starting, at most 60 s: bob"]
 
 
+def test_a_server_that_a_restart_does_not_cut_off_is_not_waited_for(layout: Layout) -> None:
+    queued = model("/user/bob/", ready=False, pending="spawn", state={servers.SURVIVES_RESTART: True, "job_id": "7"})
+    other = model("/user/eve/", ready=False, pending="spawn", state={"pid": 7})
+    with answering({path(): [page(queued)]}) as port:
+        assert wait_for_starting(layout, api(port), 60, pytest.fail) == []
+    said: list[str] = []
+    with answering({path(): [page(queued, other)]}) as port:
+        wait_for_starting(layout, api(port), -1, said.append)
+    assert said == ["still starting, and the hub's restart may cut them off: eve"]
+
+
 def test_what_does_not_start_in_time_is_named(layout: Layout) -> None:
     said: list[str] = []
     with answering({path(): page(model("/user/bob/", ready=False, pending="spawn"))}) as port:
@@ -131,11 +143,12 @@ def test_the_service_can_only_read(layout: Layout, tmp_path: Path) -> None:
     servers.register_service(layout, config)
     assert config.JupyterHub.services == []  # no token yet
     layout.hub_state.mkdir(parents=True)
-    layout.api_token.write_text("abc")
+    layout.api_token.write_text(TOKEN)
     servers.register_service(layout, config)
-    assert config.JupyterHub.services == [{"name": "barehub", "api_token": "abc"}]
+    assert config.JupyterHub.services == [{"name": "barehub", "api_token": TOKEN}]
     (role,) = config.JupyterHub.load_roles
-    assert all(scope.startswith(("list:", "read:")) for scope in role["scopes"])
+    changing = [scope for scope in role["scopes"] if not scope.startswith(("list:", "read:"))]
+    assert changing == ["admin:server_state"]  # which nothing but a GET has a use for
 
 
 @pytest.mark.parametrize("body", [[], {}, "a page", 0, {"items": []}])

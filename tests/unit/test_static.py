@@ -16,9 +16,9 @@ if os.environ.get("CI") != "true":
 
 from barehub.config import ConfigError, load_hub
 from barehub.layout import Layout
-from barehub.proxy_unit.prepare import make_proxy
 from barehub.proxy_unit.sockets import RELAYED
 from barehub.proxy_unit.static import static_config
+from barehub.proxy_unit.traits import make_proxy
 
 
 @pytest.fixture

@@ -19,8 +19,8 @@ def installed(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> Iterator[Layou
     """An installation whose hub and proxy answer."""
     make_release(layout, NEW)
     make_active(layout, monkeypatch)
-    with answering({"/hub/health": {}}) as port:
-        lines = (f'c.JupyterHub.bind_url = "http://127.0.0.1:{port}/"', f"c.JupyterHub.hub_port = {port}")
+    with answering({"/hub/health": {}}) as port, answering({"/hub/health": {}}) as hub_port:
+        lines = (f'c.JupyterHub.bind_url = "http://127.0.0.1:{port}/"', f"c.JupyterHub.hub_port = {hub_port}")
         (layout.config / "50-site.py").write_text("\n".join(lines))
         yield layout
 
@@ -61,10 +61,55 @@ def test_a_hub_that_does_not_answer_is_a_problem(installed: Layout, capsys: pyte
     assert f"problem: {status.problems[0]}" in capsys.readouterr().out
 
 
-def test_a_mistake_in_the_configuration_is_a_problem_with_its_line(installed: Layout) -> None:
+def test_a_mistake_in_the_configuration_is_a_problem_with_its_line_and_hides_nothing_else(installed: Layout) -> None:
+    make_database(database.own_database(installed), None)
     (installed.config / "60-wrong.py").write_text("\nc.A.b = undefined\n")
-    (problem,) = check(installed).problems
+    with answering({}) as port:
+        installed.static_config.write_text(
+            as_text({"entryPoints": {"web": {"address": f"127.0.0.1:{port}", "http": {}}, "api": {"address": ":1"}}})
+        )
+        status = check(installed)
+    (problem,) = status.problems
     assert problem.startswith(f"{installed.config}/60-wrong.py, line 2: NameError")
+    assert (status.url, status.hub, status.proxy) == ("", None, 404)
+    assert status.database_revision == database.newest_revision()
+    rows = {line.split("  ")[0]: line.split("  ", 1)[-1].strip() for line in text(status).splitlines()}
+    assert rows["url"] == "unknown: the configuration does not load"
+    assert rows["hub"].startswith("unknown: ")
+    assert rows["proxy"] == "answers 404"
+    assert rows["database"].startswith(f"revision {database.newest_revision()}; unknown: the configuration may name")
+
+
+def test_without_configuration_and_proxy_nothing_is_claimed(installed: Layout) -> None:
+    (installed.config / "60-wrong.py").write_text("(")
+    installed.static_config.unlink(missing_ok=True)
+    shown = text(check(installed))
+    assert "does not answer" not in shown
+    assert "none yet" not in shown
+    assert f"unknown: {installed.static_config}, which has its address, cannot be read" in shown
+
+
+def test_a_damaged_record_is_a_problem_beside_which_the_rest_is_seen(installed: Layout) -> None:
+    installed.record.write_text("{")
+    status = check(installed)
+    (problem,) = status.problems
+    assert problem.startswith(f"{installed.record} is damaged")
+    assert "delete" not in problem
+    assert (status.hub, status.proxy) == (200, 200)
+    assert "units" in status.unknown
+
+
+def test_a_database_that_cannot_be_read_is_not_none_yet(installed: Layout) -> None:
+    database.own_database(installed).write_text("no database at all")
+    status = check(installed)
+    assert status.database_revision is None
+    assert "unknown: it cannot be read" in text(status)
+
+
+def test_a_file_that_others_can_change_is_worth_a_warning(installed: Layout) -> None:
+    (installed.config / "50-site.py").chmod(0o666)
+    (warning,) = check(installed).warnings
+    assert warning.endswith(f"chmod o-w {installed.config}/50-site.py")
 
 
 def test_units_that_are_not_active_are_problems(

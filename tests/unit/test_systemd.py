@@ -1,6 +1,7 @@
 """barehub.systemd: units are rendered whole, and only our own are replaced."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -15,6 +16,34 @@ from barehub.lifecycle.releases import switch
 from barehub.settings import Installation
 
 from tests.unit.installations import ME, fake_command
+
+
+def test_a_user_s_units_have_only_what_their_systemd_can_do(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(systemd.os, "geteuid", lambda: 4001)
+    units = systemd.rendered(Installation(layout, replace(ME, hub_user="alice", proxy_user="alice")))
+    proxy = units["barehub-proxy.service"]
+    assert "\nNoNewPrivileges=yes\n" in proxy
+    assert "\nSystemCallFilter=@system-service\n" in proxy
+    for text in units.values():
+        assert not re.search(r"^(User|Protect\w+|Private\w+|CapabilityBoundingSet)=", text, re.MULTILINE)
+    assert "WantedBy=default.target" in units["barehub.target"]
+
+
+def test_whose_systemd_it_is(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    (layout.root / "run/systemd/system").mkdir(parents=True)
+    assert (systemd.systemd_runs(layout), systemd.scope()) == (True, ())
+    assert layout.system_units == layout.root / "etc/systemd/system"
+    monkeypatch.setattr(systemd.os, "geteuid", lambda: 4001)
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    monkeypatch.setenv("XDG_CONFIG_HOME", "/home/ada/.config")
+    assert not systemd.systemd_runs(layout)
+    assert os.environ.pop("XDG_RUNTIME_DIR") == "/run/user/4001"
+    (layout.root / "run/user/4001/systemd").mkdir(parents=True)
+    (layout.root / "run/user/4001/systemd/private").touch()
+    assert systemd.systemd_runs(layout)
+    assert systemd.advice("systemctl", "restart", "x") == "systemctl --user restart x"
+    assert layout.system_units == layout.root / "home/ada/.config/systemd/user"
+    os.environ.pop("XDG_RUNTIME_DIR")
 
 
 def test_a_systemd_that_is_too_old_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,3 +133,24 @@ def test_units_of_a_newer_release_are_stopped_and_removed(
     assert calls.read_text().splitlines() == ["stop barehub-newer.service", "daemon-reload", enable]
     systemd.unlink_units(installation)
     assert [path.name for path in layout.system_units.iterdir()] == [theirs.name]
+
+
+def test_the_environment_of_a_unit_is_that_of_its_settings_and_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("# a comment\nSECRET='a b'\nPLAIN = x=y\n\nBROKEN=\"\n")
+    script = f"""case "$*" in
+    *EnvironmentFiles*) echo '{tmp_path}/file (ignore_errors=no)'; echo '/nowhere (ignore_errors=yes)' ;;
+    *) printf '%s\\n' 'A=1 "B=two words" C=it' ;;
+    esac"""
+    fake_command(tmp_path / "bin", "systemctl", script, monkeypatch)
+    assert systemd.environment_of("x.service") == {
+        "A": "1",
+        "B": "two words",
+        "C": "it",
+        "SECRET": "a b",
+        "PLAIN": "x=y",
+        "BROKEN": '"',
+    }
+    fake_command(tmp_path / "bin", "systemctl", """echo "A=it's B=2" """, monkeypatch)
+    assert systemd.environment_of("x.service")["B"] == "2"

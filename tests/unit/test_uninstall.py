@@ -44,7 +44,7 @@ def test_a_directory_that_is_no_barehub_is_left_alone(layout: Layout) -> None:
 
 def test_nothing_is_removed_while_an_installer_works(layout: Layout) -> None:
     ME.save(layout)
-    descriptor = os.open(layout.base, os.O_RDONLY)
+    descriptor = os.open(layout.base / ".lock", os.O_RDONLY | os.O_CREAT)
     fcntl.flock(descriptor, fcntl.LOCK_EX)
     with pytest.raises(UserError, match="an installer is at work"):
         uninstall(layout, sure=True, ask=pytest.fail, say=lambda _: None)

@@ -134,9 +134,12 @@ def test_damage_is_found(installer: Path, damage: Callable[[bytes], bytes], what
     assert what in wrong(installer)
 
 
-def test_a_header_that_was_changed_is_found_by_the_checksum_beside_it(installer: Path) -> None:
+def test_a_header_that_was_changed_is_found_by_its_own_checksum_or_the_one_beside_it(installer: Path) -> None:
     data = installer.read_bytes()
     installer.write_bytes(data.replace(b"umask 022", b"umask 000"))
+    assert "the script, was changed" in wrong(installer)
+    forged = data.replace(b"umask 022", b"umask 000").replace(b"header_sha256", b"header_sha-256")
+    installer.write_bytes(forged[:HEADER_BYTES].rstrip(b"\n").ljust(HEADER_BYTES, b"\n") + data[HEADER_BYTES:])
     assert ".sha256 says" in wrong(installer)
 
 

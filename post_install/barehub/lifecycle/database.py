@@ -9,12 +9,12 @@ A database of the administrator's choice (`c.JupyterHub.db_url`) is migrated in 
 
 import contextlib
 import json
+import re
 import shutil
 import sqlite3
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 from barehub.accounts import ensure_directory, ids
@@ -56,7 +56,7 @@ def used_by(layout: Layout, release: str | None) -> Path:
         found = [own] if own.exists() else sorted(layout.hub_state.glob("jupyterhub*.sqlite"))
         if len(found) > 1:
             what = f"{layout.hub_state} holds {' and '.join(path.name for path in found)}"
-            raise UserError(what, "move away all but the one to use", Exit.HOOK)
+            raise UserError(what, f"copy the one to use to {own}", Exit.HOOK)
         return found[0] if found else own
     named = own_database(layout, newest_revision(theirs))
     return named if named.exists() else layout.hub_state / FIRST
@@ -64,7 +64,8 @@ def used_by(layout: Layout, release: str | None) -> Path:
 
 def sqlite_file(url: str, layout: Layout) -> Path | None:
     """Return the file of a SQLite URL (SQLAlchemy's), relative to the hub's directory; None for other databases."""
-    return layout.hub_state / url.removeprefix(SQLITE) if url.startswith(SQLITE) else None
+    found = re.fullmatch(r"sqlite(?:\+\w+)?:///(?!:memory:|file:)([^?]+)(?:\?.*)?", url)
+    return layout.hub_state / found[1] if found else None
 
 
 def revision(database: Path) -> str | None:
@@ -113,14 +114,14 @@ class Migration:
     done: bool = False
 
     @classmethod
-    def plan(cls, installation: Installation, hub: Any, release: str, previous: str | None) -> "Migration":
-        """Check the databases of `hub`, a configured JupyterHub application, and of the release before it.
+    def plan(cls, installation: Installation, url: str, release: str, previous: str | None) -> "Migration":
+        """Check the database that the configuration names, by its `url`, and that of the release before it.
 
         For a release that is older than `previous`, its data must have been prepared (`rollback`). Changes nothing.
         Raises UserError if the data cannot be read, have no room, or are not prepared.
         """
         layout = installation.layout
-        source = target = str(hub.db_url)
+        source = target = url
         if sqlite_file(target, layout) == own_database(layout):
             source = f"{SQLITE}{used_by(layout, previous)}"
         file, have = sqlite_file(source, layout), revision_of(installation, source)

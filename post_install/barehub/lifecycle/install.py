@@ -7,12 +7,14 @@ Every step is named by its verb and leaves a state; if that state exists already
 import socket
 from collections.abc import Callable
 from dataclasses import replace
+from urllib.parse import urlsplit
 
 from barehub import accounts, systemd
 from barehub.errors import Exit, UserError
 from barehub.health import Endpoints
 from barehub.layout import Layout, release_key
 from barehub.lifecycle.options import Request, choose_settings
+from barehub.lifecycle.ports import other_installations
 from barehub.lifecycle.releases import remove_older
 from barehub.lifecycle.servers import ForgottenError
 from barehub.lifecycle.switchover import Switchover
@@ -86,17 +88,24 @@ def print_summary(
     say("")
     if running:
         say(f"{what} is running at {url}")
+        if not systemd.lingers():
+            say("  warning: it stops when you log out, since lingering is off: loginctl enable-linger")
     elif systemd.systemd_runs(layout):
         say(f"{what} is installed; it was not started")
-        say(f"  start   systemctl start {settings.target}")
+        say(f"  start   {systemd.advice('systemctl', 'start', settings.target)}")
     else:
-        say(f"{what} is installed; nothing was started, since systemd or root is missing here")
+        say(f"{what} is installed; nothing was started, since there is no systemd of this account's")
         say(f"  start   {layout.hub}/bin/barehub run      in the foreground; it answers at {url}")
     if previous is None:
         say("  log in  no user can until an authenticator allows it: for instance")
         say(f"          {layout.hub}/share/barehub/examples/50-pam-users.py")
-        say(f"  config  {layout.config}/*.py, then: systemctl restart {settings.hub_unit}")
-    say(f"  logs    journalctl -u {settings.hub_unit} -u {settings.proxy_unit}")
+        say(f"  config  {layout.config}/*.py, then: {systemd.advice('systemctl', 'reload', settings.hub_unit)}")
+        others = other_installations(layout)
+        if others and urlsplit(url).path == "/":
+            say(f"  cookies know no port: in one browser, a login here ends that at the hub of {others[0].base},")
+            say("          unless one of them has a path, or a host name, of its own, such as")
+            say(f"          --bind-url http://:{urlsplit(url).port or 80}/{settings.name}/")
+    say(f"  logs    {systemd.advice('journalctl', '-u', settings.hub_unit, '-u', settings.proxy_unit)}")
     say(f"  health  {layout.hub}/bin/barehub status")
     if previous and release_key(previous) < release_key(active):
         say(f"  back    {layout.hub}/bin/barehub rollback      to {previous}")

@@ -11,16 +11,12 @@ from typing import Any
 from barehub import accounts
 from barehub.errors import Exit, UserError
 from barehub.layout import Layout
-from barehub.lifecycle import ports
+from barehub.lifecycle import safe_ports
+from barehub.lifecycle.ports import internal_lines
 from barehub.process import write_atomically
 from barehub.settings import Settings
 
 Say = Callable[[str], None]
-
-INTERNAL_PORTS = {
-    "hub_port": 8081,
-    "traefik_api_url": 8099,
-}  # JupyterHub's and jupyterhub-traefik-proxy's defaults, where systemd does not run them
 
 
 @dataclass(frozen=True)
@@ -81,7 +77,8 @@ def write_installer_config(layout: Layout, request: Request, *, first: bool, man
 
     Lines that the administrator has added stay. Returns True if that changed something.
     """
-    internal = (ports.choose() if managed else port_lines(say)) if first else {}
+    reserved = safe_ports.choose if managed else internal_lines
+    internal = reserved(layout, request.bind_url, say) if first else {}
     return write_lines(layout.installer_config, requested_lines(request) | internal, say)
 
 
@@ -118,18 +115,3 @@ def requested_lines(request: Request) -> dict[str, Any]:
         "c.JupyterHub.ssl_key": request.tls_key,
         **{f"c.BarehubProxy.{option}": getattr(request, option) for option in acme},
     }
-
-
-def port_lines(say: Say) -> dict[str, Any]:
-    """Return the traits that replace internal ports in use by the next free ones."""
-    lines: dict[str, Any] = {}
-    for key, port in INTERNAL_PORTS.items():
-        if ports.is_free(port):
-            continue
-        free = next(other for other in range(port + 1, port + 1000) if ports.is_free(other))
-        say(f"port {port} is taken on 127.0.0.1; using {free} instead")
-        if key == "hub_port":
-            lines["c.JupyterHub.hub_port"] = free
-        else:
-            lines["c.TraefikProxy.traefik_api_url"] = f"http://127.0.0.1:{free}"
-    return lines

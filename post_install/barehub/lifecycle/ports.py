@@ -1,97 +1,88 @@
-"""The ports at which hub and traefik's API listen: such that no other account can take them while these restart.
+"""Every port of an installation: those that it chooses itself, and whether all of them go together."""
 
-From 1024 on any account may listen at a port that is free, and who has the hub's gets its users' passwords and their
-servers' tokens. Below, that takes root, or the one capability that the hub's unit has.
-
-An installation from before keeps its port while users' servers run: each knows the hub's address by its environment,
-and goes on sending its token there. The port moves in a run of the installer that finds none. The route to the hub
-moves first, so that the proxy sends nobody to the old port after the hub has left it. A hub that other machines reach
-keeps its port as well, since there may be firewalls; `barehub status` says so.
-"""
-
-import json
+import re
 import socket
-import sys
-from typing import Any
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
 
-from barehub import accounts
-from barehub.config import config_files
-from barehub.errors import Exit, UserError
+from barehub.errors import UserError
 from barehub.layout import Layout
-from barehub.listeners import anyone_may_listen
-from barehub.process import attempt_as
-from barehub.settings import Installation
+from barehub.proxy_unit.sockets import read_addresses
+from barehub.systemd import MARK
+from barehub.urls import WILDCARDS
 
-# IANA has assigned none of these. From 512 on, NFS and rresvport(3) take ports for connections of their own.
-SAFE = range(334, 344)
-HUB_PORT, API_URL = "c.JupyterHub.hub_port", "c.TraefikProxy.traefik_api_url"
-CAPABILITY = "CAP_NET_BIND_SERVICE"
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
-ADDRESSES = ("hub_port", "hub_bind_url", "hub_connect_url")  # traits that hold the port
+# JupyterHub's and jupyterhub-traefik-proxy's defaults, on 127.0.0.1, by the setting that replaces them.
+HUB, API = "c.JupyterHub.hub_port", "c.TraefikProxy.traefik_api_url"
+INTERNAL_PORTS = {HUB: 8081, API: 8099}
 
 
-def is_free(port: int) -> bool:
-    """Return True if a server could listen at this port of any address."""
+def internal_lines(layout: Layout, bind_url: str | None, say: Callable[[str], None]) -> dict[str, object]:
+    """Return the settings that replace internal ports in use by the next free ones.
+
+    In use is what listens, what people are to reach at `bind_url`, what another installation on this machine has, and
+    what this one has chosen.
+    """
+    reserved = public_ports(bind_url) | {port for other in other_installations(layout) for port in ports_of(other)}
+    lines: dict[str, object] = {}
+    for setting, usual in INTERNAL_PORTS.items():
+        port = next(one for one in range(usual, usual + 1000) if one not in reserved and port_is_free(one))
+        reserved.add(port)
+        if port != usual:
+            say(f"port {usual} is taken on 127.0.0.1; using {port} instead")
+            lines[setting] = port if setting == HUB else f"http://127.0.0.1:{port}"
+    return lines
+
+
+def public_ports(bind_url: str | None) -> set[int]:
+    """Return the ports that people reach: bind_url's, and with HTTPS at 443 that of the redirect to it."""
+    parts = urlsplit(bind_url or "")
+    usual = {"https": 443, "http": 80}.get(parts.scheme)
+    port = parts.port or usual
+    return {port, 80} if port == 443 else {port} if port else set()
+
+
+def port_is_free(port: int, host: str = "127.0.0.1") -> bool:
+    """Return True if a server could listen on this port of a host; for an empty one, of all addresses."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections in TIME_WAIT do not count
         try:
-            probe.bind(("", port))
+            probe.bind((host, port))
         except OSError:
             return False
     return True
 
 
-def choose() -> dict[str, Any]:
-    """Return the traits for ports that are safe and free. Raises UserError if there are none."""
-    free = [port for port in SAFE if is_free(port)][:2]
-    if len(free) < 2:
-        what = f"fewer than two of the ports {SAFE[0]} to {SAFE[-1]} are free"
-        raise UserError(what, f"see who has them: ss -ltn 'sport >= :{SAFE[0]} and sport <= :{SAFE[-1]}'", Exit.PORTS)
-    return {HUB_PORT: free[0], API_URL: f"http://127.0.0.1:{free[1]}"}
+def other_installations(layout: Layout) -> list[Layout]:
+    """Return the other installations on this machine, running or not, by their units."""
+    found = []
+    for place in sorted(layout.system_units.glob("*-proxy.service")):
+        text = place.read_text(errors="replace") if place.is_file() else ""
+        base = re.search(r"^RequiresMountsFor=(.+)$", text, re.MULTILINE)
+        if MARK in text and base and Path(base[1]) != layout.base:
+            found.append(Layout(Path(base[1]), root=layout.root))
+    return found
 
 
-def chosen_elsewhere(layout: Layout) -> list[str]:
-    """Return the configuration files, other than the installer's, that say where the hub listens."""
-    files = [path for path in config_files(layout) if path != layout.installer_config]
-    return [str(path) for path in files if any(name in path.read_text(errors="replace") for name in ADDRESSES)]
+def ports_of(other: Layout) -> Iterator[int]:
+    """Yield the ports of an installation, as far as its files tell."""
+    options = other.installer_config.read_text(errors="replace") if other.installer_config.is_file() else ""
+    chosen = re.search(rf"^{re.escape(HUB)} *= *(\d+)", options, re.MULTILINE)
+    yield int(chosen[1]) if chosen else INTERNAL_PORTS[HUB]
+    try:
+        addresses = read_addresses(other.static_config).values()
+    except UserError:
+        return
+    yield from (int(address.rpartition(":")[2]) for address in addresses)
 
 
-def may_move(layout: Layout, hub: Any) -> bool:
-    """Return True if any account can take the port of a hub (`config.load_hub`), and the installer may change it."""
-    free_to = hub.hub_ip in LOOPBACK and not hub.hub_bind_url and not chosen_elsewhere(layout)
-    return anyone_may_listen(hub.hub_port) and free_to
-
-
-def warning(installation: Installation, hub: Any) -> str:
-    """Return what is wrong with the hub's port, and what to do; nothing if all is well."""
-    layout, settings = installation.layout, installation.settings
-    if not (layout.system_units / settings.hub_unit).exists() or not anyone_may_listen(hub.hub_port):
-        return ""
-    what = f"any account can take the hub's port {hub.hub_port} while the hub restarts, and then gets passwords"
-    if not anyone_may_listen(SAFE[-1]) and may_move(layout, hub):
-        return f"{what}: run the installer again when no user's server runs, and it moves the hub to a safe port"
-    if anyone_may_listen(SAFE[-1]):
-        return f"{what}: see sysctl net.ipv4.ip_unprivileged_port_start"
-    files = ", ".join(chosen_elsewhere(layout)) or str(layout.installer_config)
-    return (
-        f"{what}: set {HUB_PORT} = {SAFE[0]} in {files} when no user's server runs, with firewalls open for it; "
-        f"then systemctl restart {settings.hub_unit}"
-    )
-
-
-def move_route(installation: Installation, old: str, new: str) -> bool:
-    """Let the proxy expect the hub at another URL. Returns False if the rules could not be changed.
-
-    As the hub's account, whose directory that is.
-    """
-    uid, gid = accounts.ids(installation.settings.hub_user)
-    order = json.dumps({"path": str(installation.layout.rules_file), "old": old, "new": new})
-    return attempt_as(uid, gid, sys.executable, "-I", "-m", "barehub.rules", text=order).returncode == 0
-
-
-def must_go_back(installation: Installation, release: str, hub: Any) -> bool:
-    """Return True if the hub of a release could not listen at the port that is configured."""
-    if installation.settings.hub_user == "root" or anyone_may_listen(hub.hub_port):
-        return False
-    units = installation.layout.release(release).glob("lib/python3*/site-packages/barehub/units/hub.service")
-    return not any(CAPABILITY in unit.read_text() for unit in units)
+def require_apart(addresses: dict[str, str]) -> None:
+    """Check that no two of these, what listens -> `host:port`, are the same address. Raises UserError if they are."""
+    seen: list[tuple[str, str, str]] = []
+    for what, address in addresses.items():
+        host, _, port = address.rpartition(":")
+        host = host.strip("[]")
+        for other, there, taken in seen:
+            if port == taken and (host == there or host in WILDCARDS or there in WILDCARDS):
+                raise UserError(f"{other} and {what} are both to listen on port {port}", "give one of them another")
+        seen.append((what, host, port))

@@ -1,18 +1,20 @@
 """`barehub rollback`: go back to an older release that is still installed, with the database it had.
 
-The data are put where the older release expects them while the hub goes on; then that release's own hooks do the
-switch, as for any release, and an error in them leads back here.
+The data are put where the older release expects them, while the hub goes on if that is another place; then that
+release's own hooks do the switch, as for any release, and an error in them leads back here.
 """
 
 import contextlib
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from barehub.config import load_hub
+from barehub import systemd
 from barehub.errors import Exit, UserError
+from barehub.evaluation import evaluate
+from barehub.health import Endpoints, answer
 from barehub.layout import Layout, release_key
-from barehub.lifecycle import ports
+from barehub.lifecycle import safe_ports
 from barehub.lifecycle.database import (
     Migration,
     newest_revision,
@@ -20,11 +22,13 @@ from barehub.lifecycle.database import (
     revision,
     run_as_hub_user,
     running_servers,
-    sqlite_file,
     without_password,
 )
 from barehub.lifecycle.options import write_lines
-from barehub.process import locked, run_to_its_end, write_atomically
+from barehub.lifecycle.ports import HUB
+from barehub.lifecycle.servers import Api, read_token, wait_for_starting
+from barehub.listeners import Owner
+from barehub.process import attempt, locked, output, run_to_its_end, write_atomically
 from barehub.settings import Installation
 
 
@@ -46,8 +50,8 @@ def rollback(
     with locked(layout.base):
         active = layout.active or ""
         label = choose(layout, label)
-        hub = load_hub(layout)
-        migration = Migration.plan(installation, hub, active, active)
+        found = evaluate(layout, installation.settings)
+        migration = Migration.plan(installation, found.db_url, active, active)
         restored = plan_data(layout, migration, label)
         backup = layout.backup(label)
         say(f"this goes back from {active} to {label}")
@@ -55,22 +59,70 @@ def rollback(
             say(f"  the database becomes the backup {backup}")
             for loss in losses(migration.target_file, backup):
                 say(f"  lost: {loss}")
-        if exposed := ports.must_go_back(installation, label, hub):
-            say(f"  lost: the hub's port {hub.hub_port}, and with it the servers that run now; stop them first")
+        if exposed := safe_ports.must_go_back(installation, label, found.endpoints):
+            say("  lost: the hub's port, and with it the servers that run now; stop them first")
         if not sure and ask("go back? [no] ").strip().lower() not in ("y", "yes"):
             raise UserError("nothing was changed", "answer yes, or give -y", Exit.USAGE)
-        if restored:  # beside the one in use
-            run_as_hub_user(installation.settings, "copy", source=str(backup), target=str(restored))
-        config = layout.installer_config.read_text() if exposed else ""
-        if exposed:
-            write_lines(layout.installer_config, {ports.HUB_PORT: None}, say)
         words = [f"{layout.release(label)}/bin/python", "-I", "-m", "barehub", "install", f"--base={layout.base}"]
-        if code := run_to_its_end(*words, f"--release={label}", f"--wait={wait}"):
-            if restored:
-                restored.unlink(missing_ok=True)
+        config = layout.installer_config.read_text() if exposed else ""
+        with restored_data(installation, migration, restored, backup, found.endpoints, wait, say):
             if exposed:
-                write_atomically(layout.installer_config, config)
-            raise UserError(f"{label} did not come up", f"{active} is active as before; see above", code)
+                write_lines(layout.installer_config, {HUB: None}, say)
+            if code := run_to_its_end(*words, f"--release={label}", f"--wait={wait}"):
+                if exposed:
+                    write_atomically(layout.installer_config, config)
+                raise UserError(f"{label} did not come up", f"{active} is active as before; see above", code)
+
+
+@contextlib.contextmanager
+def restored_data(
+    installation: Installation,
+    migration: Migration,
+    restored: Path | None,
+    backup: Path,
+    endpoints: Endpoints,
+    wait: float,
+    say: Callable[[str], None],
+) -> Iterator[None]:
+    """Put the backup where the older release expects its data; after an error the data are as they were.
+
+    Beside the data in use, if it can be. A file of the administrator's choice has one place for both releases, so the
+    hub is stopped first, and what was in the file is kept in backups/.
+    """
+    layout, settings = installation.layout, installation.settings
+    hub = Owner.of_hub(settings)
+
+    def copy(source: Path, target: Path) -> None:
+        run_as_hub_user(settings, "copy", source=str(source), target=str(target))
+
+    if restored is None:
+        yield
+        return
+    in_place = restored == migration.target_file
+    kept = layout.backups / f"jupyterhub-{layout.active}-rolled-back.sqlite"
+    managed = systemd.systemd_runs(layout)
+    if in_place:
+        if managed:
+            wait_for_starting(layout, Api(endpoints.api, read_token(layout), hub), wait, say)
+            say("stopping the hub for a moment; users' servers and the proxy go on")
+            output("systemctl", "stop", settings.hub_unit)
+        elif answer(endpoints.hub, hub):
+            raise UserError("the hub runs, and not under systemd", "stop it, then run this again", Exit.HOOK)
+        copy(restored, kept)
+        say(f"the database as it is now is kept as {kept}")
+    try:
+        copy(backup, restored)
+        yield
+    except BaseException:
+        if in_place:
+            if managed:
+                attempt("systemctl", "stop", settings.hub_unit)
+            copy(kept, restored)
+            if managed:
+                attempt("systemctl", "start", settings.hub_unit)
+        else:
+            restored.unlink(missing_ok=True)
+        raise
 
 
 def choose(layout: Layout, label: str | None) -> str:
@@ -101,7 +153,7 @@ def plan_data(layout: Layout, migration: Migration, label: str) -> Path | None:
     needs = newest_revision(package.parent / "jupyterhub/alembic")
     if migration.have in (None, needs):
         return None
-    if sqlite_file(migration.target, layout) != own_database(layout):
+    if migration.target_file is None:
         what = (
             f"the database at {without_password(migration.target)} has schema {migration.have}, {label} needs {needs}"
         )
@@ -112,7 +164,8 @@ def plan_data(layout: Layout, migration: Migration, label: str) -> Path | None:
     if revision(backup) != needs:
         what = f"there is no backup of the database as {label} left it"
         raise UserError(what, f"put one at {backup} (schema {needs}), then run this again", Exit.HOOK)
-    return own_database(layout, needs)
+    in_place = migration.target_file != own_database(layout)
+    return migration.target_file if in_place else own_database(layout, needs)
 
 
 def losses(now: Path, then: Path) -> list[str]:

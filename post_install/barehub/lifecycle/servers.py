@@ -5,6 +5,7 @@ The hub is asked before and after an upgrade: no server may be cut off while it 
 
 import importlib.metadata
 import json
+import re
 import secrets
 import socket
 import time
@@ -14,33 +15,49 @@ from http import HTTPStatus
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from barehub import accounts
+from barehub import accounts, untrusted
 from barehub.errors import Exit, UserError
 from barehub.health import ask
 from barehub.layout import Layout
 from barehub.listeners import Owner
 from barehub.process import write_atomically
 from barehub.rules import read_routes
+from barehub.untrusted import UntrustedError
 
 SERVICE = {"name": "barehub"}
-# It can read, and change nothing.
-ROLE = {"name": "barehub", "services": ["barehub"], "scopes": ["list:users", "read:users:name", "read:servers"]}
+# It can read, and change nothing. A server's state is what its spawner keeps; see SURVIVES_RESTART.
+SCOPES = ["list:users", "read:users:name", "read:servers", "admin:server_state"]
+ROLE = {"name": "barehub", "services": ["barehub"], "scopes": SCOPES}
+# A spawner that sets this in its state goes on, after a restart of the hub, with a server that was starting.
+SURVIVES_RESTART = "survives_restart"
+TOKEN = re.compile("[0-9a-f]{64}")
 PAGE = 200
 LISTEN_TIMEOUT = 2.0  # seconds
 
 
 def ensure_token(layout: Layout, uid: int, gid: int) -> None:
-    """Create the token for the hub's API if it is missing. Only the hub's account and root can read it."""
-    if not layout.api_token.is_file():
+    """Create the token for the hub's API if there is no valid one. Only the hub's account and root can read it."""
+    if not read_token(layout):
         write_atomically(layout.api_token, secrets.token_hex(32), 0o600)
     accounts.chown_file(layout.api_token, uid, gid)
 
 
+def read_token(layout: Layout) -> str:
+    """Return the token for the hub's API; empty if there is none that could be.
+
+    Root sends it to the hub, in whose directory it is: so nothing else that root can read may pass for one.
+    """
+    try:
+        token = untrusted.read_text(layout.api_token, (layout.hub_state.stat().st_uid,))
+    except (OSError, UntrustedError):
+        return ""
+    return token if TOKEN.fullmatch(token) else ""
+
+
 def register_service(layout: Layout, config: Any) -> None:
     """Add the service to a hub's configuration; do nothing if its token cannot be read."""
-    try:
-        token = layout.api_token.read_text()
-    except OSError:  # before the installer has written it, or in `barehub status` by another account
+    token = read_token(layout)
+    if not token:  # before the installer has written it, or in `barehub status` by another account
         return
     config.JupyterHub.services.append(SERVICE | {"api_token": token})
     config.JupyterHub.load_roles.append(ROLE)
@@ -70,7 +87,7 @@ class Api:
         status, body = ask(self.url + path, self.owner, headers)
         try:
             found = json.loads(body) if status == HTTPStatus.OK else None
-        except ValueError:  # another service of the same account's
+        except (ValueError, RecursionError):  # another service of the same account's
             return None
         return found if isinstance(found, dict) else None
 
@@ -101,7 +118,7 @@ class Server:
     name: str
     path: str
     ready: bool
-    starting: bool
+    starting: bool  # and cut off by a restart of the hub
     target: str = ""  # of its route
 
     @classmethod
@@ -111,12 +128,12 @@ class Server:
             name=unquote(model["url"]).rstrip("/").rpartition("/user/")[2],
             path=unquote(urlsplit(model["url"]).path),
             ready=model["ready"],
-            starting=model["pending"] == "spawn",
+            starting=model["pending"] == "spawn" and not (model.get("state") or {}).get(SURVIVES_RESTART),
         )
 
 
 def wait_for_starting(layout: Layout, api: Api, seconds: float, say: Callable[[str], None]) -> list[Server] | None:
-    """Wait until no server is starting, at most `seconds`; return those that run then.
+    """Wait until no server is starting that a restart would cut off, at most `seconds`; return those that run then.
 
     Lists those it waits for, and those that are still starting afterwards: stopping the hub may cut them off.
     Returns None if the hub does not run or does not answer.
@@ -136,10 +153,12 @@ def wait_for_starting(layout: Layout, api: Api, seconds: float, say: Callable[[s
         time.sleep(0.5)
     if starting:
         say(f"still starting, and the hub's restart may cut them off: {', '.join(starting)}")
-    targets = {
-        f"/{unquote(route['routespec']).partition('/')[2]}": route["target"]
-        for route in read_routes(layout.rules_file).values()
-    }
+    try:
+        routes = read_routes(layout.rules_file)
+    except UntrustedError as error:
+        say(f"warning: {error}")
+        routes = {}
+    targets = {f"/{unquote(route['routespec']).partition('/')[2]}": route["target"] for route in routes.values()}
     return [replace(server, target=targets.get(server.path, "")) for server in servers if server.ready]
 
 

@@ -14,18 +14,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from barehub import selinux, systemd
-from barehub.config import load_hub
 from barehub.errors import Exit, UserError
+from barehub.evaluation import evaluate
 from barehub.health import Endpoints, answer, wait_until_healthy
-from barehub.lifecycle import ports
+from barehub.lifecycle import safe_ports
 from barehub.lifecycle.added_packages import report_added
 from barehub.lifecycle.database import Migration, newest_revision
 from barehub.lifecycle.directories import ensure_directories
 from barehub.lifecycle.options import Request, report_changed_options, write_installer_config, write_lines
 from barehub.lifecycle.releases import proxy_differs, switch
-from barehub.lifecycle.servers import Api, Server, wait_for_starting, wait_until_known
+from barehub.lifecycle.servers import Api, Server, read_token, wait_for_starting, wait_until_known
 from barehub.listeners import Owner
-from barehub.process import attempt, output, write_atomically
+from barehub.process import write_atomically
 from barehub.settings import Installation, Settings
 
 KNOWN_SECONDS = 60  # for a new hub to find the servers that run
@@ -97,14 +97,13 @@ class Switchover:
             # Before the configuration is loaded, which may need them.
             old = layout.release(self.previous)
             report_added(old, layout.prefix, required=self.request.same_packages, say=self.say)
-        hub = load_hub(layout)
-        endpoints = Endpoints.of(hub)
+        found = evaluate(layout, settings)
         running = self.old.settings if self.old else settings  # whose account may be another
-        api = Api(endpoints.api, layout.api_token.read_text(), Owner.of_hub(running))
-        migration = Migration.plan(self.new, hub, self.request.release, self.previous)
+        api = Api(found.endpoints.api, read_token(layout), Owner.of_hub(running))
+        migration = Migration.plan(self.new, found.db_url, self.request.release, self.previous)
         restarts = self.managed and self.previous is not None and self.request.start
-        may_move = restarts and ports.may_move(layout, hub)
-        self.plan = Plan(endpoints, api, migration, reconfigured, may_move)
+        may_move = restarts and safe_ports.may_move(layout, found.endpoints)
+        self.plan = Plan(found.endpoints, api, migration, reconfigured, may_move)
         return self.plan
 
     def stop_hub(self, plan: Plan) -> Plan:
@@ -129,7 +128,7 @@ class Switchover:
             if plan.may_move and plan.api.servers() == []:
                 plan = self.move_ports(plan)
             self.say("stopping the hub for a moment; users' servers and the proxy go on")
-            output("systemctl", "stop", self.new.settings.hub_unit)
+            systemd.control("stop", self.new.settings.hub_unit)
         elif answer(plan.endpoints.hub, plan.api.owner):
             raise UserError("the hub runs, and not under systemd", "stop it, then run this again", Exit.HOOK)
         self.backup = plan.migration.back_up(label, required=self.request.back_up)
@@ -143,9 +142,9 @@ class Switchover:
         No user's server may know the old one.
         """
         layout = self.new.layout
-        write_lines(layout.installer_config, ports.choose(), self.say)
-        endpoints = Endpoints.of(load_hub(layout))
-        if not ports.move_route(self.new, plan.endpoints.hub_url, endpoints.hub_url):
+        write_lines(layout.installer_config, safe_ports.choose(layout, None, self.say), self.say)
+        endpoints = evaluate(layout, self.new.settings).endpoints
+        if not safe_ports.move_route(self.new, plan.endpoints.hub_url, endpoints.hub_url):
             self.say("the proxy expects the hub at its old port until the hub has started")
         self.say(f"the hub moves to {endpoints.hub_url}, where no other account can listen")
         self.plan = replace(
@@ -188,10 +187,10 @@ class Switchover:
             switched = self.previous != layout.active
             other_proxy = switched and proxy_differs(layout.release(self.previous), layout.hub)
             if settings.proxy_unit in changed or other_proxy or both:
-                output("systemctl", "restart", settings.proxy_unit)
+                systemd.control("restart", settings.proxy_unit)
             if settings.hub_unit in changed or switched or both:
-                output("systemctl", "restart", settings.hub_unit)
-        output("systemctl", "start", settings.target)
+                systemd.control("restart", settings.hub_unit)
+        systemd.control("start", settings.target)
 
     def roll_back(self, *, data_changed: bool) -> None:
         """Restore settings, units, database and the active release as they were before; start them if they ran.
@@ -207,15 +206,15 @@ class Switchover:
         layout, settings = self.old.layout, self.old.settings
         self.say(f"going back to {self.previous}")
         if self.managed:
-            attempt("systemctl", "stop", settings.hub_unit)
+            systemd.try_control("stop", settings.hub_unit)
         switch(layout, self.previous)
         if self.plan:
             self.plan.migration.undo(self.backup, data_changed=data_changed)
         if self.managed:
             systemd.enable_units(self.old)
-            attempt("systemctl", "start", settings.hub_unit)
+            systemd.try_control("start", settings.hub_unit)
             if self.proxy_invocation() != self.proxy:  # else it is still the same process, with its open connections
-                attempt("systemctl", "restart", settings.proxy_unit)
+                systemd.try_control("restart", settings.proxy_unit)
 
     def restore_files(self, old: Installation) -> None:
         """Restore the record, the options' configuration file, the units and the directories' owners."""

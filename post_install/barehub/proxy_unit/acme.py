@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from barehub import untrusted
 from barehub.config import ConfigError
 from barehub.errors import UserError
 from barehub.layout import Layout
 from barehub.process import write_atomically
 from barehub.proxy_unit.certificates import day
+from barehub.untrusted import UntrustedError
 
 REDIRECT = "redirect"  # the entrypoint of HTTP, where HTTPS is served
 SETTLED = 10  # seconds after which traefik has finished writing a store, which it does in place
@@ -74,10 +76,12 @@ def copy_bundle(layout: Layout, path: str) -> None:
     from cryptography import x509
 
     try:
-        text = Path(path).read_text()
+        text = untrusted.read_bytes(Path(path), follow=True).decode()
         x509.load_pem_x509_certificates(text.encode())
-    except OSError as error:
+    except FileNotFoundError as error:
         raise UserError(f"acme_ca_bundle: {path}: {error.strerror}", "fix it") from error
+    except UntrustedError as error:
+        raise UserError(f"acme_ca_bundle: {error}", "fix it") from error
     except ValueError as error:
         raise UserError(f"acme_ca_bundle: {path} holds no PEM certificates, or damaged ones", "fix it") from error
     write_atomically(layout.acme_bundle, text, 0o640, (-1, layout.proxy_state.stat().st_gid))
@@ -109,6 +113,8 @@ def keep_store(layout: Layout, *, running: bool) -> list[str]:
     directory = os.open(layout.acme, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
         return _keep_store(layout, directory, running)
+    except OSError as error:  # the proxy's account can put anything there, and must not keep the proxy from starting
+        return [f"{layout.acme}: {error}"]
     finally:
         os.close(directory)
 
@@ -126,12 +132,16 @@ def _keep_store(layout: Layout, directory: int, running: bool) -> list[str]:
     with open(descriptor, "rb") as file:
         found, owner = os.fstat(descriptor), os.fstat(directory)
         if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:
-            return [f"{path} is not a plain file: remove it, then restart the proxy"]
+            return [f"{path} is not a plain file: put the file itself there, then restart the proxy"]
         if (found.st_mode & 0o777, found.st_uid) != (0o600, owner.st_uid):
             os.fchmod(descriptor, 0o600)
             os.fchown(descriptor, owner.st_uid, owner.st_gid)
             said.append(f"{path} had mode {found.st_mode & 0o777:o}, or an owner other than the proxy; fixed")
-        text = file.read().decode(errors="replace")
+        if found.st_size > untrusted.LIMIT:
+            return [f"{path} is larger than {untrusted.LIMIT >> 20} MB: remove it, then restart the proxy"]
+        text = file.read(untrusted.LIMIT).decode(errors="replace")
+    if not text and not layout.acme_copy.exists():
+        return said  # traefik has just made it, and no authority has answered yet
     if is_valid(text):
         write_atomically(layout.acme_copy, text, 0o600)
         return said
@@ -160,7 +170,7 @@ def stored_names(text: str, resolver: str) -> list[str]:
     try:
         domains = [one["domain"] for one in json.loads(text)[resolver]["Certificates"] or []]
         return [name for domain in domains for name in (domain["main"], *(domain.get("sans") or []))]
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return []
 
 
@@ -168,5 +178,5 @@ def is_valid(text: str) -> bool:
     """Return True for a store with an account."""
     try:
         return any(entry["Account"] for entry in json.loads(text).values())
-    except (ValueError, AttributeError, KeyError, TypeError):
+    except (ValueError, AttributeError, KeyError, TypeError, RecursionError):
         return False

@@ -12,7 +12,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from barehub import untrusted
 from barehub.errors import UserError
+from barehub.untrusted import UntrustedError
 from barehub.urls import is_address
 
 if TYPE_CHECKING:
@@ -188,8 +190,8 @@ def expiry_of(path: Path) -> datetime | None:
     from cryptography import x509
 
     try:
-        return x509.load_pem_x509_certificates(path.read_bytes())[0].not_valid_after_utc
-    except (OSError, ValueError):
+        return x509.load_pem_x509_certificates(untrusted.read_bytes(path))[0].not_valid_after_utc
+    except (OSError, ValueError, UntrustedError):
         return None
 
 

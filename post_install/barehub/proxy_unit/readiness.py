@@ -18,11 +18,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from barehub import untrusted
 from barehub.layout import Layout
 from barehub.proxy_unit.acme import stored_names
 from barehub.proxy_unit.certificates import TRAEFIKS_OWN, Served, leaf_of, matches
 from barehub.proxy_unit.sockets import Door
 from barehub.rules import READY
+from barehub.untrusted import UntrustedError
 from barehub.urls import is_address
 
 API = "api"  # the entrypoint of traefik's API; BarehubProxy calls it so
@@ -219,6 +221,6 @@ async def get(stream: Stream, path: str, host: str) -> int:
 
 def read(path: Path) -> str:
     """Return a file's text; nothing if it cannot be read."""
-    with contextlib.suppress(OSError, ValueError):
-        return path.read_text()
+    with contextlib.suppress(OSError, UntrustedError):
+        return untrusted.read_text(path)
     return ""

@@ -16,11 +16,13 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from barehub import systemd, untrusted
 from barehub.errors import UserError, render
 from barehub.layout import Layout
-from barehub.process import attempt, write_atomically
+from barehub.process import write_atomically
 from barehub.proxy_unit.acme import keep_store
 from barehub.proxy_unit.certificates import day, examine, expiry_of, now
+from barehub.untrusted import UntrustedError
 
 
 @dataclass(frozen=True)
@@ -52,9 +54,11 @@ class Source:
         content = []
         for trait, path in (("ssl_cert", self.cert), ("ssl_key", self.key)):
             try:
-                content.append(Path(path).read_bytes())
-            except OSError as error:
+                content.append(untrusted.read_bytes(Path(path), follow=True))  # certbot's are links
+            except FileNotFoundError as error:
                 raise UserError(f"{trait}: {path}: {error.strerror}", f"fix it, or c.JupyterHub.{trait}") from error
+            except UntrustedError as error:
+                raise UserError(f"{trait}: {error}", f"fix it, or c.JupyterHub.{trait}") from error
         return content[0], content[1]
 
     @property
@@ -90,7 +94,7 @@ def watch(layout: Layout, source: Source, unit: str) -> list[str]:
     if not source.cert:
         return keep_store(layout, running=True)
     if source.digest != source.seen:
-        attempt("systemctl", "reload", unit)  # which says what is wrong
+        systemd.try_control("reload", unit)  # which says what is wrong
     return []
 
 

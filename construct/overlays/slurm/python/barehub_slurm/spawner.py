@@ -21,6 +21,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import jupyterhub
+from barehub.lifecycle.servers import SURVIVES_RESTART
 from batchspawner import SlurmSpawner
 from jupyterhub import orm
 from traitlets import Dict, Float, Integer, List, Unicode, default
@@ -131,7 +132,8 @@ class SlurmJobSpawner(SlurmSpawner):  # type: ignore[misc]  # batchspawner ships
     # What the database keeps
 
     def get_state(self) -> dict[str, Any]:
-        return self.job.state
+        # An upgrade of barehub does not wait for this server: the next hub goes on with the job, queued or not.
+        return self.job.state | ({SURVIVES_RESTART: True} if self.job.job_name else {})
 
     def load_state(self, state: dict[str, Any]) -> None:
         self.job.load(state)

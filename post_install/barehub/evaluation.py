@@ -1,0 +1,143 @@
+"""What the hub's configuration says, found out by the account that runs the hub.
+
+    python -m barehub.evaluation      what the hub's reload runs first: 0 if the configuration is good
+
+Root runs no configuration file: a child process becomes the hub's account, with its groups and its unit's environment,
+runs the files, imports what they name, and tells what barehub's commands and the proxy's unit need to know. What would
+fail for the hub fails here, and what another account may write is never executed by root.
+"""
+
+import json
+import os
+import pwd
+import sys
+from dataclasses import asdict, dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from barehub import systemd
+from barehub.config import CONFIG_EXIT, ConfigError, load_hub, located
+from barehub.errors import UserError, render
+from barehub.health import Endpoints
+from barehub.layout import Layout
+from barehub.process import call_as
+from barehub.proxy_unit.renewal import Source
+from barehub.proxy_unit.sockets import addresses_of
+from barehub.settings import Settings
+
+SECONDS = 60.0  # for the configuration to load; the hub itself would wait for ever
+
+
+@dataclass(frozen=True)
+class ProxyWanted:
+    """What the configuration wants of the proxy: traefik's static configuration, and where a certificate comes from."""
+
+    static: dict[str, Any]
+    source: Source | None  # None without HTTPS
+    ca_bundle: str
+    certificate_hours: int
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """What the configuration says; `no_proxy` is what is wrong with the proxy's part of it, and what to do."""
+
+    endpoints: Endpoints
+    db_url: str
+    proxy: ProxyWanted | None
+    no_proxy: tuple[str, str]
+
+    def require_proxy(self) -> ProxyWanted:
+        """Return what is wanted of the proxy. Raises ConfigError if that does not fit together."""
+        if self.proxy is None:
+            raise ConfigError(*self.no_proxy)
+        return self.proxy
+
+
+def evaluate(layout: Layout, settings: Settings) -> Evaluated:
+    """Return what the configuration says to the hub's account; only root can become another.
+
+    Raises ConfigError, with file and line where they are known, if the hub could not start with it.
+    """
+    answer = call_as(settings.hub_user, lambda: evaluate_here(layout), hub_environment(layout, settings), SECONDS)
+    try:
+        told = json.loads(answer)
+        if "error" in told:
+            raise ConfigError(*told["error"])
+        proxy = told["proxy"]
+        if proxy:
+            source = proxy["source"]
+            proxy = ProxyWanted(**proxy | {"source": source and Source(**source | {"names": tuple(source["names"])})})
+        return Evaluated(Endpoints(**told["endpoints"]), told["db_url"], proxy, tuple(told["no_proxy"]))
+    except (ValueError, KeyError, TypeError):
+        what = "the configuration ends the process that runs it, or needs more than a minute"
+        raise ConfigError(what, f"look for os._exit, exec or a wait in {layout.config}") from None
+
+
+def evaluate_here(layout: Layout) -> str:
+    """Return, as JSON, what the configuration says to this process, which runs it; or the error."""
+    # JupyterHub imports jsonschema, which builds the grammars of rfc3987_syntax if it is there: more than half of the
+    # import's time, while clients wait for the proxy to restart. It validates nothing here.
+    sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment]  # the import system's way to say "not found"
+    sys.path += os.environ.get("PYTHONPATH", "").split(os.pathsep) if sys.flags.isolated else []
+    if layout.hub_state.is_dir() and os.access(layout.hub_state, os.X_OK):
+        os.chdir(layout.hub_state)
+    try:
+        hub = load_hub(layout)
+        endpoints = Endpoints.of(hub)
+        proxy, no_proxy = None, ("", "")
+        try:
+            proxy = proxy_wanted(layout, hub)
+        except UserError as error:
+            no_proxy = located(layout, str(error)), error.fix
+        told = Evaluated(endpoints, str(hub.db_url), proxy, no_proxy)
+        return json.dumps(asdict(told))
+    except UserError as error:
+        return json.dumps({"error": [located(layout, str(error)), error.fix]})
+    except Exception as error:  # of a site's own classes, or a value that no trait has refused
+        what = f"the configuration cannot be used: {type(error).__name__}: {error}"
+        return json.dumps({"error": [what, f"look in {layout.config}"]})
+
+
+def proxy_wanted(layout: Layout, hub: Any) -> ProxyWanted:
+    """Return what a hub's traits want of the proxy. Raises UserError if they do not fit together."""
+    from barehub.lifecycle.ports import require_apart
+    from barehub.proxy_unit.static import static_config
+    from barehub.proxy_unit.traits import make_proxy, source_of
+
+    proxy = make_proxy(layout, hub)
+    static = static_config(layout, proxy)
+    hub_at = urlsplit(Endpoints.of(hub).hub).netloc
+    require_apart({"the hub": hub_at} | {f"the proxy's {name}": at for name, at in addresses_of(static).items()})
+    source = source_of(hub, proxy) if proxy.is_https else None
+    return ProxyWanted(static, source, proxy.acme_ca_bundle, proxy.acme_certificate_hours)
+
+
+def hub_environment(layout: Layout, settings: Settings) -> dict[str, str]:
+    """Return the environment that the hub gets from its unit, as far as that is known."""
+    environment = {"PATH": os.environ.get("PATH", os.defpath), "PYTHONNOUSERSITE": "1"}
+    if os.geteuid() != 0 or not (layout.root / "run/systemd/system").is_dir():
+        environment = dict(os.environ)  # `barehub run` and its commands; or a reload, which the unit has started
+    else:
+        try:
+            account = pwd.getpwnam(settings.hub_user)
+        except KeyError:
+            pass  # `call_as` says so
+        else:
+            environment |= {"HOME": account.pw_dir, "USER": account.pw_name, "LOGNAME": account.pw_name}
+        environment |= systemd.environment_of(settings.hub_unit)
+    return environment | {"BAREHUB_BASE": str(layout.base)}
+
+
+def main() -> int:
+    layout = Layout.from_environment()
+    try:
+        evaluate(layout, Settings.load(layout) or Settings()).require_proxy()
+    except UserError as error:
+        print(f"{render(error)}\nthe hub goes on with the configuration it has", file=sys.stderr)
+        return CONFIG_EXIT
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
