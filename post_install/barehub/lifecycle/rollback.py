@@ -64,14 +64,25 @@ def rollback(
         if not sure and ask("go back? [no] ").strip().lower() not in ("y", "yes"):
             raise UserError("nothing was changed", "answer yes, or give -y", Exit.USAGE)
         words = [f"{layout.release(label)}/bin/python", "-I", "-m", "barehub", "install", f"--base={layout.base}"]
-        config = layout.installer_config.read_text() if exposed else ""
-        with restored_data(installation, migration, restored, backup, found.endpoints, wait, say):
-            if exposed:
-                write_lines(layout.installer_config, {HUB: None}, say)
+        data = restored_data(installation, migration, restored, backup, found.endpoints, wait, say)
+        with data, usual_port(layout, exposed, say):
             if code := run_to_its_end(*words, f"--release={label}", f"--wait={wait}"):
-                if exposed:
-                    write_atomically(layout.installer_config, config)
                 raise UserError(f"{label} did not come up", f"{active} is active as before; see above", code)
+
+
+@contextlib.contextmanager
+def usual_port(layout: Layout, wanted: bool, say: Callable[[str], None]) -> Iterator[None]:
+    """If that is wanted, let the hub listen where it did before safe ports; after an error, where it was."""
+    if not wanted:
+        yield
+        return
+    before = layout.installer_config.read_text()
+    write_lines(layout.installer_config, {HUB: None}, say)
+    try:
+        yield
+    except BaseException:
+        write_atomically(layout.installer_config, before)
+        raise
 
 
 @contextlib.contextmanager
