@@ -11,9 +11,10 @@ from barehub import accounts, permissions, systemd
 from barehub.config import config_files, masked_files
 from barehub.errors import Exit, UserError, printable
 from barehub.evaluation import Evaluated, ProxyWanted, evaluate
-from barehub.health import answer, here, served_certificate
+from barehub.health import answer, here, served_certificate, stranger_at
 from barehub.layout import Layout
-from barehub.lifecycle import database
+from barehub.lifecycle import database, safe_ports
+from barehub.listeners import Owner
 from barehub.proxy_unit import acme
 from barehub.proxy_unit.certificates import Served, day, examine
 from barehub.proxy_unit.renewal import Source
@@ -61,10 +62,10 @@ def check(layout: Layout) -> Status:
     if "units" not in status.unknown:
         check_units(installation, status)
     if found := check_config(installation, status):
-        check_answers(found, status)
+        check_answers(installation, found, status)
         check_https(installation, found, status)
     else:
-        check_last_proxy(layout, status)
+        check_last_proxy(installation, status)
     check_database(installation, found, status)
     return status
 
@@ -108,18 +109,25 @@ def check_config(installation: Installation, status: Status) -> Evaluated | None
     return None
 
 
-def check_answers(found: Evaluated, status: Status) -> None:
+def check_answers(installation: Installation, found: Evaluated, status: Status) -> None:
     """Check that hub and proxy answer."""
-    endpoints = found.endpoints
+    endpoints, settings = found.endpoints, installation.settings
     status.url = endpoints.public
-    status.hub, status.proxy = answer(endpoints.hub), answer(endpoints.proxy, endpoints.name)
+    owners = {"hub": Owner.of_hub(settings), "proxy": Owner.of_proxy(settings)}
+    status.hub = answer(endpoints.hub, owners["hub"])
+    status.proxy = answer(endpoints.proxy, owners["proxy"], endpoints.name)
     for name, url, code in (("hub", endpoints.hub, status.hub), ("proxy", endpoints.proxy, status.proxy)):
-        if code != HTTPStatus.OK:
+        if account := stranger_at(url, owners[name]):
+            status.problems.append(f"{account} listens at {url}, in the place of the {name}")
+        elif code != HTTPStatus.OK:
             status.problems.append(f"the {name} {f'answers {code}' if code else 'does not answer'} at {url}")
+    if warning := safe_ports.warning(installation, endpoints):
+        status.warnings.append(warning)
 
 
-def check_last_proxy(layout: Layout, status: Status) -> None:
+def check_last_proxy(installation: Installation, status: Status) -> None:
     """Check that the proxy answers, whatever it answers, where its last valid configuration listens."""
+    layout = installation.layout
     try:
         config = json.loads(layout.static_config.read_text())
         name, address = next(iter(read_addresses(layout.static_config).items()))
@@ -129,7 +137,7 @@ def check_last_proxy(layout: Layout, status: Status) -> None:
         return
     host, _, port = address.rpartition(":")
     url = f"{'https' if tls else 'http'}://{here(host.strip('[]'))}:{port}/"
-    status.proxy = answer(url)
+    status.proxy = answer(url, Owner.of_proxy(installation.settings))
     if status.proxy is None:
         status.problems.append(f"the proxy does not answer at {url}")
 
@@ -149,7 +157,8 @@ def check_https(installation: Installation, found: Evaluated, status: Status) ->
             f"if that does not help, {advice('journalctl', '-u', settings.proxy_unit)}"
         )
     elif source:
-        check_certificate(settings, wanted, source, served_certificate(found.endpoints), status)
+        served = served_certificate(found.endpoints, Owner.of_proxy(settings))
+        check_certificate(settings, wanted, source, served, status)
     if source and os.geteuid() == 0:  # no other account can read the key
         check_source(layout, source, status)
 

@@ -21,7 +21,8 @@ WITHOUT_ROOT = "# not for a hub that may call sudo: "
 
 # What takes a capability or a mount namespace: a unit of a user's own systemd does not start with it (systemd.exec(5)).
 NOT_FOR_USERS = re.compile(
-    r"^(User|CapabilityBoundingSet|(Protect|Private)\w+|ReadWritePaths|DevicePolicy|RemoveIPC|(No)?ExecPaths)=.*\n",
+    r"^(User|AmbientCapabilities|CapabilityBoundingSet|(Protect|Private)\w+|ReadWritePaths|DevicePolicy"
+    r"|RemoveIPC|(No)?ExecPaths)=.*\n",
     re.MULTILINE,
 )
 
@@ -86,6 +87,7 @@ def rendered(installation: Installation) -> dict[str, str]:
         "HUB_USER": settings.hub_user,
         "PROXY_USER": settings.proxy_user,
         "IF_ROOT": "" if settings.hub_user == "root" else WITHOUT_ROOT,
+        "IF_USER": "# root can do that: " if settings.hub_user == "root" else "",
     }
     sources = ("barehub.target", "hub.service", "proxy.service", "certificates.timer", "certificates.service")
     texts = (render((TEMPLATES / source).read_text(), **values) for source in sources)

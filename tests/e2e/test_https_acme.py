@@ -80,13 +80,13 @@ def test_traefiks_api_wants_its_password_and_is_not_public(machine: Machine) -> 
         )
         return machine.succeed("python3", "-c", program, url).strip()
 
-    assert code("http://127.0.0.1:8099/api/rawdata") == "401 None"
-    assert code("http://127.0.0.1:8099/dashboard/") == "404 None"
+    assert code("http://127.0.0.1:335/api/rawdata") == "401 None"
+    assert code("http://127.0.0.1:335/dashboard/") == "404 None"
     for path in ("api/rawdata", "dashboard/"):
         assert code(f"https://127.0.0.1/{path}") == f"302 /hub/{path}"  # it is the hub's to answer
     listening = machine.succeed("ss", "-Hltn")
-    assert "127.0.0.1:8099" in listening
-    assert "*:8099" not in listening
+    assert "127.0.0.1:335" in listening
+    assert "*:335" not in listening
 
 
 def test_it_is_renewed_with_no_attention(machine: Machine) -> None:

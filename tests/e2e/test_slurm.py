@@ -168,5 +168,5 @@ def test_a_job_that_is_cancelled_is_noticed_at_once(cluster: Cluster) -> None:
 
 
 def test_the_hub_listens_where_the_nodes_are_and_nowhere_else(cluster: Cluster) -> None:
-    assert "10.9.0.1:8081" in cluster.head.succeed("ss", "-Hltn", "sport = :8081")
-    assert len(cluster.head.succeed("ss", "-Hltn", "sport = :8081").splitlines()) == 1
+    assert "10.9.0.1:334" in cluster.head.succeed("ss", "-Hltn", "sport = :334")
+    assert len(cluster.head.succeed("ss", "-Hltn", "sport = :334").splitlines()) == 1

@@ -64,6 +64,9 @@ def test_units_are_rendered_whole_and_verified_by_systemd(layout: Layout, hub_us
     hub = units["site-hub.service"]
     # NoNewPrivileges, which these imply for a user that is not root, would break sudo.
     assert ("\nProtectKernelModules=yes" in hub) == (hub_user == "root")
+    # A port below 1024 takes this capability, which root has.
+    assert ("\nAmbientCapabilities=CAP_NET_BIND_SERVICE\n" in hub) == (hub_user == "hub")
+    assert re.search(r"^MemoryMax=\d+G$", units["site-proxy.service"], re.MULTILINE)
     assert json.dumps(hub).count("site-proxy.service") >= 2
     if shutil.which("systemd-analyze"):
         for program in ("jupyterhub", "python"):

@@ -42,7 +42,7 @@ def install(layout: Layout, request: Request, say: Say) -> None:
     switchover = Switchover(new, before, request, managed=managed, say=say)
     try:
         plan = switchover.prepare()
-        switchover.stop_hub(plan)
+        plan = switchover.stop_hub(plan)
         switchover.commit(plan)
     except BaseException as error:  # Ctrl-C and signals too
         switchover.roll_back(data_changed=isinstance(error, ForgottenError))

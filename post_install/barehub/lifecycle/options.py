@@ -5,11 +5,13 @@ import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from barehub import accounts
 from barehub.errors import Exit, UserError
 from barehub.layout import Layout
+from barehub.lifecycle import safe_ports
 from barehub.lifecycle.ports import internal_lines
 from barehub.process import write_atomically
 from barehub.settings import Settings
@@ -73,15 +75,20 @@ def report_changed_options(before: Settings, settings: Settings, say: Say) -> No
             say(f"--{option.replace('_', '-')} was {old} and is {new} now")
 
 
-def write_installer_config(layout: Layout, request: Request, *, first: bool, say: Say) -> bool:
-    """Write what the options set to a readable file; on the first install also replacements for internal ports in use.
+def write_installer_config(layout: Layout, request: Request, *, first: bool, managed: bool = False, say: Say) -> bool:
+    """Write what the options set to a readable file; on the first install also the internal ports.
 
     Lines that the administrator has added stay. Returns True if that changed something.
     """
-    lines = requested_lines(request) | (internal_lines(layout, request.bind_url, say) if first else {})
+    reserved = safe_ports.choose if managed and os.geteuid() == 0 else internal_lines
+    internal = reserved(layout, request.bind_url, say) if first else {}
+    return write_lines(layout.installer_config, requested_lines(request) | internal, say)
+
+
+def write_lines(path: Path, lines: dict[str, Any], say: Say) -> bool:
+    """Let a configuration file set these traits, and not set those that are None. Returns True if it changed."""
     if not lines:
         return False
-    path = layout.installer_config
     text = path.read_text() if path.exists() else "# Written by the installer from its options; yours to change.\n"
     for trait, value in lines.items():
         line = f"{trait} = {json.dumps(value)}\n" if value is not None else ""

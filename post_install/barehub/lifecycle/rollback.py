@@ -13,6 +13,7 @@ from barehub.errors import Exit, UserError, printable
 from barehub.evaluation import evaluate
 from barehub.health import Endpoints, answer
 from barehub.layout import Layout, release_key
+from barehub.lifecycle import safe_ports
 from barehub.lifecycle.database import (
     Migration,
     asked,
@@ -24,8 +25,11 @@ from barehub.lifecycle.database import (
     running_servers,
     without_password,
 )
+from barehub.lifecycle.options import write_lines
+from barehub.lifecycle.ports import HUB
 from barehub.lifecycle.servers import Api, read_token, wait_for_starting
-from barehub.process import locked, run_to_its_end
+from barehub.listeners import Owner
+from barehub.process import locked, run_to_its_end, write_atomically
 from barehub.settings import Installation
 
 
@@ -56,12 +60,30 @@ def rollback(
             say(f"  the database becomes the backup {backup}")
             for loss in asked(installation.settings, losses, migration.target_file, backup):
                 say(f"  lost: {loss}")
+        if exposed := safe_ports.must_go_back(installation, label, found.endpoints):
+            say("  lost: the hub's port, and with it the servers that run now; stop them first")
         if not sure and ask("go back? [no] ").strip().lower() not in ("y", "yes"):
             raise UserError("nothing was changed", "answer yes, or give -y", Exit.USAGE)
         words = [f"{layout.release(label)}/bin/python", "-I", "-m", "barehub", "install", f"--base={layout.base}"]
-        with restored_data(installation, migration, restored, backup, found.endpoints, wait, say):
+        data = restored_data(installation, migration, restored, backup, found.endpoints, wait, say)
+        with data, usual_port(layout, exposed, say):
             if code := run_to_its_end(*words, f"--release={label}", f"--wait={wait}"):
                 raise UserError(f"{label} did not come up", f"{active} is active as before; see above", code)
+
+
+@contextlib.contextmanager
+def usual_port(layout: Layout, wanted: bool, say: Callable[[str], None]) -> Iterator[None]:
+    """If that is wanted, let the hub listen where it did before safe ports; after an error, where it was."""
+    if not wanted:
+        yield
+        return
+    before = layout.installer_config.read_text()
+    write_lines(layout.installer_config, {HUB: None}, say)
+    try:
+        yield
+    except BaseException:
+        write_atomically(layout.installer_config, before)
+        raise
 
 
 @contextlib.contextmanager
@@ -80,6 +102,7 @@ def restored_data(
     hub is stopped first, and what was in the file is kept in backups/.
     """
     layout, settings = installation.layout, installation.settings
+    hub = Owner.of_hub(settings)
 
     def copy(source: Path, target: Path) -> None:
         run_as_hub_user(settings, "copy", source=str(source), target=str(target))
@@ -92,10 +115,10 @@ def restored_data(
     managed = systemd.systemd_runs(layout)
     if in_place:
         if managed:
-            wait_for_starting(layout, Api(endpoints.api, read_token(layout)), wait, say)
+            wait_for_starting(layout, Api(endpoints.api, read_token(layout), hub), wait, say)
             say("stopping the hub for a moment; users' servers and the proxy go on")
             systemd.control("stop", settings.hub_unit)
-        elif answer(endpoints.hub):
+        elif answer(endpoints.hub, hub):
             raise UserError("the hub runs, and not under systemd", "stop it, then run this again", Exit.HOOK)
         copy(restored, kept)
         say(f"the database as it is now is kept as {kept}")
