@@ -10,6 +10,7 @@ keeps its port as well, since there may be firewalls; `barehub status` says so.
 """
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -49,7 +50,9 @@ def chosen_elsewhere(layout: Layout) -> list[str]:
 
 
 def may_move(layout: Layout, endpoints: Endpoints) -> bool:
-    """Return True if any account can take the port of the hub, and the installer may change it."""
+    """Return True if any account can take the port of the hub, and the installer may change it: as root, it may."""
+    if os.geteuid() != 0:
+        return False
     url = urlsplit(endpoints.hub)
     return anyone_may_listen(url.port or 80) and url.hostname in LOOPBACK and not chosen_elsewhere(layout)
 
@@ -58,8 +61,8 @@ def warning(installation: Installation, endpoints: Endpoints) -> str:
     """Return what is wrong with the hub's port, and what to do; nothing if all is well."""
     layout, settings = installation.layout, installation.settings
     port = urlsplit(endpoints.hub).port or 80
-    if not (layout.system_units / settings.hub_unit).exists() or not anyone_may_listen(port):
-        return ""
+    if os.geteuid() != 0 or not (layout.system_units / settings.hub_unit).exists() or not anyone_may_listen(port):
+        return ""  # all ports of an ordinary user's hub are of that kind
     what = f"any account can take the hub's port {port} while the hub restarts, and then gets passwords"
     if not anyone_may_listen(SAFE[-1]) and may_move(layout, endpoints):
         return f"{what}: run the installer again when no user's server runs, and it moves the hub to a safe port"
