@@ -5,11 +5,13 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from signal import SIGTERM
 
 import pytest
 
 from construct import conda_constructor
 from construct.build import build_release
+from tests.machines.gate import FILLING, interrupt_at
 from tests.machines.hub_client import BAREHUB, HUB, PROXY
 from tests.machines.machine import Machine
 
@@ -165,7 +167,7 @@ def test_behind_our_header_it_is_an_engine_like_the_other(machine: Machine, labe
     shutil.rmtree(tmp_path)
     prefix = f"/opt/barehub/releases/{label}.2"
     # Interrupted in the middle: nothing is left, and no process goes on.
-    machine.shell(f"sh {OURS} -b -u & until [ -d {prefix}/pkgs ]; do sleep 0.1; done; kill $!; ! wait $!")
+    assert "installer: 143\n" in interrupt_at(machine, FILLING, SIGTERM, "sh", OURS, "-b", "-u")
     machine.succeed("test", "!", "-e", prefix)
     machine.fails("pgrep", "--full", "constructor.sh|_conda")
     machine.succeed(BAREHUB, "status")

@@ -5,15 +5,13 @@ The hub runs as root, in its tighter sandbox. After each test there is no job, n
 
 import contextlib
 import re
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from selenium.common.exceptions import StaleElementReferenceException, WebDriverException
-from selenium.webdriver import ActionChains, Chrome
+from selenium.common.exceptions import WebDriverException
+from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
-from selenium.webdriver.common.keys import Keys
 
 from tests.machines.browser import chromium, press_stop
 from tests.machines.cluster import Cluster
@@ -40,29 +38,37 @@ def browser(cluster: Cluster) -> Iterator[Chrome]:
         yield new
 
 
-def run_cell(browser: Chrome) -> bool:
-    """Press the button that runs a cell, unless one has printed something; return whether it has.
+# In one go, so that JupyterLab, still setting itself up, cannot take the focus away in between.
+TYPE = """
+document.querySelector('.jp-Notebook .cm-content').focus();
+document.execCommand('selectAll');
+document.execCommand('insertText', false, arguments[0]);
+"""
+# `[ ]:` as long as the cell has not been run, `[*]:` while it is, then a number; and what it has printed so far.
+STATE = """
+const cell = document.querySelector('.jp-Notebook .jp-CodeCell');
+const text = (selector) => cell.querySelector(selector)?.innerText.trim() ?? '';
+return {code: text('.cm-content'), prompt: text('.jp-InputPrompt'), printed: text('.jp-OutputArea-output pre')};
+"""
 
-    Not a key, which goes to whatever has the focus by then. The button does nothing before the notebook is ready.
+
+def run_cell(browser: Chrome, code: str) -> str:
+    """Get one step further with running this code in the first cell; what it has printed, when it has ended.
+
+    Any step can be lost, as long as JupyterLab is not ready, and can be taken again: the button is pressed only while
+    the cell has not been run.
     """
-    if browser.execute_script("return document.querySelector('.jp-OutputArea-output pre') !== null"):
-        return True
-    with contextlib.suppress(WebDriverException):  # it may be covered, or be made again, at that moment
-        browser.find_element(By.CSS_SELECTOR, ".jp-Notebook .cm-content").click()  # a try goes on to the next
-        browser.find_element(By.CSS_SELECTOR, "[data-command='notebook:run-cell-and-select-next']").click()
-        time.sleep(2)  # or the next try would clear what this one prints
-    return False
-
-
-def type_into_cell(browser: Chrome, code: str) -> bool:
-    """Replace the code of the first cell; False if JupyterLab, still setting itself up, took the focus away."""
-    try:
-        browser.find_element(By.CSS_SELECTOR, ".jp-Notebook .cm-content").click()
-        chain = ActionChains(browser).key_down(Keys.CONTROL).send_keys("a").key_up(Keys.CONTROL)
-        chain.send_keys(Keys.BACKSPACE, code).perform()
-        return browser.find_element(By.CSS_SELECTOR, ".jp-Notebook .cm-content").text == code
-    except StaleElementReferenceException:
-        return False
+    with contextlib.suppress(WebDriverException):  # the cell is made again, or covered, at that moment
+        now = browser.execute_script(STATE)
+        if now["code"] != code:
+            browser.execute_script(TYPE, code)
+        elif now["prompt"] == "[ ]:":
+            browser.find_element(By.CSS_SELECTOR, ".jp-Notebook .cm-content").click()  # running it goes on to the next
+            # Not a key, which goes to whatever has the focus by then.
+            browser.find_element(By.CSS_SELECTOR, "[data-command='notebook:run-cell-and-select-next']").click()
+        elif now["prompt"] != "[*]:":
+            return now["printed"]
+    return ""
 
 
 def test_alice_waits_works_and_stops(cluster: Cluster, browser: Chrome, screenshots: Path) -> None:
@@ -96,9 +102,7 @@ def test_alice_waits_works_and_stops(cluster: Cluster, browser: Chrome, screensh
     assert asked.split() == ["main", "1:30:00", "1", "2G"]
     browser.find_element(By.CSS_SELECTOR, ".jp-Notebook-ExecutionIndicator[data-status=idle]")
     code = "import os, socket; print('on', socket.gethostname(), os.getcwd(), 'XDG_RUNTIME_DIR' in os.environ)"
-    until(lambda: type_into_cell(browser, code), "the code in the cell")
-    until(lambda: run_cell(browser), "what the cell prints")
-    printed = browser.find_element(By.CSS_SELECTOR, ".jp-OutputArea-output pre").text
+    printed = until(lambda: run_cell(browser, code), "what the cell prints")
     assert printed in ("on c1 /home/alice False", "on c2 /home/alice False")
     browser.save_screenshot(screenshots / "slurm-cell.png")
     browser.get(f"{URL}/hub/home")
