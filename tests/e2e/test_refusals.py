@@ -94,7 +94,7 @@ def test_an_interrupted_install_leaves_nothing(
 
 
 def test_what_a_killed_install_leaves_is_repaired_by_the_next(machine: Machine) -> None:
-    interrupt_at(machine, FILLING, SIGKILL, "sh", INSTALLER, "-b")
+    interrupt_at(machine, FILLED, SIGKILL, "sh", INSTALLER, "-b")
     machine.succeed("ls", "/opt/barehub/.staging")
     machine.succeed("flock", "/opt/barehub/.lock", "true")  # the engine's processes may live on for a moment
     machine.succeed("sh", INSTALLER, "-b")

@@ -45,11 +45,14 @@ class Call:
     first: str = f"read -r _ <{GATE}"
 
 
-# In the order of an installation. `ln` gathers the packages for conda-ship, whose runtime then waits for one of them;
-# `rm` is called by constructor's installer between unpacking its packages and linking them.
+# In place of conda-ship's runtime: it has written something, and does not end by itself.
+HALF_WAY = f'#!/bin/sh\\nmkdir -p "$CONDA_SHIP_PREFIX/lib" && : >"$CONDA_SHIP_PREFIX/lib/one" && read -r _ <{GATE}\\n'
+
+# In the order of an installation. `ln` gathers the packages for conda-ship, before its runtime starts; `rm` is called
+# by constructor's installer between unpacking its packages and linking them.
 UNPACKING = (Call("tar", "'-xf - -C '*/.staging"),)
 FILLING = (
-    Call("ln", "*/python-3*", f'set -- -s {GATE} "$2/${{1##*/}}"'),
+    Call("ln", "*/python-3*", f"printf '{HALF_WAY}' >\"${{2%/bundle}}/engine/runtime\""),
     Call("rm", "'-f '*/preconda.tar.bz2"),
 )
 FILLED = (Call("chmod", "'-R go+rX,go-w '*/releases/*"),)
