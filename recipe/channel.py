@@ -200,7 +200,7 @@ def build_barehub(root: Path, cache: Path) -> Wheel:
         pins.pip("wheel", "--quiet", "--no-deps", "--no-build-isolation", f"--wheel-dir={made}", source)
         [path] = made.glob("*.whl")
         sha256 = file_sha256(path)
-        place = cache / "barehub" / sha256[:16] / path.name
+        place = cache / "own" / sha256[:16] / path.name
         place.parent.mkdir(parents=True, exist_ok=True)
         staged = place.with_name(f".{os.getpid()}-{threading.get_ident()}")
         shutil.copyfile(path, staged)
