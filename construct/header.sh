@@ -12,7 +12,7 @@
 #   -h, --help    print this text
 #   --name NAME            stem of the systemd units, default @NAME@
 #   --hub-user USER        account that runs the hub, default root
-#   --proxy-user USER      account that runs the proxy, default www-data, else a new one
+#   --proxy-user USER      account that runs the proxy, default a new one, NAME-proxy
 #   --bind-url URL         the hub's address, default http://:8000; https://hub.example.org needs a certificate:
 #   --acme-email ADDRESS     from Let's Encrypt,
 #   --acme-ca-server URL     or from another ACME server, by the URL of its directory,

@@ -270,5 +270,5 @@ systemd_runs() {
 
 units_directory() {
     if [ "$(id -u)" -eq 0 ]; then echo /etc/systemd/system; return; fi
-    echo "${XDG_CONFIG_HOME:-$HOME/.config}/systemd/user"
+    echo "$(getent passwd "$(id -u)" | cut -d : -f 6)/.config/systemd/user"
 }

@@ -23,7 +23,7 @@ print_changes() {
     if ! systemd_runs; then say "  start    nothing: there is no systemd of this account's"; return; fi
     links=$(units_directory) wanted=default.target.wants
     if [ "$(id -u)" -eq 0 ]; then wanted=multi-user.target.wants; fi
-    if [ "$(id -u)" -eq 0 ] && [ -z "$recorded$opt_proxy_user" ] && ! id www-data >/dev/null 2>&1 && ! id "$unit-proxy" >/dev/null 2>&1; then
+    if [ "$(id -u)" -eq 0 ] && [ -z "$recorded$opt_proxy_user" ] && ! id "$unit-proxy" >/dev/null 2>&1; then
         say "  account  $unit-proxy, for the proxy"
     fi
     for suffix in .target -hub.service -proxy.service -certificates.timer -certificates.service; do

@@ -16,6 +16,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from datetime import UTC, datetime
@@ -187,17 +188,24 @@ def usable_wheels(cache: Path, name: str, pin: pins.Pin, target: Target) -> Iter
 
 
 def build_barehub(root: Path, cache: Path) -> Wheel:
-    """Build the wheel of post_install/ with flit, which is reproducible and needs no network."""
-    output = cache / "barehub"
-    shutil.rmtree(output, ignore_errors=True)
+    """Build the wheel of post_install/ with flit, which is reproducible and needs no network; keep it in `cache`.
+
+    By its sha256, so that another build at the same time does not remove it.
+    """
     with tempfile.TemporaryDirectory() as directory:
-        source = Path(directory, "post_install")
+        source, made = Path(directory, "post_install"), Path(directory, "wheel")
         shutil.copytree(root / "post_install", source, ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
         shutil.copyfile(root / "LICENSE", source / "LICENSE")
         os.environ.setdefault("SOURCE_DATE_EPOCH", str(int(TIMESTAMP.timestamp())))
-        pins.pip("wheel", "--quiet", "--no-deps", "--no-build-isolation", f"--wheel-dir={output}", source)
-    [path] = output.glob("*.whl")
-    return Wheel.open(path, file_sha256(path))
+        pins.pip("wheel", "--quiet", "--no-deps", "--no-build-isolation", f"--wheel-dir={made}", source)
+        [path] = made.glob("*.whl")
+        sha256 = file_sha256(path)
+        place = cache / "own" / sha256[:16] / path.name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        staged = place.with_name(f".{os.getpid()}-{threading.get_ident()}")
+        shutil.copyfile(path, staged)
+        staged.replace(place)
+    return Wheel.open(place, sha256)
 
 
 @functools.cache

@@ -9,7 +9,8 @@ from pathlib import Path
 from barehub.errors import Exit, UserError
 from barehub.process import attempt, output
 
-SHARED_ACCOUNT = "www-data"  # Debian's and its relatives' account for web servers
+# Debian's and its relatives' account for web servers. Each of them could read the proxy's TLS key.
+SHARED_ACCOUNT = "www-data"
 
 
 def exists(user: str) -> bool:
@@ -22,13 +23,8 @@ def exists(user: str) -> bool:
 
 
 def own_account(name: str) -> str:
-    """Return the account that the installer creates for the proxy if there is no www-data."""
+    """Return the account that the installer creates for the proxy."""
     return f"{name}-proxy"
-
-
-def choose_proxy_user(name: str) -> str:
-    """Return www-data if it exists, else an account of our own, which may not exist yet."""
-    return SHARED_ACCOUNT if exists(SHARED_ACCOUNT) else own_account(name)
 
 
 def current_user() -> str:
@@ -88,11 +84,13 @@ def ids(user: str) -> tuple[int, int]:
     return entry.pw_uid, entry.pw_gid
 
 
-def ensure_directory(path: Path, mode: int, uid: int, gid: int) -> None:
+def ensure_directory(path: Path, mode: int, uid: int, gid: int, least: int | None = None) -> None:
     """Make a directory with this owner and mode, whatever the umask; fix one that exists.
 
-    Only root can change owners; any other account keeps what it creates. A link is followed if only root can change
-    where it leads. Raises UserError for another one: its owner could make root give away what it leads to.
+    With `least`, what an administrator has tightened stays so: of the bits in `mode`, a directory that exists keeps
+    those that it has, and gets those in `least`. Only root can change owners; any other account keeps what it creates.
+    A link is followed if only root can change where it leads. Raises UserError for another one: its owner could make
+    root give away what it leads to.
     """
     real = path
     if path.is_symlink():
@@ -103,7 +101,8 @@ def ensure_directory(path: Path, mode: int, uid: int, gid: int) -> None:
         if not real.exists():
             raise UserError(f"{path} leads to {real}, which is not there", "mount it, or put it there again")
     try:
-        if not path.is_symlink():
+        made = not path.exists()
+        if made:
             path.mkdir(mode=0o700, exist_ok=True)
         descriptor = os.open(real, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     except OSError as error:
@@ -111,6 +110,8 @@ def ensure_directory(path: Path, mode: int, uid: int, gid: int) -> None:
     try:
         if os.geteuid() == 0:
             os.fchown(descriptor, uid, gid)
+        if least is not None and not made:
+            mode = stat.S_IMODE(os.fstat(descriptor).st_mode) & mode | least
         os.fchmod(descriptor, mode)
     finally:
         os.close(descriptor)

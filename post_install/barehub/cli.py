@@ -11,7 +11,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, TextIO
 
-from barehub.errors import Exit, UserError, render
+from barehub.errors import Exit, UserError, printable, render
 from barehub.layout import Layout
 from barehub.process import DEBUG, debugging
 
@@ -27,6 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with open(arguments.log, "a") if arguments.log else contextlib.nullcontext() as log:
 
         def say(text: str, file: TextIO = sys.stdout) -> None:
+            text = printable(text)
             print(text, file=file, flush=True)
             if log:
                 print(text, file=log, flush=True)

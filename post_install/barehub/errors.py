@@ -30,4 +30,15 @@ class UserError(Exception):
 
 def render(error: UserError) -> str:
     """Return an error as people see it: what is wrong, and below that what to do."""
-    return f"error: {error}" + (f"\n  fix: {error.fix}" if error.fix else "")
+    return printable(f"error: {error}" + (f"\n  fix: {error.fix}" if error.fix else ""))
+
+
+def printable(text: str, keep: str = "\n\t") -> str:
+    """Return a text that does nothing to a terminal or a log, whoever wrote parts of it: a user, or a user's program.
+
+    Control characters, also those that turn the direction of writing, become \\x1b and the like, except those to
+    `keep`. A name keeps none: with a new line in it, it could pass for a message of ours.
+    """
+    return "".join(
+        c if c.isprintable() or c in keep else c.encode("unicode_escape", "surrogatepass").decode() for c in text
+    )

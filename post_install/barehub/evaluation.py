@@ -7,10 +7,12 @@ runs the files, imports what they name, and tells what barehub's commands and th
 fail for the hub fails here, and what another account may write is never executed by root.
 """
 
+import contextlib
 import json
 import os
 import pwd
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -54,12 +56,14 @@ class Evaluated:
         return self.proxy
 
 
-def evaluate(layout: Layout, settings: Settings) -> Evaluated:
-    """Return what the configuration says to the hub's account; only root can become another.
+def evaluate(layout: Layout, settings: Settings, environment: Mapping[str, str] | None = None) -> Evaluated:
+    """Return what the configuration says to the hub's account, in the environment that its unit gives it, or in this.
 
-    Raises ConfigError, with file and line where they are known, if the hub could not start with it.
+    Only root can become another account. Raises ConfigError, with file and line where they are known, if the hub could
+    not start with it.
     """
-    answer = call_as(settings.hub_user, lambda: evaluate_here(layout), hub_environment(layout, settings), SECONDS)
+    environment = {**(environment or hub_environment(layout, settings)), "BAREHUB_BASE": str(layout.base)}
+    answer = call_as(settings.hub_user, lambda: evaluate_here(layout), environment, SECONDS)
     try:
         told = json.loads(answer)
         if "error" in told:
@@ -68,8 +72,9 @@ def evaluate(layout: Layout, settings: Settings) -> Evaluated:
         if proxy:
             source = proxy["source"]
             proxy = ProxyWanted(**proxy | {"source": source and Source(**source | {"names": tuple(source["names"])})})
+            addresses_of(proxy.static)  # the answer is another account's
         return Evaluated(Endpoints(**told["endpoints"]), told["db_url"], proxy, tuple(told["no_proxy"]))
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         what = "the configuration ends the process that runs it, or needs more than a minute"
         raise ConfigError(what, f"look for os._exit, exec or a wait in {layout.config}") from None
 
@@ -115,24 +120,19 @@ def proxy_wanted(layout: Layout, hub: Any) -> ProxyWanted:
 
 def hub_environment(layout: Layout, settings: Settings) -> dict[str, str]:
     """Return the environment that the hub gets from its unit, as far as that is known."""
+    if not systemd.systemd_runs(layout):
+        return dict(os.environ)  # as for `barehub run`
     environment = {"PATH": os.environ.get("PATH", os.defpath), "PYTHONNOUSERSITE": "1"}
-    if os.geteuid() != 0 or not (layout.root / "run/systemd/system").is_dir():
-        environment = dict(os.environ)  # `barehub run` and its commands; or a reload, which the unit has started
-    else:
-        try:
-            account = pwd.getpwnam(settings.hub_user)
-        except KeyError:
-            pass  # `call_as` says so
-        else:
-            environment |= {"HOME": account.pw_dir, "USER": account.pw_name, "LOGNAME": account.pw_name}
-        environment |= systemd.environment_of(settings.hub_unit)
-    return environment | {"BAREHUB_BASE": str(layout.base)}
+    with contextlib.suppress(KeyError):  # `call_as` says that there is no such account
+        account = pwd.getpwnam(settings.hub_user)
+        environment |= {"HOME": account.pw_dir, "USER": account.pw_name, "LOGNAME": account.pw_name}
+    return environment | systemd.environment_of(settings.hub_unit)
 
 
 def main() -> int:
     layout = Layout.from_environment()
     try:
-        evaluate(layout, Settings.load(layout) or Settings()).require_proxy()
+        evaluate(layout, Settings.load(layout) or Settings(), os.environ).require_proxy()
     except UserError as error:
         print(f"{render(error)}\nthe hub goes on with the configuration it has", file=sys.stderr)
         return CONFIG_EXIT

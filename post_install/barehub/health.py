@@ -1,4 +1,7 @@
-"""Check that hub and proxy answer, over loopback, never through a proxy that the environment names."""
+"""Check that hub and proxy answer, over loopback, never through a proxy that the environment names.
+
+Nothing is sent to, and nothing believed of, a listener that is not theirs.
+"""
 
 import http.client
 import time
@@ -8,6 +11,7 @@ from typing import Any
 from urllib.parse import SplitResult, urlsplit, urlunsplit
 
 from barehub.errors import Exit, UserError
+from barehub.listeners import Owner
 from barehub.process import attempt
 from barehub.settings import Settings
 from barehub.systemd import advice, property_of, scope
@@ -29,6 +33,11 @@ class Endpoints:
     api: str
     proxy: str
     name: str
+
+    @property
+    def hub_url(self) -> str:
+        """The hub's scheme, host and port: the target of the proxy's route."""
+        return urlunsplit((*urlsplit(self.hub)[:2], "", "", ""))
 
     @classmethod
     def of(cls, hub: Any) -> "Endpoints":
@@ -58,14 +67,24 @@ def here(host: str | None) -> str:
 
 
 class Connection(http.client.HTTPConnection):
-    """A connection over loopback, with TLS for https. The certificate is for browsers and not checked."""
+    """A connection over loopback, with TLS for https. The certificate is for browsers and not checked.
 
-    def __init__(self, url: SplitResult, name: str) -> None:
+    It comes about only if `owner` listens there, before and after: nobody else can have accepted it then.
+    """
+
+    def __init__(self, url: SplitResult, owner: Owner, name: str = "") -> None:
         super().__init__(url.hostname or "", url.port, timeout=TIMEOUT)
-        self.tls, self.name = url.scheme == "https", name
+        self.tls, self.owner, self.name = url.scheme == "https", owner, name
+
+    def require_owner(self) -> None:
+        """Raises ConnectionRefusedError if somebody else listens."""
+        if not self.owner.listens(self.host, self.port):
+            raise ConnectionRefusedError(f"{self.owner.unit} does not listen at {self.host} port {self.port}")
 
     def connect(self) -> None:
+        self.require_owner()
         super().connect()
+        self.require_owner()
         if self.tls:
             import ssl
 
@@ -79,13 +98,13 @@ class Connection(http.client.HTTPConnection):
         return self.sock.getpeercert(binary_form=True) if isinstance(self.sock, ssl.SSLSocket) else None
 
 
-def ask(url: str, headers: Mapping[str, str] | None = None, name: str = "") -> tuple[int | None, bytes]:
-    """Return status and body of the answer to a GET for `url`; TLS asks for the certificate of `name` if given.
+def ask(url: str, owner: Owner, headers: Mapping[str, str] | None = None, name: str = "") -> tuple[int | None, bytes]:
+    """Return status and body of the owner's answer to a GET for `url`; TLS asks for the certificate of `name` if given.
 
-    Returns None and an empty body if there is no answer in time.
+    Returns None and an empty body if there is no answer in time, or if it would be somebody else's.
     """
     parts = urlsplit(url)
-    connection = Connection(parts, name)
+    connection = Connection(parts, owner, name)
     try:
         connection.request("GET", urlunsplit(("", "", parts.path, parts.query, "")), headers=headers or {})
         response = connection.getresponse()
@@ -96,14 +115,20 @@ def ask(url: str, headers: Mapping[str, str] | None = None, name: str = "") -> t
         connection.close()
 
 
-def answer(url: str, name: str = "") -> int | None:
-    """Return the status of a GET for `url`; None if there is no answer in time."""
-    return ask(url, name=name)[0]
+def answer(url: str, owner: Owner, name: str = "") -> int | None:
+    """Return the status of a GET for `url`; None if the owner does not answer in time."""
+    return ask(url, owner, name=name)[0]
 
 
-def served_certificate(endpoints: Endpoints) -> bytes | None:
+def stranger_at(url: str, owner: Owner) -> str | None:
+    """Return the account of somebody else who listens where the owner should; None if nobody does."""
+    parts = urlsplit(url)
+    return owner.stranger(parts.hostname or "", parts.port or 0)
+
+
+def served_certificate(endpoints: Endpoints, owner: Owner) -> bytes | None:
     """Return the certificate, as DER, that the proxy serves for the name in bind_url; None without TLS or answer."""
-    connection = Connection(urlsplit(endpoints.proxy), endpoints.name)
+    connection = Connection(urlsplit(endpoints.proxy), owner, endpoints.name)
     try:
         connection.connect()
         return connection.peer_certificate()
@@ -123,7 +148,8 @@ def wait_until_healthy(
     deadline = time.monotonic() + seconds
     before = {unit: restarts(unit) for unit in settings.active_units}
     say(f"waiting for {endpoints.public}")
-    while answer(endpoints.proxy, endpoints.name) != http.HTTPStatus.OK:
+    proxy = Owner.of_proxy(settings)
+    while answer(endpoints.proxy, proxy, endpoints.name) != http.HTTPStatus.OK:
         given_up = {unit: why for unit, count in before.items() if (why := trouble(unit, count))}
         if time.monotonic() > deadline:
             given_up.setdefault(settings.hub_unit, f"has not answered at {endpoints.proxy} in {seconds:.0f} s")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pwd
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -199,5 +200,8 @@ class Layout:
         """Where systemd looks for the units of administrators, or of the user it belongs to (systemd.unit(5))."""
         if os.geteuid() == 0:
             return self.root / "etc/systemd/system"
-        config = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
-        return self.root / config.relative_to("/") / "systemd/user"
+        try:
+            home = Path(pwd.getpwuid(os.geteuid()).pw_dir)  # as the user's systemd knows it; HOME may be anything
+        except KeyError:  # a container with an arbitrary user id, which has no systemd
+            home = Path("/nonexistent")
+        return self.root / home.relative_to("/") / ".config/systemd/user"

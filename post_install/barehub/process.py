@@ -12,6 +12,7 @@ import pwd
 import select
 import shlex
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from barehub.errors import Exit, UserError
-from barehub.untrusted import holds
+from barehub.untrusted import LIMIT, holds
 
 DEBUG = "BAREHUB_DEBUG"
 
@@ -56,13 +57,17 @@ def output(*argv: str | Path) -> str:
     return done.stdout
 
 
-def attempt_as(uid: int, gid: int, *argv: str | Path, text: str) -> subprocess.CompletedProcess[str]:
-    """Run a command quietly as another account, with `text` on its stdin, and return its result.
+def attempt_as(user: str, *argv: str | Path, text: str) -> subprocess.CompletedProcess[str]:
+    """Run a command quietly as another account, with its groups and `text` on its stdin, and return its result.
 
-    It sees nothing of our environment and has no other groups. Only root can change accounts; anyone else stays.
+    It sees nothing of our environment. Only root can change accounts; anyone else stays. Raises UserError if there is
+    no such account.
     """
     words, environment = command(*argv), {"PATH": os.defpath, "LC_ALL": "C.UTF-8"}
-    account: dict[str, Any] = {"user": uid, "group": gid, "extra_groups": []} if os.geteuid() == 0 else {}
+    account: dict[str, Any] = {}
+    if found := to_become(user):
+        groups = os.getgrouplist(user, found.pw_gid)
+        account = {"user": found.pw_uid, "group": found.pw_gid, "extra_groups": groups}
     return subprocess.run(
         words, **account, input=text, env=environment, cwd="/", capture_output=True, text=True, check=False
     )
@@ -72,13 +77,10 @@ def call_as(user: str, work: Callable[[], str], environment: Mapping[str, str], 
     """Return what `work` returns in a child process of this account, with its groups and this environment.
 
     The child has none of our open files but stderr, which its output goes to. Only root can change accounts; anyone
-    else stays. Returns an empty text if it ends before it has returned, or has not after that time. Raises UserError if
-    there is no such account.
+    else stays. Returns an empty text if it ends before it has returned, has not after that time, or returns too much.
+    Raises UserError if there is no such account.
     """
-    try:
-        account = pwd.getpwnam(user) if os.geteuid() == 0 else None
-    except KeyError:
-        raise UserError(f"there is no account {user}", f"useradd --system {user}", Exit.USAGE) from None
+    account = to_become(user)
     reading, writing = os.pipe()
     if (child := os.fork()) == 0:
         try:
@@ -96,11 +98,21 @@ def call_as(user: str, work: Callable[[], str], environment: Mapping[str, str], 
             if not (part := os.read(reading, 65536)):
                 return text.decode(errors="replace")
             text += part
+            if len(text) > LIMIT:
+                break
         return ""
     finally:
         os.close(reading)
         os.kill(child, signal.SIGKILL)  # it has ended, or nobody waits for it any more
         os.waitpid(child, 0)
+
+
+def to_become(user: str) -> pwd.struct_passwd | None:
+    """Return the account to change to; None if this process is not root's. Raises UserError if there is none."""
+    try:
+        return pwd.getpwnam(user) if os.geteuid() == 0 else None
+    except KeyError:
+        raise UserError(f"there is no account {user}", f"useradd --system {user}", Exit.USAGE) from None
 
 
 def _become(account: pwd.struct_passwd | None, environment: Mapping[str, str], keep: int) -> None:
@@ -146,12 +158,14 @@ def run_to_its_end(*argv: str | Path) -> int:
         raise
 
 
-def write_atomically(path: Path, text: str, mode: int = 0o644, owner: tuple[int, int] = (-1, -1)) -> bool:
+def write_atomically(path: Path, text: str, mode: int | None = None, owner: tuple[int, int] = (-1, -1)) -> bool:
     """Write `path` with this text and mode so that readers see the old or the new content, also after a power cut.
 
-    The file gets its mode, and its owner and group, before its first byte. Returns False if nothing differed and
-    nothing was written.
+    Without a mode, that of the file that is there stays, with its owner and group; a new one gets 0644. The file gets
+    all three before its first byte. Returns False if nothing differed and nothing was written.
     """
+    if mode is None:
+        mode, owner = kept(path)
     if holds(path, text.encode(), mode, owner):
         return False
     staged = path.with_name(f".{path.name}.new")
@@ -166,6 +180,15 @@ def write_atomically(path: Path, text: str, mode: int = 0o644, owner: tuple[int,
     staged.replace(path)
     sync_directory(path.parent)
     return True
+
+
+def kept(path: Path) -> tuple[int, tuple[int, int]]:
+    """Return the mode, and the owner and group, that a file keeps when it is written again."""
+    with contextlib.suppress(FileNotFoundError):
+        found = path.lstat()
+        if stat.S_ISREG(found.st_mode):
+            return stat.S_IMODE(found.st_mode), (found.st_uid, found.st_gid) if os.geteuid() == 0 else (-1, -1)
+    return 0o644, (-1, -1)
 
 
 def sync_directory(path: Path) -> None:

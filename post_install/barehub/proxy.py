@@ -26,6 +26,7 @@ from traitlets import Bool, Enum, Integer, List, TraitError, Unicode, default, o
 
 from barehub import untrusted
 from barehub.layout import Layout
+from barehub.listeners import require_no_impostor
 from barehub.process import write_atomically
 from barehub.rules import HSTS, Config, RulesFile, fixed_rules, rule
 from barehub.untrusted import UntrustedError
@@ -154,8 +155,7 @@ class BarehubProxy(TraefikFileProviderProxy):  # type: ignore[misc]  # it ships 
                 ipaddress.ip_network(network)
             except ValueError as error:
                 raise TraitError(f"trusted_networks: {error}") from error
-        networks: list[str] = proposal["value"]
-        return networks
+        return list(proposal["value"])
 
     @default("traefik_api_username")
     def _warn_empty_username(self) -> str:
@@ -192,6 +192,10 @@ class BarehubProxy(TraefikFileProviderProxy):  # type: ignore[misc]  # it ships 
         await super()._setup_traefik_dynamic_config()
 
     # Changes
+    async def add_user(self, user: Any, server_name: str = "") -> None:
+        """Add a user's server. Raises PermissionError if another account listens in its place."""
+        require_no_impostor(user.spawners[server_name])
+        await super().add_user(user, server_name)
 
     async def add_route(self, routespec: str, target: str, data: Config) -> None:
         """Add or replace a route; return when traefik serves it. Raises OSError, or TimeoutError if it does not."""

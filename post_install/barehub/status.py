@@ -5,16 +5,16 @@ import os
 from dataclasses import dataclass, field
 from datetime import timedelta
 from http import HTTPStatus
-from pathlib import Path
 from typing import Any
 
-from barehub import accounts, systemd
+from barehub import accounts, permissions, systemd
 from barehub.config import config_files, masked_files
-from barehub.errors import Exit, UserError
+from barehub.errors import Exit, UserError, printable
 from barehub.evaluation import Evaluated, ProxyWanted, evaluate
-from barehub.health import answer, here, served_certificate
+from barehub.health import answer, here, served_certificate, stranger_at
 from barehub.layout import Layout
-from barehub.lifecycle import database
+from barehub.lifecycle import database, safe_ports
+from barehub.listeners import Owner
 from barehub.proxy_unit import acme
 from barehub.proxy_unit.certificates import Served, day, examine
 from barehub.proxy_unit.renewal import Source
@@ -62,10 +62,10 @@ def check(layout: Layout) -> Status:
     if "units" not in status.unknown:
         check_units(installation, status)
     if found := check_config(installation, status):
-        check_answers(found, status)
+        check_answers(installation, found, status)
         check_https(installation, found, status)
     else:
-        check_last_proxy(layout, status)
+        check_last_proxy(installation, status)
     check_database(installation, found, status)
     return status
 
@@ -98,7 +98,7 @@ def check_config(installation: Installation, status: Status) -> Evaluated | None
     try:
         status.config = [str(path) for path in config_files(layout)]
         status.masked = [str(path) for path in masked_files(layout)]
-        status.warnings += [warning for path in config_files(layout) if (warning := changeable(path, settings))]
+        status.warnings += permissions.warnings(installation)
         return evaluate(layout, settings)
     except UserError as error:
         if os.geteuid() != 0 and accounts.current_user() != settings.hub_user:
@@ -109,31 +109,25 @@ def check_config(installation: Installation, status: Status) -> Evaluated | None
     return None
 
 
-def changeable(path: Path, settings: Settings) -> str | None:
-    """Return a warning if another account than root and the hub's can change what the hub runs."""
-    try:
-        found = path.stat()
-    except OSError:
-        return None  # `evaluate` says so
-    if found.st_mode & 0o002:
-        return f"everybody can change {path}, which {settings.hub_user} runs: chmod o-w {path}"
-    if found.st_uid not in (0, os.geteuid()) and accounts.owner(path) != settings.hub_user:
-        return f"{accounts.owner(path)} can change {path}, which {settings.hub_user} runs: chown root {path}"
-    return None
-
-
-def check_answers(found: Evaluated, status: Status) -> None:
+def check_answers(installation: Installation, found: Evaluated, status: Status) -> None:
     """Check that hub and proxy answer."""
-    endpoints = found.endpoints
+    endpoints, settings = found.endpoints, installation.settings
     status.url = endpoints.public
-    status.hub, status.proxy = answer(endpoints.hub), answer(endpoints.proxy, endpoints.name)
+    owners = {"hub": Owner.of_hub(settings), "proxy": Owner.of_proxy(settings)}
+    status.hub = answer(endpoints.hub, owners["hub"])
+    status.proxy = answer(endpoints.proxy, owners["proxy"], endpoints.name)
     for name, url, code in (("hub", endpoints.hub, status.hub), ("proxy", endpoints.proxy, status.proxy)):
-        if code != HTTPStatus.OK:
+        if account := stranger_at(url, owners[name]):
+            status.problems.append(f"{account} listens at {url}, in the place of the {name}")
+        elif code != HTTPStatus.OK:
             status.problems.append(f"the {name} {f'answers {code}' if code else 'does not answer'} at {url}")
+    if warning := safe_ports.warning(installation, endpoints):
+        status.warnings.append(warning)
 
 
-def check_last_proxy(layout: Layout, status: Status) -> None:
+def check_last_proxy(installation: Installation, status: Status) -> None:
     """Check that the proxy answers, whatever it answers, where its last valid configuration listens."""
+    layout = installation.layout
     try:
         config = json.loads(layout.static_config.read_text())
         name, address = next(iter(read_addresses(layout.static_config).items()))
@@ -143,7 +137,7 @@ def check_last_proxy(layout: Layout, status: Status) -> None:
         return
     host, _, port = address.rpartition(":")
     url = f"{'https' if tls else 'http'}://{here(host.strip('[]'))}:{port}/"
-    status.proxy = answer(url)
+    status.proxy = answer(url, Owner.of_proxy(installation.settings))
     if status.proxy is None:
         status.problems.append(f"the proxy does not answer at {url}")
 
@@ -163,7 +157,8 @@ def check_https(installation: Installation, found: Evaluated, status: Status) ->
             f"if that does not help, {advice('journalctl', '-u', settings.proxy_unit)}"
         )
     elif source:
-        check_certificate(settings, wanted, source, served_certificate(found.endpoints), status)
+        served = served_certificate(found.endpoints, Owner.of_proxy(settings))
+        check_certificate(settings, wanted, source, served, status)
     if source and os.geteuid() == 0:  # no other account can read the key
         check_source(layout, source, status)
 
@@ -207,6 +202,7 @@ def check_source(layout: Layout, source: Source, status: Status) -> None:
         return
     try:
         status.warnings += examine(*source.read(), source.names)[2]
+        status.warnings += permissions.exposed_key(source.key)
     except UserError as error:
         status.problems.append(f"{error}; the proxy goes on with the certificate it has")
 
@@ -236,7 +232,7 @@ def check_database(installation: Installation, found: Evaluated | None, status: 
 
 def show(status: Status, as_json: bool) -> int:
     """Print a status for people or for programs; return the exit status, 0 only when healthy."""
-    print(json.dumps({**vars(status), "healthy": status.healthy}, indent=2) if as_json else text(status))
+    print(json.dumps({**vars(status), "healthy": status.healthy}, indent=2) if as_json else printable(text(status)))
     return 0 if status.healthy else Exit.ERROR
 
 

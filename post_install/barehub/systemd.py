@@ -21,7 +21,8 @@ WITHOUT_ROOT = "# not for a hub that may call sudo: "
 
 # What takes a capability or a mount namespace: a unit of a user's own systemd does not start with it (systemd.exec(5)).
 NOT_FOR_USERS = re.compile(
-    r"^(User|CapabilityBoundingSet|(Protect|Private)\w+|ReadWritePaths|DevicePolicy|RemoveIPC|(No)?ExecPaths)=.*\n",
+    r"^(User|AmbientCapabilities|CapabilityBoundingSet|(Protect|Private)\w+|ReadWritePaths|DevicePolicy"
+    r"|RemoveIPC|(No)?ExecPaths)=.*\n",
     re.MULTILINE,
 )
 
@@ -86,6 +87,7 @@ def rendered(installation: Installation) -> dict[str, str]:
         "HUB_USER": settings.hub_user,
         "PROXY_USER": settings.proxy_user,
         "IF_ROOT": "" if settings.hub_user == "root" else WITHOUT_ROOT,
+        "IF_USER": "# root can do that: " if settings.hub_user == "root" else "",
     }
     sources = ("barehub.target", "hub.service", "proxy.service", "certificates.timer", "certificates.service")
     texts = (render((TEMPLATES / source).read_text(), **values) for source in sources)
@@ -205,7 +207,7 @@ def property_of(unit: str, name: str) -> str:
 
 
 def environment_of(unit: str) -> dict[str, str]:
-    """Return what Environment= and EnvironmentFile= of a unit set; for root, as systemd reads the files."""
+    """Return what Environment= and EnvironmentFile= of a unit set, as far as this account can read the files."""
     text = property_of(unit, "Environment")
     try:
         words = shlex.split(text)
@@ -213,7 +215,7 @@ def environment_of(unit: str) -> dict[str, str]:
         words = text.split()
     for line in property_of(unit, "EnvironmentFiles").splitlines():
         path = Path(line.rpartition(" (ignore_errors=")[0])
-        lines = path.read_text(errors="replace").splitlines() if path.is_file() else []
+        lines = path.read_text(errors="replace").splitlines() if path.is_file() and os.access(path, os.R_OK) else []
         words += [line.strip() for line in lines if line.strip()[:1] not in ("#", ";")]
     pairs = (word.partition("=") for word in words if "=" in word)
     return {name.strip(): unquoted(value.strip()) for name, _, value in pairs}

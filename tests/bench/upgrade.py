@@ -24,7 +24,7 @@ from tests.machines.rootfs import cached_root
 
 KERNELS = 5
 PAUSE = 0.01  # seconds between two requests
-HUB_URL, USER_URL = "http://127.0.0.1:8081/hub/health", f"{URL}/user/alice/api/kernels"
+HUB_URL, USER_URL = "http://127.0.0.1:334/hub/health", f"{URL}/user/alice/api/kernels"
 # The proxy itself answers this with 404, whatever is behind it; what counts is that it answers.
 PROXY_URL = f"{URL}/nobody-has-this"
 

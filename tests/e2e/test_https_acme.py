@@ -61,7 +61,7 @@ def test_a_certificate_from_an_acme_server(machine: Machine, root_authority: Pai
     ]
     found = wait_for_certificate(machine)
     assert names(found) == [NAME]
-    assert machine.succeed("stat", "-c", "%a %U", STORE).split() == ["600", "www-data"]
+    assert machine.succeed("stat", "-c", "%a %U", STORE).split() == ["600", "barehub-proxy"]
     machine.eventually(BAREHUB, "status")
     told = status(machine)
     assert told["certificate_ends"] == found.not_valid_after_utc.isoformat()
@@ -80,13 +80,13 @@ def test_traefiks_api_wants_its_password_and_is_not_public(machine: Machine) -> 
         )
         return machine.succeed("python3", "-c", program, url).strip()
 
-    assert code("http://127.0.0.1:8099/api/rawdata") == "401 None"
-    assert code("http://127.0.0.1:8099/dashboard/") == "404 None"
+    assert code("http://127.0.0.1:335/api/rawdata") == "401 None"
+    assert code("http://127.0.0.1:335/dashboard/") == "404 None"
     for path in ("api/rawdata", "dashboard/"):
         assert code(f"https://127.0.0.1/{path}") == f"302 /hub/{path}"  # it is the hub's to answer
     listening = machine.succeed("ss", "-Hltn")
-    assert "127.0.0.1:8099" in listening
-    assert "*:8099" not in listening
+    assert "127.0.0.1:335" in listening
+    assert "*:335" not in listening
 
 
 def test_it_is_renewed_with_no_attention(machine: Machine) -> None:
@@ -137,7 +137,7 @@ def test_a_store_that_was_damaged_is_restored(machine: Machine) -> None:
         assert said in journal(machine)
         assert served(machine, ALIAS).serial_number == serial
         assert json.loads(machine.read(STORE)) == json.loads(good)
-        assert machine.succeed("stat", "-c", "%a %U", STORE).split() == ["600", "www-data"]
+        assert machine.succeed("stat", "-c", "%a %U", STORE).split() == ["600", "barehub-proxy"]
     # And while the proxy runs.
     machine.shell(f": >{STORE}; touch -d yesterday {STORE}; systemctl start {CERTIFICATES}")
     assert "was damaged; restored" in machine.succeed("journalctl", "--no-pager", "-u", CERTIFICATES)

@@ -68,7 +68,7 @@ def test_install_with_certificate_files(machine: Machine, installer: Path, first
 
 def test_the_key_is_readable_by_root_and_the_proxy_alone(machine: Machine) -> None:
     assert machine.succeed("stat", "-Lc", "%a %U", f"{LIVE}/privkey.pem").split() == ["600", "root"]
-    assert machine.succeed("stat", "-c", "%a %U", COPY).split() == ["400", "www-data"]
+    assert machine.succeed("stat", "-c", "%a %U", COPY).split() == ["400", "barehub-proxy"]
     for key in (COPY, f"{LIVE}/privkey.pem"):
         machine.as_user("alice", "sh", "-c", f"! cat {key} 2>/dev/null")
     assert "PRIVATE KEY" not in machine.read("/opt/barehub/state/rules/rules.yaml")

@@ -4,6 +4,7 @@ The hub runs as root, in its tighter sandbox. After each test there is no job, n
 """
 
 import contextlib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -172,5 +173,10 @@ def test_a_job_that_is_cancelled_is_noticed_at_once(cluster: Cluster) -> None:
 
 
 def test_the_hub_listens_where_the_nodes_are_and_nowhere_else(cluster: Cluster) -> None:
-    assert "10.9.0.1:8081" in cluster.head.succeed("ss", "-Hltn", "sport = :8081")
-    assert len(cluster.head.succeed("ss", "-Hltn", "sport = :8081").splitlines()) == 1
+    assert "10.9.0.1:334" in cluster.head.succeed("ss", "-Hltn", "sport = :334")
+    assert len(cluster.head.succeed("ss", "-Hltn", "sport = :334").splitlines()) == 1
+
+
+def test_the_hub_is_well_sandboxed(cluster: Cluster) -> None:
+    verdict = cluster.head.succeed("systemd-analyze", "security", "--no-pager", "slurm-hub.service")
+    assert float(re.search(r"exposure level for \S+: ([\d.]+)", verdict)[1]) <= 3.0

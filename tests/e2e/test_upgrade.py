@@ -244,7 +244,7 @@ def test_releases_and_backups_beyond_the_kept_ones_are_removed(
 ) -> None:
     old, new = labels
     output = old_hub.succeed("sh", "/mnt/newer.sh", "-b", "-u", "--keep", "1", "--proxy-user", "nobody")
-    assert "--proxy-user was www-data and is nobody now" in output
+    assert "--proxy-user was barehub-proxy and is nobody now" in output
     assert f"removing release {old}" in output
     assert old_hub.succeed("ls", "/opt/barehub/releases").split() == [new]
     assert old_hub.succeed("ls", f"{STATE}/backups") == f"jupyterhub-{new}.sqlite\n"  # of the rollback

@@ -33,7 +33,7 @@ def run(machine: Machine, user: str, *words: str) -> str:
 
 
 def as_user(user: str) -> tuple[str, ...]:
-    return ("env", "-i", "PATH=/usr/bin:/bin", f"HOME=/home/{user}", "runuser", "-u", user, "--")
+    return ("env", "-i", "PATH=/usr/bin:/bin:/usr/sbin:/sbin", f"HOME=/home/{user}", "runuser", "-u", user, "--")
 
 
 def barehub(machine: Machine, user: str, *words: str) -> str:

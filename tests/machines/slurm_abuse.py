@@ -55,7 +55,7 @@ def abuse(cluster: Cluster) -> None:
     made = alice.post("/hub/api/users/alice/tokens", headers={"X-XSRFToken": alice.xsrf("/hub/")}, json={}).json()
     with cluster.head.network():
         answer = requests.post(
-            f"http://{HEAD}:8081/hub/api/batchspawner",
+            f"http://{HEAD}:334/hub/api/batchspawner",
             json={"port": 8888},
             headers={"Authorization": f"token {made['token']}"},
             timeout=30,

@@ -1,18 +1,20 @@
 """recipe.channel: the caches of wheels and of packages. construct's tests and the builds have the rest."""
 
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from recipe import pins
-from recipe.channel import fetch_wheels, find_wheel, into_cache
+from recipe.channel import build_barehub, fetch_wheels, find_wheel, into_cache
 from recipe.errors import UserError
 from recipe.metadata import Target
 from recipe.pins import Pin
 from tests.unit.wheels import make
 
 PY311 = Target("3.11")
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)
@@ -84,3 +86,10 @@ def test_a_package_is_in_the_cache_whole_or_not_at_all(tmp_path: Path) -> None:
     for text in ("first", "second"):
         assert into_cache(place, build, text).read_text() == text
     assert [path.name for path in cache.iterdir()] == ["key"]
+
+
+def test_two_builds_at_once_do_not_remove_each_others_wheel(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        made = list(pool.map(lambda _: build_barehub(ROOT, tmp_path), range(2)))
+    assert made[0].path == made[1].path
+    assert [path.name for path in made[0].path.parent.iterdir()] == [made[0].path.name]

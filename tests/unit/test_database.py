@@ -1,7 +1,9 @@
 """barehub.lifecycle.database: a release gets the schema it needs, and the way back stays open."""
 
 import sqlite3
+import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,7 +14,7 @@ from barehub.lifecycle import database
 from barehub.lifecycle.database import Migration
 from barehub.settings import Installation, Settings
 
-from tests.unit.installations import OLD_SCHEMA, add_user, make_database, users, worker
+from tests.unit.installations import ME, OLD_SCHEMA, add_user, make_database, users, worker
 
 LABEL = "2026.10.24"
 ELSEWHERE = Path("elsewhere.sqlite")  # from the hub's directory
@@ -137,7 +139,7 @@ def test_damage_inside_is_found_before_anything_is_stopped(layout: Layout) -> No
 
 
 def test_a_full_disk_is_said_to_be_one(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
-    make_database(database.own_database(layout))
+    make_database(database.own_database(layout), None)
     monkeypatch.setattr(database.shutil, "disk_usage", lambda _: SimpleNamespace(free=4096))
     with pytest.raises(UserError, match="no room") as caught:
         plan(layout)
@@ -192,3 +194,24 @@ def test_a_database_that_is_not_a_file_is_migrated_and_taken_back(layout: Layout
 )
 def test_a_sqlite_database_is_known_in_every_spelling(layout: Layout, url: str, file: str | None) -> None:
     assert database.sqlite_file(url, layout) == (layout.hub_state / file if file else None)
+
+
+def test_what_a_killed_hub_left_in_a_journal_is_played_back(layout: Layout) -> None:
+    """Read-only, SQLite refuses such a file; it is not damaged."""
+    place = make_database(database.own_database(layout), None)
+    program = (
+        "import os, sqlite3, sys\n"
+        "one = sqlite3.connect(sys.argv[1], isolation_level=None)\n"
+        "one.execute('pragma cache_size=1'); one.execute('begin'); one.execute('create table t (x)')\n"
+        "for _ in range(200): one.execute('insert into t values (randomblob(4000))')\n"
+        "os._exit(0)\n"
+    )
+    subprocess.run(["python3", "-c", program, place], check=True)
+    assert Path(f"{place}-journal").exists()
+    assert database.asked(ME, database.revision, place) == database.newest_revision()
+
+
+def test_a_question_that_takes_for_ever_is_given_up(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database, "SECONDS", 0.1)
+    with pytest.raises(UserError, match=r"cannot be read by \S+ within 0 s"):
+        database.asked(ME, lambda path: time.sleep(60), layout.hub_state)

@@ -5,9 +5,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from barehub import accounts
 from barehub.errors import UserError
 from barehub.layout import Layout
 from barehub.lifecycle.directories import ensure_directories
+from barehub.process import write_atomically
 from barehub.settings import Installation
 
 from tests.unit.installations import ME
@@ -51,7 +53,7 @@ def test_a_link_of_roots_is_followed_and_one_that_leads_nowhere_loses_nothing(la
     elsewhere.chmod(0o700)
     ensure_directories(Installation(layout, ME))
     assert layout.state.is_symlink()
-    assert elsewhere.stat().st_mode & 0o777 == 0o755
+    assert elsewhere.stat().st_mode & 0o777 == 0o711  # it was 0700
     layout.state.unlink()
     layout.state.symlink_to(tmp_path / "unmounted")
     with pytest.raises(UserError, match="which is not there") as caught:
@@ -84,3 +86,40 @@ def test_files_follow_when_accounts_change(layout: Layout) -> None:
     assert (rules.owner(), rules.group()) == ("daemon", "bin")
     assert layout.acme_store.owner() == "bin"
     assert layout.proxy_state.owner() == "root"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+@pytest.mark.parametrize("hub_user", ["root", "daemon"])
+def test_a_new_configuration_is_for_root_and_the_hub(layout: Layout, hub_user: str) -> None:
+    layout.config.rmdir()
+    ensure_directories(Installation(layout, replace(ME, hub_user=hub_user)))
+    found = layout.config.stat()
+    assert (found.st_mode & 0o777, found.st_uid, found.st_gid) == (0o750, 0, accounts.ids(hub_user)[1])
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+@pytest.mark.parametrize("mode", [0o700, 0o750, 0o711, 0o755, 0o777])
+def test_what_an_administrator_has_tightened_stays_so(layout: Layout, mode: int) -> None:
+    layout.config.chmod(mode)
+    os.chown(layout.config, 0, 7)
+    layout.state.mkdir(mode=0o711)
+    ensure_directories(Installation(layout, ME))
+    found = layout.config.stat()
+    assert (found.st_mode & 0o777, found.st_gid) == (mode & 0o755, 7)
+    assert layout.state.stat().st_mode & 0o777 == 0o711
+    ensure_directories(Installation(layout, replace(ME, hub_user="daemon")))  # which has to get in
+    found = layout.config.stat()
+    if mode & 0o005 == 0o005:
+        assert (found.st_mode & 0o777, found.st_gid) == (0o755, 7)
+    else:
+        assert (found.st_mode & 0o757, found.st_gid) == (mode & 0o705 | 0o050, accounts.ids("daemon")[1])
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o644, 0o400])
+def test_a_file_that_is_written_again_keeps_its_mode(tmp_path: Path, mode: int) -> None:
+    (tmp_path / "10-install.py").write_text("before")
+    (tmp_path / "10-install.py").chmod(mode)
+    write_atomically(tmp_path / "10-install.py", "after")
+    assert (tmp_path / "10-install.py").stat().st_mode & 0o777 == mode
+    write_atomically(tmp_path / "new", "text")
+    assert (tmp_path / "new").stat().st_mode & 0o777 == 0o644

@@ -6,11 +6,15 @@ from types import SimpleNamespace
 
 import pytest
 from barehub import health
+from barehub.accounts import current_user
 from barehub.errors import Exit, UserError
 from barehub.health import Endpoints
+from barehub.listeners import Owner
 from traitlets.config import Config
 
 from tests.unit.installations import ME, answering, fake_command
+
+US = Owner("no-such.service", current_user())
 
 
 def endpoints(bind_url: str, **hub: object) -> Endpoints:
@@ -45,15 +49,15 @@ def test_everything_is_asked_over_loopback() -> None:
 def test_an_answer_is_one_whatever_proxy_the_environment_names(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
     with answering({"/hub/health": {"fine": True}}) as port:
-        assert health.ask(f"http://127.0.0.1:{port}/hub/health") == (200, b'{"fine": true}')
-        assert health.answer(f"http://127.0.0.1:{port}/other") == 404
-    assert health.answer(f"http://127.0.0.1:{port}/hub/health") is None
+        assert health.ask(f"http://127.0.0.1:{port}/hub/health", US) == (200, b'{"fine": true}')
+        assert health.answer(f"http://127.0.0.1:{port}/other", US) == 404
+    assert health.answer(f"http://127.0.0.1:{port}/hub/health", US) is None
 
 
 def test_what_is_not_http_is_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(health, "TIMEOUT", 0.05)
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        assert health.answer(f"http://127.0.0.1:{silent.getsockname()[1]}/") is None
+        assert health.answer(f"http://127.0.0.1:{silent.getsockname()[1]}/", US) is None
 
 
 def test_waiting_ends_with_the_first_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -65,3 +65,14 @@ def test_only_root_runs_them_as_other_accounts(monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(UserError, match="only root") as caught:
         options.choose_settings(None, Request("2026.11.24", hub_user="root"))
     assert caught.value.code == Exit.USAGE
+
+
+def test_the_proxy_has_an_account_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert options.choose_settings(None, Request("2026.11.24", name="lab")).proxy_user == "lab-proxy"
+    shared = replace(ME, proxy_user="www-data")
+    assert options.choose_settings(shared, Request("2026.11.24")) == shared  # an administrator's choice
+    moved = options.choose_settings(shared, Request("2026.11.24"), shared_by_default=True)
+    assert moved.proxy_user == "barehub-proxy"
+    asked = Request("2026.11.24", proxy_user="www-data")
+    assert options.choose_settings(shared, asked, shared_by_default=True) == shared

@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -14,7 +16,9 @@ from tests.unit.proxies import REPOSITORY, answers, free_port, wait_until
 if os.environ.get("CI") != "true":
     pytest.importorskip("jupyterhub_traefik_proxy")
 
+from barehub.evaluation import ProxyWanted
 from barehub.layout import Layout
+from barehub.proxy_unit import prepare
 from barehub.proxy_unit.renewal import Source
 
 
@@ -69,6 +73,23 @@ def test_a_broken_configuration_keeps_the_last_valid_one(layout: Layout) -> None
         assert "the proxy goes on with its last configuration" in done.stderr
         assert "Traceback" not in done.stderr
         assert layout.static_config.read_text() == valid
+
+
+@pytest.mark.parametrize("static", [{}, {"entryPoints": 3}, []])
+def test_an_answer_that_makes_no_sense_keeps_the_last_valid_one(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], static: Any
+) -> None:
+    configure(layout, "")
+    assert run_main(layout).returncode == 0
+    valid = layout.static_config.read_text()
+    wanted = ProxyWanted(static, None, "", 0)
+    monkeypatch.setattr(Layout, "from_environment", lambda: layout)
+    monkeypatch.setattr(prepare, "evaluate", lambda *_: SimpleNamespace(require_proxy=lambda: wanted))
+    monkeypatch.setenv("NOTIFY_SOCKET", "/nowhere")
+    monkeypatch.setattr(prepare, "store_doors", lambda *_: None)
+    assert prepare.main() == 0
+    assert "the proxy goes on with its last configuration" in capfd.readouterr().err
+    assert layout.static_config.read_text() == valid
 
 
 def test_the_file_is_for_root_and_the_proxys_group(layout: Layout) -> None:

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import pwd
 import signal
 import sys
 import threading
@@ -11,6 +12,7 @@ from traceback import extract_stack
 
 import pytest
 from barehub import process
+from barehub.accounts import current_user
 from barehub.errors import Exit, UserError
 from barehub.process import write_atomically
 
@@ -50,21 +52,20 @@ def test_debugging_echoes_commands_as_they_can_be_pasted(
     assert capfd.readouterr().err == ""
     monkeypatch.setenv(process.DEBUG, "1")
     process.attempt("true", "a b")
-    process.attempt_as(os.geteuid(), os.getegid(), "cat", text="a secret")
+    process.attempt_as(current_user(), "cat", text="a secret")
     assert capfd.readouterr().err == "+ true 'a b'\n+ cat\n"
 
 
 def test_another_account_sees_nothing_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SECRET", "x")
-    uid = 65534 if os.geteuid() == 0 else os.geteuid()
-    gid = 65534 if os.geteuid() == 0 else os.getegid()
-    done = process.attempt_as(uid, gid, "sh", "-c", "cat; env; id -u; id -G", text="input\n")
+    user = "daemon" if os.geteuid() == 0 else current_user()
+    done = process.attempt_as(user, "sh", "-c", "cat; env; id -u; id -G", text="input\n")
     lines = done.stdout.splitlines()
     assert lines[0] == "input"
-    assert lines[-2] == str(uid)
+    account = pwd.getpwnam(user)
+    assert lines[-2] == str(account.pw_uid)
     assert "SECRET" not in done.stdout
-    if os.geteuid() == 0:
-        assert lines[-1] == str(gid)  # none of root's other groups
+    assert {*map(int, lines[-1].split())} == {*os.getgrouplist(user, account.pw_gid)}  # as its unit has them
 
 
 def test_a_command_that_undoes_its_work_is_told_to_end_and_waited_for(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from barehub.errors import Exit, UserError
 from barehub.layout import Layout
-from barehub.lifecycle import database
+from barehub.lifecycle import database, safe_ports
 from barehub.lifecycle.rollback import choose, losses, plan_data, rollback
 from barehub.settings import Installation
 
@@ -74,6 +74,25 @@ def test_a_release_that_does_not_come_up_changes_nothing(upgraded: Layout) -> No
     assert not database.own_database(upgraded, OLD_SCHEMA).exists()
 
 
+def test_a_port_that_the_older_release_cannot_have_is_given_up_with_it(
+    upgraded: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(safe_ports, "must_go_back", lambda *_: True)
+    with upgraded.installer_config.open("a") as file:
+        file.write("c.JupyterHub.hub_port = 334\n")
+    before, python = upgraded.installer_config.read_text(), upgraded.release(OLD) / "bin/python"
+    works = python.read_text()
+    python.write_text("#!/bin/sh\nexit 7\n")
+    with pytest.raises(UserError, match="did not come up"):
+        rollback(upgraded, OLD, sure=True, wait=60, ask=pytest.fail, say=lambda _: None)
+    assert upgraded.installer_config.read_text() == before
+    python.write_text(works)
+    said: list[str] = []
+    rollback(upgraded, OLD, sure=True, wait=60, ask=pytest.fail, say=said.append)
+    assert "hub_port" not in upgraded.installer_config.read_text()
+    assert "  lost: the hub's port, and with it the servers that run now; stop them first" in said
+
+
 def test_without_a_yes_nothing_changes(upgraded: Layout) -> None:
     with pytest.raises(UserError, match="nothing was changed") as caught:
         rollback(upgraded, OLD, sure=False, wait=60, ask=lambda _: "", say=lambda _: None)
@@ -110,7 +129,7 @@ def test_a_database_that_is_no_file_is_the_administrators_to_restore(layout: Lay
     url = "postgresql://hub:secret@db.example.org/hub"
     migration = database.Migration(Installation(layout, ME), url, url, newest, needed=False)
     with pytest.raises(UserError, match=f"db.example.org/hub has schema {newest}, {OLD} needs") as caught:
-        plan_data(layout, migration, OLD)
+        plan_data(Installation(layout, ME), migration, OLD)
     assert "secret" not in str(caught.value)
 
 

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from barehub.accounts import current_user
 from barehub.errors import UserError
 from barehub.layout import Layout
 from barehub.lifecycle import servers
 from barehub.lifecycle.servers import Api, ForgottenError, Server, wait_for_starting, wait_until_known
+from barehub.listeners import Owner
 from traitlets.config import Config
 
 from tests.unit.installations import answering
@@ -35,7 +37,7 @@ def page(*models: dict[str, Any], next_offset: int | None = None) -> dict[str, A
 
 
 def api(port: int) -> Api:
-    return Api(f"http://127.0.0.1:{port}/hub/api/", "token")
+    return Api(f"http://127.0.0.1:{port}/hub/api/", "token", Owner("no-such.service", current_user()))
 
 
 def write_routes(layout: Layout, **targets: str) -> None:
@@ -58,6 +60,12 @@ def test_all_pages_of_servers_are_read() -> None:
         Server("bob/gpu one", "/user/bob/gpu one/", ready=False, starting=True),
         Server("dé", "/user/dé/", ready=True, starting=False),
     ]
+
+
+def test_a_name_cannot_pass_for_a_message() -> None:
+    with answering({path(): page(model("/user/ada/x%1b%5d0%3bowned%07%0aerror: forged/"))}) as port:
+        (server,) = api(port).servers() or []
+    assert server.name == r"ada/x\x1b]0;owned\x07\nerror: forged"
 
 
 def test_a_hub_that_does_not_answer_tells_nothing(layout: Layout) -> None:
@@ -147,3 +155,10 @@ def test_the_service_can_only_read(layout: Layout, tmp_path: Path) -> None:
     (role,) = config.JupyterHub.load_roles
     changing = [scope for scope in role["scopes"] if not scope.startswith(("list:", "read:"))]
     assert changing == ["admin:server_state"]  # which nothing but a GET has a use for
+
+
+@pytest.mark.parametrize("body", [[], {}, "a page", 0, {"items": []}])
+def test_what_is_not_the_hubs_api_is_no_answer(body: object) -> None:
+    with answering({"/hub/api/": body, path(): body}) as port:
+        assert api(port).version() is None
+        assert api(port).servers() is None

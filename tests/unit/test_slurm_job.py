@@ -1,95 +1,20 @@
 """The overlay `slurm`: the job's script, run here by bash, with a users' environment that is this test's Python."""
 
-import os
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
-from barehub_slurm import launch
-from barehub_slurm.options import Request
-from barehub_slurm.script import job_script
 
-SERVER = """\
-import os, sys
-print("server:", sys.flags.no_user_site, "tornado" in sys.modules, flush=True)
-print(*("{}={}".format(*one) for one in sorted(os.environ.items())), sep="\\n")
-print("cwd=" + os.getcwd())
-"""
-
-
-class Hub(BaseHTTPRequestHandler):
-    """Answers as the hub does to a report."""
-
-    def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["Content-Length"]))
-        self.send_response(201)
-        self.end_headers()
-
-    def log_message(self, *words: Any) -> None:
-        pass
+from tests.unit.slurm_node import Node, answering_hub
 
 
 @pytest.fixture(scope="module")
 def hub() -> Iterator[str]:
-    server = HTTPServer(("127.0.0.1", 0), Hub)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/hub/api"
-    server.shutdown()
-
-
-class Node:
-    """A home, a users' environment, and a node's commands below one directory."""
-
-    def __init__(self, path: Path, hub: str) -> None:
-        self.path, self.hub, self.home = path, hub, path / "home"
-        for directory in (self.home, path / "bin", path / "users/bin", path / "users/lib"):
-            directory.mkdir(parents=True)
-        self.program("bin/scontrol", f'#!/bin/sh\necho "$*" >>{path}/comments\n')
-        # A Python whose site-packages are not isolated from ~/.local, as conda's are not.
-        self.program("users/bin/python", f'#!/bin/sh\nexec {sys.base_prefix}/bin/python3 "$@"\n')
-        self.program("users/bin/server", f"#!{path}/users/bin/python\n{SERVER}")
-        (path / "users/lib/jupyterhub.py").write_text("__version__ = '6.1.1'\n")
-
-    def program(self, name: str, text: str) -> None:
-        (self.path / name).write_text(text)
-        (self.path / name).chmod(0o755)
-
-    def script(self, **more: Any) -> str:
-        env = {
-            "JUPYTERHUB_API_URL": self.hub,
-            "JUPYTERHUB_API_TOKEN": "a token's",
-            "JUPYTERHUB_SERVICE_PREFIX": "/user/alice/",
-            "HOME": "/the/hubs",
-            "SITE": "it's",
-        }
-        names = {"account": "", "qos": "", "reservation": "", "options": "", "prologue": ""}
-        # The users' environment has jupyterhub on its path; here that is done by the prologue.
-        names["prologue"] = f"export PYTHONPATH={self.path}/users/lib\n{more.pop('prologue', '')}"
-        request = Request("main", more.pop("cores", 1), more.pop("memory", 2048), more.pop("gpus", 0), 60)
-        spawner = SimpleNamespace(
-            users_environment=f"{self.path}/users/", oldest_jupyterhub="5.0", report_timeout=5, login_timeout=1,
-            cmd=["server"], get_args=lambda: ["--one"],
-            get_env=lambda: env, get_req_subvars=lambda: names | more,
-        )  # fmt: skip
-        return job_script(spawner, request, "jupyterhub-1")
-
-    def run(self, script: str = "", **environment: str) -> tuple[str, str]:
-        """Run the job; return its log and what it told Slurm."""
-        path = self.path / "job.sh"
-        path.write_text(script or self.script())
-        path.chmod(0o755)
-        env = {"HOME": str(self.home), "SLURM_JOB_ID": "17", "SLURMD_NODENAME": "c1"}
-        env |= {"PATH": f"{self.path}/bin:/usr/bin:/bin"} | environment
-        subprocess.run([path], env=env, stdin=subprocess.DEVNULL, check=False, timeout=60)
-        log, comments = self.home / ".jupyterhub/job-17.log", self.path / "comments"
-        return log.read_text() if log.is_file() else "", comments.read_text() if comments.exists() else ""
+    with answering_hub() as url:
+        yield url
 
 
 @pytest.fixture
@@ -214,20 +139,3 @@ def test_slurm_is_asked_for_memory_and_gpus_only_if_there_are_any(node: Node) ->
     assert [line for line in lines if line in wanted] == [wanted[0], wanted[3], wanted[1], wanted[2]]
     end = next(number for number, line in enumerate(lines) if line and not line.startswith("#"))
     assert [line for line in lines[end:] if line.startswith("#SBATCH")] == []  # sbatch would not read it
-
-
-# launch.py
-
-
-def test_only_a_script_of_pythons_is_started_with_an_option(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    script = tmp_path / "server"
-    for first, wanted in (
-        ("#!/opt/users/bin/python3.11", ["/opt/users/bin/python3.11", "-s", str(script), "--one"]),
-        ("#!/opt/users/bin/python", ["/opt/users/bin/python", "-s", str(script), "--one"]),
-        ("#!/bin/sh", [str(script), "--one"]),  # pip's, if the path is long or has spaces
-        ("#!/usr/bin/env python3", [str(script), "--one"]),
-    ):
-        monkeypatch.delenv("PYTHONNOUSERSITE", raising=False)
-        script.write_text(f"{first}\n")
-        assert launch.without_user_site([str(script), "--one"]) == wanted
-        assert os.environ.get("PYTHONNOUSERSITE") == (None if "-s" in wanted else "1")

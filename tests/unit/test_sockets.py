@@ -5,7 +5,7 @@ import socket
 from collections.abc import Iterator
 
 import pytest
-from barehub.proxy_unit.sockets import Address, Door, resolve
+from barehub.proxy_unit.sockets import RELAYED, Address, Door, resolve
 
 from tests.unit.proxies import free_port
 
@@ -69,6 +69,17 @@ def test_a_probe_that_has_gone_leaves_nothing_open(door: Door) -> None:
     with door.probe() as client:
         source = client.getsockname()[:2]
     assert visit(door, source) == "waiting"
+
+
+def test_a_relayed_connection_comes_from_an_address_that_is_never_trusted(door: Door) -> None:
+    door.open()
+    with door.connection() as relayed:
+        relayed.setblocking(True)
+        relayed.connect(door.address)
+        door.serving.setblocking(True)
+        client, (host, *_) = door.serving.accept()
+        client.close()
+    assert host.removeprefix("::ffff:") in RELAYED.values()
 
 
 def test_addresses_as_traefik_writes_them() -> None:

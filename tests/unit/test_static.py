@@ -1,6 +1,8 @@
 """The static configuration for traefik that follows from JupyterHub's traits."""
 
+import ipaddress
 import os
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ if os.environ.get("CI") != "true":
 
 from barehub.config import ConfigError, load_hub
 from barehub.layout import Layout
+from barehub.proxy_unit.sockets import RELAYED
 from barehub.proxy_unit.static import static_config
 from barehub.proxy_unit.traits import make_proxy
 
@@ -160,6 +163,28 @@ def test_forwarded_headers_are_trusted_from_named_networks(layout: Layout) -> No
     for name in ("web", "redirect"):
         assert config["entryPoints"][name]["forwardedHeaders"] == {"trustedIPs": ["192.0.2.0/24", "2001:db8::/32"]}
     assert "forwardedHeaders" not in config["entryPoints"]["api"]
+
+
+def test_clients_who_waited_are_never_trusted(layout: Layout) -> None:
+    """They come from one address of this machine, be it in a network of the load balancers' or not."""
+    networks = ["127.0.0.1/32", "127.0.0.0/8", "0.0.0.0/0", "::1/128", "::/0", "10.9.0.0/24"]
+    config = derived(layout, f"c.BarehubProxy.trusted_networks = {networks}")
+    found = config["entryPoints"]["web"]["forwardedHeaders"]["trustedIPs"]
+    assert found[0] == "127.0.0.1/32"
+    assert found[-1] == "10.9.0.0/24"
+    ranges = [ipaddress.ip_network(one) for one in found]
+    for trusted, address in (
+        (False, RELAYED[socket.AF_INET]), (False, RELAYED[socket.AF_INET6]),
+        (True, "127.0.0.1"), (True, "127.66.97.113"), (True, "8.8.8.8"), (True, "2001:db8::1"),
+    ):  # fmt: skip
+        assert any(ipaddress.ip_address(address) in one for one in ranges) == trusted, address
+
+
+def test_no_request_lasts_for_ever(layout: Layout) -> None:
+    for entrypoint in derived(layout)["entryPoints"].values():
+        timeouts = entrypoint["transport"]["respondingTimeouts"]
+        assert timeouts["readTimeout"] == "6h"
+        assert timeouts["writeTimeout"] == "0s"  # a download, or a notebook's progress
 
 
 @pytest.mark.parametrize(

@@ -2,18 +2,21 @@
 
 import contextlib
 import http.client
+import json
 import os
 import signal
 import socket
 import sys
 import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
+from barehub.proxy_unit.static import trusted
 
 from tests.unit import proxies
-from tests.unit.proxies import answers, free_port, get, named_server, wait_until
+from tests.unit.proxies import Server, answers, free_port, get, named_server, wait_until
 from tests.unit.supervised import Place, Systemd, place_in, visitors
 
 
@@ -74,6 +77,53 @@ def test_a_connection_that_waited_lives_on(place: Place) -> None:
                 assert answer.read(size) == b"x" * size
             assert place.systemd.stop() == 0
             assert answer.read() == b""
+
+
+def test_who_waited_cannot_forge_an_address(place: Place) -> None:
+    """The network of the load balancers holds this machine's address, and the client is in none of theirs."""
+    path = place.base / "state/proxy/traefik.yaml"
+    config = json.loads(path.read_text())
+    config["entryPoints"]["web"]["forwardedHeaders"] = {"trustedIPs": [*trusted(["127.0.0.0/24", "127.66.0.0/16"])]}
+    path.write_text(json.dumps(config))
+    head = b"GET / HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 7.7.7.7\r\n\r\n"
+    with header_server("X-Forwarded-For") as hub:
+        place.write_rules(hub)
+        place.systemd.prepare()
+        door, outside = ("127.0.0.1", place.web), ("127.1.2.3", 0)
+        with socket.create_connection(door, timeout=120, source_address=outside) as client:
+            client.sendall(head)
+            place.systemd.start()
+            assert client.recv(4096).endswith(b"\r\n127.66.97.114")
+            place.systemd.wait_until_ready()
+            client.sendall(head)  # later, on that connection
+            assert client.recv(4096).endswith(b"\r\n127.66.97.114")
+        for source, seen in (("127.1.2.3", b"127.1.2.3"), ("127.0.0.9", b"7.7.7.7, 127.0.0.9")):
+            with socket.create_connection(door, timeout=120, source_address=(source, 0)) as client:
+                client.sendall(head)
+                assert client.recv(4096).endswith(b"\r\n" + seen)
+
+
+@contextlib.contextmanager
+def header_server(name: str) -> Iterator[str]:
+    """It answers with a header of the request; its URL."""
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            body = str(self.headers[name]).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with Server(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
 
 
 @contextlib.contextmanager

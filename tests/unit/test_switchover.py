@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from barehub.errors import UserError
 from barehub.layout import Layout
-from barehub.lifecycle import database, servers
+from barehub.lifecycle import database, ports, safe_ports, servers
 from barehub.lifecycle.options import Request
 from barehub.lifecycle.servers import ForgottenError
 from barehub.lifecycle.switchover import Switchover
@@ -159,6 +159,62 @@ def test_a_hub_that_forgot_servers_gets_its_data_back(
     add_user(database.own_database(layout), 2, "bob")  # the new hub's doing
     run.roll_back(data_changed=True)
     assert users(database.own_database(layout)) == ["alice"]
+
+
+def on_an_old_port(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Let the small server be a hub whose port is the installer's to choose; what it says about the port."""
+    site = layout.config / "50-site.py"
+    bind, line = site.read_text().splitlines()
+    site.write_text(bind)
+    with layout.installer_config.open("a") as file:
+        file.write(f"{line}\n")
+    moved = {ports.HUB: 334, ports.API: "http://127.0.0.1:335"}
+    monkeypatch.setattr(safe_ports, "choose", lambda *_: moved)
+    monkeypatch.setattr(safe_ports, "anyone_may_listen", lambda port: port >= 1024)
+    return line
+
+
+def test_a_hub_whose_port_anybody_can_take_moves_when_nobody_would_miss_it(
+    old: Installation, layout: Layout, calls: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_an_old_port(layout, monkeypatch)
+    routed: list[tuple[str, str, list[str]]] = []
+    monkeypatch.setattr(safe_ports, "move_route", lambda _, *urls: routed.append((*urls, changes(calls))))
+    run = switchover(old, layout, Request(OLD), [])
+    plan = run.prepare()
+    port = plan.endpoints.hub_url.rpartition(":")[2]
+    plan = run.stop_hub(plan)
+    # The proxy is told before the hub leaves its port.
+    assert routed == [(f"http://127.0.0.1:{port}", "http://127.0.0.1:334", [])]
+    assert changes(calls) == [f"stop {HUB}"]
+    assert (plan.api.url, plan.reconfigured) == ("http://127.0.0.1:334/hub/api/", True)
+    assert "c.JupyterHub.hub_port = 334\n" in layout.installer_config.read_text()
+    run.roll_back(data_changed=False)
+    assert f"c.JupyterHub.hub_port = {port}\n" in layout.installer_config.read_text()
+
+
+def test_the_hub_that_runs_is_asked_although_its_account_changes(
+    old: Installation, layout: Layout, calls: Path
+) -> None:
+    before = replace(old.settings, hub_user="daemon")
+    plan = Switchover(Installation(layout, old.settings), before, Request(NEW), managed=True, say=print).prepare()
+    assert plan.api.owner.account == "daemon"
+
+
+def test_servers_that_know_the_hubs_port_keep_it(
+    old: Installation, layout: Layout, calls: Path, pages: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = on_an_old_port(layout, monkeypatch)
+    for pending, ready in ((None, True), ("spawn", False), ("stop", False)):
+        model = {"url": "/user/alice/", "ready": ready, "pending": pending}
+        pages[SERVERS] = {"items": [{"servers": {"": model}}], "_pagination": {"next": None}}
+        run = switchover(old, layout, Request(OLD), [])
+        assert run.stop_hub(plan := run.prepare()) is plan
+    del pages[SERVERS]  # a hub that does not tell
+    run = switchover(old, layout, Request(OLD), [])
+    assert run.stop_hub(plan := run.prepare()) is plan
+    assert changes(calls) == []
+    assert f"{line}\n" in layout.installer_config.read_text()
 
 
 def test_a_hub_that_systemd_does_not_run_has_to_be_stopped_first(old: Installation, layout: Layout) -> None:

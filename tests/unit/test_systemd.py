@@ -2,11 +2,13 @@
 
 import json
 import os
+import pwd
 import re
 import shutil
 import subprocess
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from barehub import systemd
@@ -34,8 +36,9 @@ def test_whose_systemd_it_is(layout: Layout, monkeypatch: pytest.MonkeyPatch) ->
     assert (systemd.systemd_runs(layout), systemd.scope()) == (True, ())
     assert layout.system_units == layout.root / "etc/systemd/system"
     monkeypatch.setattr(systemd.os, "geteuid", lambda: 4001)
+    monkeypatch.setattr(pwd, "getpwuid", lambda _: SimpleNamespace(pw_dir="/home/ada"))
     monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
-    monkeypatch.setenv("XDG_CONFIG_HOME", "/home/ada/.config")
+    monkeypatch.setenv("HOME", "/")
     assert not systemd.systemd_runs(layout)
     assert os.environ.pop("XDG_RUNTIME_DIR") == "/run/user/4001"
     (layout.root / "run/user/4001/systemd").mkdir(parents=True)
@@ -64,6 +67,9 @@ def test_units_are_rendered_whole_and_verified_by_systemd(layout: Layout, hub_us
     hub = units["site-hub.service"]
     # NoNewPrivileges, which these imply for a user that is not root, would break sudo.
     assert ("\nProtectKernelModules=yes" in hub) == (hub_user == "root")
+    # A port below 1024 takes this capability, which root has.
+    assert ("\nAmbientCapabilities=CAP_NET_BIND_SERVICE\n" in hub) == (hub_user == "hub")
+    assert re.search(r"^MemoryMax=\d+G$", units["site-proxy.service"], re.MULTILINE)
     assert json.dumps(hub).count("site-proxy.service") >= 2
     if shutil.which("systemd-analyze"):
         for program in ("jupyterhub", "python"):

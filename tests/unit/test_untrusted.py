@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 from barehub import untrusted
+from barehub.accounts import current_user
 from barehub.errors import UserError
 from barehub.layout import Layout
 from barehub.lifecycle.servers import Api, ensure_token, read_token, wait_for_starting
+from barehub.listeners import Owner
 from barehub.proxy import api_credentials
 from barehub.proxy_unit import acme
 from barehub.proxy_unit.certificates import expiry_of
@@ -136,7 +138,15 @@ def test_the_rules(installed: Layout, trap: Callable[[Path], None]) -> None:
     said: list[str] = []
     page = {"items": [], "_pagination": {"next": None}}
     with answering({"/hub/api/users?state=active&limit=200&offset=0": page}) as port:
-        assert wait_for_starting(installed, Api(f"http://127.0.0.1:{port}/hub/api/", "x"), 0, said.append) == []
+        assert (
+            wait_for_starting(
+                installed,
+                Api(f"http://127.0.0.1:{port}/hub/api/", "x", Owner("no-such.service", current_user())),
+                0,
+                said.append,
+            )
+            == []
+        )
     assert str(installed.rules_file) in said[0]
     assert SECRET not in said[0]
     log = pytest.importorskip("logging").getLogger("test")

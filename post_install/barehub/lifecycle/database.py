@@ -13,18 +13,21 @@ import re
 import shutil
 import sqlite3
 import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from barehub.accounts import ensure_directory, ids
 from barehub.errors import Exit, UserError
 from barehub.layout import Layout, release_key
-from barehub.process import attempt_as
+from barehub.process import attempt_as, call_as
 from barehub.settings import Installation, Settings
 
 # The name that releases before this scheme used, and the one for a copy from another hub.
 FIRST = "jupyterhub.sqlite"
+SECONDS = 60.0  # for a question that SQLite answers at once, if nobody holds a lock
 SQLITE = "sqlite:///"
 
 
@@ -73,28 +76,63 @@ def revision(database: Path) -> str | None:
     if not database.is_file():
         return None
     try:
-        with contextlib.closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True)) as connection:
+        with opened(database) as connection:
             row = connection.execute("select version_num from alembic_version").fetchone()
     except sqlite3.Error as error:
-        fix = "restore a copy from state/hub/backups"
+        fix = "see whether another program has it open; if it is damaged, state/hub/backups has copies"
         raise UserError(f"{database} cannot be read: {error}", fix, Exit.HOOK) from None
     return str(row[0]) if row else None
 
 
-def running_servers(database: Path) -> set[str]:
-    """Return the servers that run according to a hub's SQLite database, as `user` or `user/name`."""
-    with contextlib.closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True)) as connection:
+@contextlib.contextmanager
+def opened(database: Path) -> Iterator[sqlite3.Connection]:
+    """Open a SQLite database that exists. Not read-only: what a killed hub left in a journal has to be played back."""
+    with contextlib.closing(sqlite3.connect(f"{database.as_uri()}?mode=rw", uri=True)) as connection:
+        yield connection
+
+
+def asked(settings: Settings, question: Callable[..., Any], *databases: Path) -> Any:
+    """Return the answer of `question(*databases)`, which has to be JSON's, as the hub's account finds it.
+
+    The files are that account's, so for root they might be traps. Raises UserError if the question does, or if there is
+    no answer within SECONDS.
+    """
+
+    def work() -> str:
+        try:
+            return json.dumps({"answer": question(*databases)})
+        except UserError as error:
+            return json.dumps({"error": [str(error), error.fix]})
+        except (OSError, sqlite3.Error) as error:
+            return json.dumps({"error": [f"{databases[0]} cannot be read: {error}", "fix the cause"]})
+
+    try:
+        told = json.loads(call_as(settings.hub_user, work, {}, SECONDS))
+        if "error" in told:
+            what, fix = told["error"]
+            raise UserError(what, fix, Exit.HOOK)
+        return told["answer"]
+    except (ValueError, KeyError, TypeError):
+        names = " and ".join(str(path) for path in databases)
+        what = f"{names} cannot be read by {settings.hub_user} within {SECONDS:.0f} s"
+        raise UserError(what, "see whether another program has it open: fuser -v FILE", Exit.HOOK) from None
+
+
+def running_servers(database: Path) -> list[str]:
+    """Return the servers that run according to a hub's SQLite database, as `user` or `user/name`, sorted."""
+    with opened(database) as connection:
         rows = connection.execute(
             "select users.name, spawners.name from spawners join users on users.id = spawners.user_id "
             "where spawners.server_id is not null"
         )
-        return {f"{user}/{name}".rstrip("/") for user, name in rows}
+        return sorted(f"{user}/{name}".rstrip("/") for user, name in rows)
 
 
 def revision_of(installation: Installation, url: str) -> str | None:
     """Return the schema revision of the database at a URL, None if it has none yet. Raises UserError if unreadable."""
     if file := sqlite_file(url, installation.layout):
-        return revision(file)
+        found = asked(installation.settings, revision, file)
+        return str(found) if found else None
     return run_as_hub_user(installation.settings, "print_schema", url=url).strip() or None
 
 
@@ -128,7 +166,7 @@ class Migration:
         needed = have is not None and (source != target or have != newest_revision())
         if needed and previous and release_key(release) < release_key(previous):
             prepared = sqlite_file(target, layout)
-            if prepared is None or revision(prepared) != newest_revision():
+            if prepared is None or asked(installation.settings, revision, prepared) != newest_revision():
                 fix = f"{layout.hub}/bin/barehub rollback"
                 raise UserError(f"{release} is older than {previous}", fix, Exit.HOOK)
             needed = False
@@ -198,7 +236,9 @@ class Migration:
     def servers_in_backup(self) -> set[str] | None:
         """Return the servers that run according to the backup that a rollback restored; None if the data stay."""
         prepared = self.have is not None and self.source != self.target and not self.needed
-        return running_servers(self.target_file) if prepared and self.target_file else None
+        if not (prepared and self.target_file):
+            return None
+        return set(asked(self.installation.settings, running_servers, self.target_file))
 
     def finish(self) -> None:
         """Remove the database that is no longer used: its content is in the new one, and in backups/ as it was."""
@@ -212,7 +252,7 @@ def run_as_hub_user(settings: Settings, what: str, **details: str) -> str:
     Raises UserError if it fails; then the database is as it was.
     """
     worker = (sys.executable, "-I", "-m", "barehub.lifecycle.database_worker")
-    done = attempt_as(*ids(settings.hub_user), *worker, text=json.dumps({"do": what, **details}))
+    done = attempt_as(settings.hub_user, *worker, text=json.dumps({"do": what, **details}))
     if done.returncode:
         why = "\n".join(f"    {line}" for line in done.stderr.strip().splitlines()[-5:])
         full = done.returncode == Exit.SPACE

@@ -19,10 +19,10 @@ def ensure_directories(installation: Installation) -> None:
     # Without systemd the account may not exist yet; it becomes the owner of its directories once it does.
     proxy = accounts.ids(settings.proxy_user) if accounts.exists(settings.proxy_user) else root
     shared = (hub[0], proxy[1])  # with setgid: the proxy's group can read what the hub writes there
+    ensure_config(installation)
+    ensure_directory(layout.units, 0o755, *root, least=0o700)
+    ensure_directory(layout.state, 0o755, *root, least=0o711)  # hub and proxy have to get through
     for path, mode, owner in (
-        (layout.config, 0o755, root),
-        (layout.units, 0o755, root),
-        (layout.state, 0o755, root),
         (layout.hub_state, 0o700, hub),
         (layout.rules, 0o2750, shared),
         (layout.rules_staging, 0o2750, shared),
@@ -36,3 +36,20 @@ def ensure_directories(installation: Installation) -> None:
     for path in layout.acme.iterdir():
         accounts.chown_file(path, *proxy)
     accounts.chown_file(layout.rules_file, *shared)
+
+
+def ensure_config(installation: Installation) -> None:
+    """Make the directory of the configuration, which may hold secrets, for root and the hub's account alone.
+
+    One that exists stays as closed, or as open, as it is; but the hub's account has to get in.
+    """
+    path, hub_user = installation.layout.config, installation.settings.hub_user
+    new = not path.exists()
+    group = accounts.ids(hub_user)[1] if os.geteuid() == 0 else os.getegid()
+    if new:
+        ensure_directory(path, 0o750, os.geteuid(), group)
+        return
+    found = path.stat()
+    is_open = found.st_mode & 0o005 == 0o005  # to everybody, the hub's account among them
+    keep = is_open or hub_user == "root" or os.geteuid() != 0
+    ensure_directory(path, 0o755, os.geteuid(), found.st_gid if keep else group, least=0o700 if keep else 0o750)

@@ -32,7 +32,7 @@ def install(layout: Layout, request: Request, say: Say) -> None:
     """
     require_complete(layout, request.release)
     before = Settings.load(layout)
-    new = Installation(layout, choose_settings(before, request))
+    new = Installation(layout, choose_settings(before, request, shared_by_default=chose_shared_account(layout)))
     check_certificate(request)
     managed = systemd.systemd_runs(layout)
     if managed:
@@ -42,7 +42,7 @@ def install(layout: Layout, request: Request, say: Say) -> None:
     switchover = Switchover(new, before, request, managed=managed, say=say)
     try:
         plan = switchover.prepare()
-        switchover.stop_hub(plan)
+        plan = switchover.stop_hub(plan)
         switchover.commit(plan)
     except BaseException as error:  # Ctrl-C and signals too
         switchover.roll_back(data_changed=isinstance(error, ForgottenError))
@@ -60,6 +60,11 @@ def require_complete(layout: Layout, release: str) -> None:
     """Check that the release has its receipt. Raises UserError if not."""
     if not layout.receipt(release).is_file():
         raise UserError(f"{layout.release(release)} is not complete", "run its installer again", Exit.HOOK)
+
+
+def chose_shared_account(layout: Layout) -> bool:
+    """Return True if the active release is one of those that took www-data for the proxy: their receipts are older."""
+    return layout.active in layout.complete and not layout.oldest_systemd(layout.active or "")
 
 
 def check_certificate(request: Request) -> None:

@@ -5,11 +5,13 @@ import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from barehub import accounts
 from barehub.errors import Exit, UserError
 from barehub.layout import Layout
+from barehub.lifecycle import safe_ports
 from barehub.lifecycle.ports import internal_lines
 from barehub.process import write_atomically
 from barehub.settings import Settings
@@ -42,10 +44,12 @@ class Request:
     same_packages: bool = False  # refuse an upgrade that would lose packages added by hand
 
 
-def choose_settings(before: Settings | None, request: Request) -> Settings:
+def choose_settings(before: Settings | None, request: Request, *, shared_by_default: bool = False) -> Settings:
     """Return the settings of this run: what was asked for, else what was chosen before, else the defaults.
 
-    Raises UserError if the name differs from that of the last install, or if it takes root to run as these accounts.
+    `shared_by_default` tells that the active release chose www-data for the proxy by itself; it gets its own account
+    then. Raises UserError if the name differs from that of the last install, or if it takes root to run as these
+    accounts.
     """
     settings = before or Settings()
     asked = {key: value for key in ("name", "hub_user", "proxy_user") if (value := getattr(request, key))}
@@ -57,8 +61,9 @@ def choose_settings(before: Settings | None, request: Request) -> Settings:
             raise UserError("only root can run hub and proxy as other accounts", "run this as root", Exit.USAGE)
         asked |= {"hub_user": me, "proxy_user": me}
     settings = replace(settings, **asked)
-    if not settings.proxy_user:
-        settings = replace(settings, proxy_user=accounts.choose_proxy_user(settings.name))
+    moves = shared_by_default and settings.proxy_user == accounts.SHARED_ACCOUNT and "proxy_user" not in asked
+    if moves or not settings.proxy_user:
+        settings = replace(settings, proxy_user=accounts.own_account(settings.name))
     return settings
 
 
@@ -70,15 +75,20 @@ def report_changed_options(before: Settings, settings: Settings, say: Say) -> No
             say(f"--{option.replace('_', '-')} was {old} and is {new} now")
 
 
-def write_installer_config(layout: Layout, request: Request, *, first: bool, say: Say) -> bool:
-    """Write what the options set to a readable file; on the first install also replacements for internal ports in use.
+def write_installer_config(layout: Layout, request: Request, *, first: bool, managed: bool = False, say: Say) -> bool:
+    """Write what the options set to a readable file; on the first install also the internal ports.
 
     Lines that the administrator has added stay. Returns True if that changed something.
     """
-    lines = requested_lines(request) | (internal_lines(layout, request.bind_url, say) if first else {})
+    reserved = safe_ports.choose if managed and os.geteuid() == 0 else internal_lines
+    internal = reserved(layout, request.bind_url, say) if first else {}
+    return write_lines(layout.installer_config, requested_lines(request) | internal, say)
+
+
+def write_lines(path: Path, lines: dict[str, Any], say: Say) -> bool:
+    """Let a configuration file set these traits, and not set those that are None. Returns True if it changed."""
     if not lines:
         return False
-    path = layout.installer_config
     text = path.read_text() if path.exists() else "# Written by the installer from its options; yours to change.\n"
     for trait, value in lines.items():
         line = f"{trait} = {json.dumps(value)}\n" if value is not None else ""

@@ -42,12 +42,12 @@ def public_ports(bind_url: str | None) -> set[int]:
     return {port, 80} if port == 443 else {port} if port else set()
 
 
-def port_is_free(port: int) -> bool:
-    """Return True if a server could listen on this port of 127.0.0.1."""
+def port_is_free(port: int, host: str = "127.0.0.1") -> bool:
+    """Return True if a server could listen on this port of a host; for an empty one, of all addresses."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections in TIME_WAIT do not count
         try:
-            probe.bind(("127.0.0.1", port))
+            probe.bind((host, port))
         except OSError:
             return False
     return True

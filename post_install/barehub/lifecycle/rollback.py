@@ -5,26 +5,31 @@ release's own hooks do the switch, as for any release, and an error in them lead
 """
 
 import contextlib
-import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from barehub import systemd
-from barehub.errors import Exit, UserError
+from barehub.errors import Exit, UserError, printable
 from barehub.evaluation import evaluate
 from barehub.health import Endpoints, answer
 from barehub.layout import Layout, release_key
+from barehub.lifecycle import safe_ports
 from barehub.lifecycle.database import (
     Migration,
+    asked,
     newest_revision,
+    opened,
     own_database,
     revision,
     run_as_hub_user,
     running_servers,
     without_password,
 )
-from barehub.lifecycle.servers import Api, wait_for_starting
-from barehub.process import attempt, locked, output, run_to_its_end
+from barehub.lifecycle.options import write_lines
+from barehub.lifecycle.ports import HUB
+from barehub.lifecycle.servers import Api, read_token, wait_for_starting
+from barehub.listeners import Owner
+from barehub.process import locked, run_to_its_end, write_atomically
 from barehub.settings import Installation
 
 
@@ -48,19 +53,37 @@ def rollback(
         label = choose(layout, label)
         found = evaluate(layout, installation.settings)
         migration = Migration.plan(installation, found.db_url, active, active)
-        restored = plan_data(layout, migration, label)
+        restored = plan_data(installation, migration, label)
         backup = layout.backup(label)
         say(f"this goes back from {active} to {label}")
         if restored and migration.target_file:
             say(f"  the database becomes the backup {backup}")
-            for loss in losses(migration.target_file, backup):
+            for loss in asked(installation.settings, losses, migration.target_file, backup):
                 say(f"  lost: {loss}")
+        if exposed := safe_ports.must_go_back(installation, label, found.endpoints):
+            say("  lost: the hub's port, and with it the servers that run now; stop them first")
         if not sure and ask("go back? [no] ").strip().lower() not in ("y", "yes"):
             raise UserError("nothing was changed", "answer yes, or give -y", Exit.USAGE)
         words = [f"{layout.release(label)}/bin/python", "-I", "-m", "barehub", "install", f"--base={layout.base}"]
-        with restored_data(installation, migration, restored, backup, found.endpoints, wait, say):
+        data = restored_data(installation, migration, restored, backup, found.endpoints, wait, say)
+        with data, usual_port(layout, exposed, say):
             if code := run_to_its_end(*words, f"--release={label}", f"--wait={wait}"):
                 raise UserError(f"{label} did not come up", f"{active} is active as before; see above", code)
+
+
+@contextlib.contextmanager
+def usual_port(layout: Layout, wanted: bool, say: Callable[[str], None]) -> Iterator[None]:
+    """If that is wanted, let the hub listen where it did before safe ports; after an error, where it was."""
+    if not wanted:
+        yield
+        return
+    before = layout.installer_config.read_text()
+    write_lines(layout.installer_config, {HUB: None}, say)
+    try:
+        yield
+    except BaseException:
+        write_atomically(layout.installer_config, before)
+        raise
 
 
 @contextlib.contextmanager
@@ -79,6 +102,7 @@ def restored_data(
     hub is stopped first, and what was in the file is kept in backups/.
     """
     layout, settings = installation.layout, installation.settings
+    hub = Owner.of_hub(settings)
 
     def copy(source: Path, target: Path) -> None:
         run_as_hub_user(settings, "copy", source=str(source), target=str(target))
@@ -91,10 +115,10 @@ def restored_data(
     managed = systemd.systemd_runs(layout)
     if in_place:
         if managed:
-            wait_for_starting(layout, Api(endpoints.api, layout.api_token.read_text()), wait, say)
+            wait_for_starting(layout, Api(endpoints.api, read_token(layout), hub), wait, say)
             say("stopping the hub for a moment; users' servers and the proxy go on")
-            output("systemctl", "stop", settings.hub_unit)
-        elif answer(endpoints.hub):
+            systemd.control("stop", settings.hub_unit)
+        elif answer(endpoints.hub, hub):
             raise UserError("the hub runs, and not under systemd", "stop it, then run this again", Exit.HOOK)
         copy(restored, kept)
         say(f"the database as it is now is kept as {kept}")
@@ -104,10 +128,10 @@ def restored_data(
     except BaseException:
         if in_place:
             if managed:
-                attempt("systemctl", "stop", settings.hub_unit)
+                systemd.try_control("stop", settings.hub_unit)
             copy(kept, restored)
             if managed:
-                attempt("systemctl", "start", settings.hub_unit)
+                systemd.try_control("start", settings.hub_unit)
         else:
             restored.unlink(missing_ok=True)
         raise
@@ -130,11 +154,12 @@ def choose(layout: Layout, label: str | None) -> str:
     return label
 
 
-def plan_data(layout: Layout, migration: Migration, label: str) -> Path | None:
+def plan_data(installation: Installation, migration: Migration, label: str) -> Path | None:
     """Return where release `label` expects the backup of its database; None if it can use the present one.
 
     Raises UserError if there is no backup for it.
     """
+    layout = installation.layout
     package = next(layout.release(label).glob("lib/python3*/site-packages/barehub"))
     if not any(package.rglob(Path(__file__).name)):
         raise UserError(f"{label} is from before rollbacks", "choose another release", Exit.USAGE)
@@ -149,7 +174,7 @@ def plan_data(layout: Layout, migration: Migration, label: str) -> Path | None:
             what, "stop the hub, restore your backup from before the upgrade, then run this again", Exit.HOOK
         )
     backup = layout.backup(label)
-    if revision(backup) != needs:
+    if asked(installation.settings, revision, backup) != needs:
         what = f"there is no backup of the database as {label} left it"
         raise UserError(what, f"put one at {backup} (schema {needs}), then run this again", Exit.HOOK)
     in_place = migration.target_file != own_database(layout)
@@ -159,11 +184,7 @@ def plan_data(layout: Layout, migration: Migration, label: str) -> Path | None:
 def losses(now: Path, then: Path) -> list[str]:
     """Return what a database has that an older backup of it lacks."""
     # Columns that every schema since JupyterHub 1 has.
-    with contextlib.ExitStack() as stack:
-        new, old = (
-            stack.enter_context(contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)))
-            for path in (now, then)
-        )
+    with opened(now) as new, opened(then) as old:
 
         def since(query: str) -> list[str]:
             return sorted({row[0] for row in new.execute(query)} - {row[0] for row in old.execute(query)})
@@ -171,11 +192,11 @@ def losses(now: Path, then: Path) -> list[str]:
         found = {
             "users": since("select name from users"),
             "groups": since("select name from groups"),
-            "running servers, which the hub forgets": sorted(running_servers(now) - running_servers(then)),
+            "running servers, which the hub forgets": sorted({*running_servers(now)} - {*running_servers(then)}),
         }
         tokens = since(
             "select hashed from api_tokens "
             "where service_id is null or service_id not in (select id from services where name = 'barehub')"
         )
-    lines = [f"{what}: {', '.join(names)}" for what, names in found.items() if names]
+    lines = [f"{what}: {', '.join(printable(one, keep='') for one in names)}" for what, names in found.items() if names]
     return lines + ([f"tokens: {len(tokens)}, so some users log in again"] if tokens else [])

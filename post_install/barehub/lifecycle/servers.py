@@ -16,9 +16,10 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from barehub import accounts, untrusted
-from barehub.errors import Exit, UserError
+from barehub.errors import Exit, UserError, printable
 from barehub.health import ask
 from barehub.layout import Layout
+from barehub.listeners import Owner
 from barehub.process import write_atomically
 from barehub.rules import read_routes
 from barehub.untrusted import UntrustedError
@@ -68,10 +69,14 @@ class ForgottenError(UserError):
 
 @dataclass(frozen=True)
 class Api:
-    """The REST API of the hub (https://jupyterhub.readthedocs.io/en/stable/reference/rest-api.html) at `url`."""
+    """The REST API of the hub (https://jupyterhub.readthedocs.io/en/stable/reference/rest-api.html) at `url`.
+
+    The token is sent only if it is the hub, its `owner`, that listens there.
+    """
 
     url: str
     token: str
+    owner: Owner
 
     def get(self, path: str) -> Any:
         """Return the parsed answer; None if there is none, or a refusal."""
@@ -79,11 +84,12 @@ class Api:
             "Authorization": f"token {self.token}",
             "Accept": "application/jupyterhub-pagination+json",
         }
-        status, body = ask(self.url + path, headers)
+        status, body = ask(self.url + path, self.owner, headers)
         try:
-            return json.loads(body) if status == HTTPStatus.OK else None
-        except (ValueError, RecursionError):
-            return None  # not the hub
+            found = json.loads(body) if status == HTTPStatus.OK else None
+        except (ValueError, RecursionError):  # another service of the same account's
+            return None
+        return found if isinstance(found, dict) else None
 
     def version(self) -> str | None:
         """Return JupyterHub's version, as the running hub reports it."""
@@ -96,7 +102,7 @@ class Api:
         offset = 0
         while True:
             page = self.get(f"users?state=active&limit={PAGE}&offset={offset}")
-            if page is None:
+            if page is None or not {"items", "_pagination"} <= page.keys():
                 return None
             for user in page["items"]:
                 found += [Server.of(model) for model in user.get("servers", {}).values() if not model.get("stopped")]
@@ -119,7 +125,7 @@ class Server:
     def of(cls, model: dict[str, Any]) -> "Server":
         """Derive it from the API's model of a server."""
         return cls(
-            name=unquote(model["url"]).rstrip("/").rpartition("/user/")[2],
+            name=printable(unquote(model["url"]).rstrip("/").rpartition("/user/")[2], keep=""),
             path=unquote(urlsplit(model["url"]).path),
             ready=model["ready"],
             starting=model["pending"] == "spawn" and not (model.get("state") or {}).get(SURVIVES_RESTART),

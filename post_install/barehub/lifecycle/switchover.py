@@ -10,19 +10,21 @@ units and database are switched by one rename (barehub.lifecycle.database, bareh
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from barehub import selinux, systemd
 from barehub.errors import Exit, UserError
 from barehub.evaluation import evaluate
 from barehub.health import Endpoints, answer, wait_until_healthy
+from barehub.lifecycle import safe_ports
 from barehub.lifecycle.added_packages import report_added
 from barehub.lifecycle.database import Migration, newest_revision
 from barehub.lifecycle.directories import ensure_directories
-from barehub.lifecycle.options import Request, report_changed_options, write_installer_config
+from barehub.lifecycle.options import Request, report_changed_options, write_installer_config, write_lines
 from barehub.lifecycle.releases import proxy_differs, switch
 from barehub.lifecycle.servers import Api, Server, read_token, wait_for_starting, wait_until_known
+from barehub.listeners import Owner
 from barehub.process import write_atomically
 from barehub.settings import Installation, Settings
 
@@ -31,12 +33,16 @@ KNOWN_SECONDS = 60  # for a new hub to find the servers that run
 
 @dataclass(frozen=True)
 class Plan:
-    """What `prepare` has found out: where the new hub will answer, its data's way, and whether its options changed."""
+    """What `prepare` has found out: where the new hub will answer, its data's way, and whether its options changed.
+
+    `may_move` tells that any account can take the hub's port, and that the installer may choose another.
+    """
 
     endpoints: Endpoints
     api: Api
     migration: Migration
     reconfigured: bool
+    may_move: bool
 
 
 class Switchover:
@@ -85,25 +91,30 @@ class Switchover:
             report_changed_options(self.old.settings, settings, self.say)
         settings.save(layout)
         ensure_directories(self.new)
-        reconfigured = write_installer_config(layout, self.request, first=self.old is None, say=self.say)
+        first = self.old is None
+        reconfigured = write_installer_config(layout, self.request, first=first, managed=self.managed, say=self.say)
         if self.previous and self.switches and self.previous in layout.complete:
             # Before the configuration is loaded, which may need them.
             old = layout.release(self.previous)
             report_added(old, layout.prefix, required=self.request.same_packages, say=self.say)
         found = evaluate(layout, settings)
-        api = Api(found.endpoints.api, read_token(layout))
+        running = self.old.settings if self.old else settings  # whose account may be another
+        api = Api(found.endpoints.api, read_token(layout), Owner.of_hub(running))
         migration = Migration.plan(self.new, found.db_url, self.request.release, self.previous)
-        self.plan = Plan(found.endpoints, api, migration, reconfigured)
+        restarts = self.managed and self.previous is not None and self.request.start
+        may_move = restarts and safe_ports.may_move(layout, found.endpoints)
+        self.plan = Plan(found.endpoints, api, migration, reconfigured, may_move)
         return self.plan
 
-    def stop_hub(self, plan: Plan) -> None:
-        """Stop the hub if its data or its release change, with its data backed up and no server cut off while starting.
+    def stop_hub(self, plan: Plan) -> Plan:
+        """Stop the hub if its data, release or port change, with its data backed up; return what is planned now.
 
-        A server that takes longer to start than `request.wait` is reported. Raises UserError; the hub may be stopped
-        then.
+        No server is cut off while starting; one that takes longer than `request.wait` is reported. Raises UserError;
+        the hub may be stopped then.
         """
-        if not (plan.migration.needed or self.switches):
-            return
+        moves = plan.may_move and plan.api.servers() == []
+        if not (plan.migration.needed or self.switches or moves):
+            return plan
         label = self.previous or f"before-{self.request.release}"
         # The first backup, with the hub running, shows what might go wrong; the one of data at rest replaces it.
         if place := plan.migration.back_up(label, required=self.request.back_up):
@@ -114,13 +125,32 @@ class Switchover:
             if running is None:
                 self.say("the hub does not tell which servers run or start; continuing")
             self.touched = True
+            if plan.may_move and plan.api.servers() == []:
+                plan = self.move_ports(plan)
             self.say("stopping the hub for a moment; users' servers and the proxy go on")
             systemd.control("stop", self.new.settings.hub_unit)
-        elif answer(plan.endpoints.hub):
+        elif answer(plan.endpoints.hub, plan.api.owner):
             raise UserError("the hub runs, and not under systemd", "stop it, then run this again", Exit.HOOK)
         self.backup = plan.migration.back_up(label, required=self.request.back_up)
         restored = plan.migration.servers_in_backup()
         self.known = [server for server in running or [] if restored is None or server.name in restored]
+        return plan
+
+    def move_ports(self, plan: Plan) -> Plan:
+        """Choose ports that no other account can take, and let the proxy expect the hub there; return the new plan.
+
+        No user's server may know the old one.
+        """
+        layout = self.new.layout
+        write_lines(layout.installer_config, safe_ports.choose(layout, None, self.say), self.say)
+        endpoints = evaluate(layout, self.new.settings).endpoints
+        if not safe_ports.move_route(self.new, plan.endpoints.hub_url, endpoints.hub_url):
+            self.say("the proxy expects the hub at its old port until the hub has started")
+        self.say(f"the hub moves to {endpoints.hub_url}, where no other account can listen")
+        self.plan = replace(
+            plan, endpoints=endpoints, api=replace(plan.api, url=endpoints.api), reconfigured=True, may_move=False
+        )
+        return self.plan
 
     def commit(self, plan: Plan) -> None:
         """Migrate the data, switch to the new release, and start it if asked to; return when it is healthy.
@@ -143,7 +173,8 @@ class Switchover:
         if self.request.start:
             self.start(changed, reconfigured=plan.reconfigured)
             wait_until_healthy(self.new.settings, plan.endpoints, say=self.say)
-            wait_until_known(plan.api, self.known, seconds=KNOWN_SECONDS, say=self.say)
+            api = replace(plan.api, owner=Owner.of_hub(self.new.settings))
+            wait_until_known(api, self.known, seconds=KNOWN_SECONDS, say=self.say)
 
     def start(self, changed: list[str], *, reconfigured: bool) -> None:
         """Start both services as they are installed now; one that runs is restarted only if something of it changed.

@@ -34,8 +34,8 @@ def main() -> int:
         wanted = addresses_of(proxy.static)
         ensure_doors(wanted, before)
         write(layout, proxy.static, source)
-    except UserError as error:
-        print(render(error), file=sys.stderr)
+    except Exception as error:  # whatever the hub's account has answered: the proxy starts with what it had
+        print(render(as_user_error(error)), file=sys.stderr)
         if not before:
             return 1
         print(f"the proxy goes on with its last configuration, {layout.static_config}", file=sys.stderr)
@@ -45,6 +45,13 @@ def main() -> int:
             print(render(error), file=sys.stderr)
             return 1
     return 0
+
+
+def as_user_error(error: Exception) -> UserError:
+    """Return an error for people; one that is none is a disk's, or an answer that makes no sense."""
+    if isinstance(error, UserError):
+        return error
+    return UserError(f"the proxy's configuration cannot be used: {error!r}", "barehub status says more")
 
 
 def last_addresses(layout: Layout) -> Addresses:

@@ -25,12 +25,16 @@ from typing import Any
 from barehub.errors import UserError
 
 BACKLOG = 1024  # connections that can wait on a socket; beyond that clients are slowed down, not refused (listen(2))
+IP_BIND_ADDRESS_NO_PORT = 24  # linux/in.h; ip(7)
 SO_ATTACH_REUSEPORT_CBPF = 51  # asm-generic/socket.h; socket(7)
 # linux/bpf_common.h and linux/filter.h. Offsets from SKF_NET_OFF, as u32, count from the IP header.
 BPF_LD_WORD, BPF_LD_HALF, BPF_LD_BYTE = 0x20, 0x28, 0x30  # BPF_LD | BPF_ABS | ...
 BPF_JEQ = 0x15  # BPF_JMP | BPF_JEQ | BPF_K
 BPF_RET = 0x06  # BPF_RET | BPF_K
 SKF_NET_OFF = 0x1_0000_0000 - 0x100000
+# To traefik, clients who waited at a door come from here, and not from an address that others have too: it believes no
+# X-Forwarded-For from here, whatever networks it trusts (`static.trusted`).
+RELAYED = {socket.AF_INET: "127.66.97.114", socket.AF_INET6: "::1"}
 WAITING, SERVING = 0, 1  # the sockets of a door, by the kernel's numbers
 FIRST_FD = 3  # SD_LISTEN_FDS_START of sd_listen_fds(3)
 
@@ -68,6 +72,15 @@ class Door:
         """Where this machine itself reaches the door: for all addresses, over IPv4's loopback."""
         host, port = self.serving.getsockname()[:2]
         return ("127.0.0.1" if host in ("::", "0.0.0.0") else host), port  # noqa: S104 - compared with, not bound to
+
+    def connection(self) -> socket.socket:
+        """A socket for a connection to traefik that is relayed; connect it to `address` while the door is open."""
+        family = socket.AF_INET6 if ":" in self.address[0] else socket.AF_INET
+        relayed = socket.socket(family)
+        relayed.setblocking(False)
+        relayed.setsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)  # connect(2) finds a port for it
+        relayed.bind((RELAYED[socket.AddressFamily(family)], 0))
+        return relayed
 
     def shut(self, admit: Address | None = None) -> None:
         """Let new connections wait from now on, except one from `admit`, an address and port of this machine."""

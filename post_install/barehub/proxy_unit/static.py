@@ -1,19 +1,23 @@
 """traefik's static configuration, which follows from JupyterHub's traits. Nothing here reads or writes a file."""
 
 import copy
+import ipaddress
 import json
+from collections.abc import Iterable, Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
 from barehub.layout import Layout
 from barehub.proxy_unit import acme
+from barehub.proxy_unit.sockets import RELAYED
 from barehub.urls import WILDCARDS, address, bracketed, is_address, listening
 
 Config = dict[str, Any]
 
-# Not all of a request's life is bounded: uploads and downloads may take hours, and so may a websocket.
+# Uploads and downloads may take hours. A client that sends nothing, or never all of a request, must not stay for ever:
+# each costs memory. Websockets have no limit.
 TRANSPORT: Config = {
-    "respondingTimeouts": {"readTimeout": "0s", "writeTimeout": "0s", "idleTimeout": "10m"},
+    "respondingTimeouts": {"readTimeout": "6h", "writeTimeout": "0s", "idleTimeout": "10m"},
     # On a stop new connections wait in the kernel, so it is short: traefik goes on for a moment, so that what it has
     # just accepted is answered, then gives requests a little to end. Where there are websockets that is always used up.
     "lifeCycle": {"requestAcceptGraceTimeout": "200ms", "graceTimeOut": "2s"},
@@ -45,7 +49,7 @@ def static_config(layout: Layout, proxy: Any) -> Config:
 
     public = entrypoint(listening(proxy.public_url))
     if proxy.trusted_networks:
-        public["forwardedHeaders"] = {"trustedIPs": list(proxy.trusted_networks)}
+        public["forwardedHeaders"] = {"trustedIPs": list(trusted(proxy.trusted_networks))}
     api = entrypoint(proxy.traefik_api_url)
     config: Config = {
         "global": {"checkNewVersion": False, "sendAnonymousUsage": False},
@@ -71,6 +75,20 @@ def static_config(layout: Layout, proxy: Any) -> Config:
             public["http"]["tls"]["certResolver"] = name
     merged: Config = deep_merge(config, proxy.extra_static_config)
     return merged
+
+
+def trusted(networks: Iterable[str]) -> Iterator[str]:
+    """Yield the networks whose X-Forwarded-* headers are believed, without the addresses of relayed clients.
+
+    Anybody may have waited at a door.
+    """
+    relayed = [ipaddress.ip_network(address) for address in RELAYED.values()]
+    for text in networks:
+        parts = [ipaddress.ip_network(text)]
+        for one in relayed:
+            if parts[0].version == one.version and one.subnet_of(parts[0]):  # type: ignore[arg-type]
+                parts = list(parts[0].address_exclude(one))  # type: ignore[arg-type]
+        yield from map(str, parts)
 
 
 def entrypoint(url: str) -> Config:

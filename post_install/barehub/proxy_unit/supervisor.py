@@ -4,7 +4,7 @@
 
 It runs without any privilege. `sockets` explains doors, `readiness` what is checked before they open. A client that
 waited at a door is relayed to traefik once it opens, for as long as the connection lasts; to traefik such a client has
-an address of this machine. traefik accepts the connections of later clients itself.
+an address of its own, `sockets.RELAYED`. traefik accepts the connections of later clients itself.
 """
 
 import asyncio
@@ -43,7 +43,7 @@ def main() -> int:
     for door in doors.values():
         door.shut()
     # A connection that a traefik left unaccepted when it died must not reach this one too early.
-    left = [connection for door in doors.values() for connection in accept_all(door.serving)]
+    left = [(door, connection) for door in doors.values() for connection in accept_all(door.serving)]
     readiness = Readiness(layout, json.loads(layout.static_config.read_text()), api, doors)
     traefik = start_traefik(layout.hub / "bin/traefik", layout.static_config, {API: api, **doors})
     return asyncio.run(Supervisor(traefik, list(doors.values()), readiness).run(left))
@@ -84,7 +84,7 @@ class Supervisor:
         self.stopping = False
         self.relays: set[asyncio.Task[None]] = set()
 
-    async def run(self, left: list[socket.socket]) -> int:
+    async def run(self, left: list[tuple[Door, socket.socket]]) -> int:
         """Serve until traefik ends. Returns the exit status: 0 after a stop that was requested."""
         loop = asyncio.get_running_loop()
         ended: asyncio.Future[int] = loop.create_future()
@@ -130,7 +130,7 @@ class Supervisor:
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.traefik, number)
 
-    async def serve(self, left: list[socket.socket]) -> None:
+    async def serve(self, left: list[tuple[Door, socket.socket]]) -> None:
         """Open the doors when traefik is ready, or when that takes too long."""
         try:
             async with asyncio.timeout(LOADING):
@@ -149,9 +149,9 @@ class Supervisor:
         for door in self.doors:
             door.open()
             # Not only now: the handshakes that have begun end up here as well.
-            asyncio.get_running_loop().add_reader(door.waiting, self.relay_all, door.waiting)
-        for client in left:
-            self.relay(client)
+            asyncio.get_running_loop().add_reader(door.waiting, self.relay_all, door)
+        for door, client in left:
+            self.relay(door, client)
         notify("READY=1")
 
     def shut(self) -> None:
@@ -171,12 +171,12 @@ class Supervisor:
                     notify("WATCHDOG=1")
                 await asyncio.sleep(max(0.0, interval - (time.monotonic() - started)))
 
-    def relay_all(self, waiting: socket.socket) -> None:
-        for client in accept_all(waiting):
-            self.relay(client)
+    def relay_all(self, door: Door) -> None:
+        for client in accept_all(door.waiting):
+            self.relay(door, client)
 
-    def relay(self, client: socket.socket) -> None:
-        task = asyncio.create_task(relay(client))
+    def relay(self, door: Door, client: socket.socket) -> None:
+        task = asyncio.create_task(relay(door, client))
         self.relays.add(task)
         task.add_done_callback(self.relays.discard)
 
@@ -195,14 +195,12 @@ def accept_all(listener: socket.socket) -> list[socket.socket]:
     return accepted
 
 
-async def relay(client: socket.socket) -> None:
+async def relay(door: Door, client: socket.socket) -> None:
     """Copy data between a client and traefik in both directions until both have ended."""
     from_client, to_client = await asyncio.open_connection(sock=client)
     with contextlib.closing(to_client), contextlib.suppress(OSError):
-        server = socket.socket(client.family)
-        server.setblocking(False)
-        # To the address that the client has reached: the door is there, whatever it is bound to.
-        await asyncio.get_running_loop().sock_connect(server, client.getsockname())
+        server = door.connection()
+        await asyncio.get_running_loop().sock_connect(server, door.address)
         from_traefik, to_traefik = await asyncio.open_connection(sock=server)
         with contextlib.closing(to_traefik):
             await asyncio.gather(copy(from_client, to_traefik), copy(from_traefik, to_client))

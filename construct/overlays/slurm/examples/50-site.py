@@ -1,7 +1,7 @@
 # What the overlay `slurm` must know about this cluster. Copy it to BASE/jupyterhub_config.d, adapt it, then run:
 #   systemctl restart barehub-hub
 
-# The head node's address on the cluster's network: compute nodes report to the hub there, at port 8081.
+# The head node's address on the cluster's network: compute nodes report to the hub there, at port 334.
 c.JupyterHub.hub_ip = "10.0.0.1"
 
 # The users' environment as the compute nodes see it: jupyterhub and jupyterlab, on a shared file system.

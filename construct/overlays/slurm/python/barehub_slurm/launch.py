@@ -2,9 +2,11 @@
 
     python launch.py OLDEST HUBS PATIENCE COMMAND...
 
-Chooses a free port, reports it to the hub, and becomes COMMAND, the server. OLDEST is the oldest version of jupyterhub
-that the hub accepts, HUBS the hub's own, PATIENCE the seconds for which the hub may be away. The reason of a failure
-becomes the job's comment, where the hub finds it even if it cannot be reached from here.
+Chooses a free port and becomes COMMAND, the server. A process beside it reports the port to the hub once it is the
+server's: on a node that others use, whoever else listens there would be served to the user in the server's place.
+OLDEST is the oldest version of jupyterhub that the hub accepts, HUBS the hub's own, PATIENCE the seconds for which the
+hub may be away. The reason of a failure becomes the job's comment, where the hub finds it even if it cannot be reached
+from here.
 """
 
 # ruff: noqa: UP006, UP035 - to Python 3.6, list[int] is an error
@@ -13,19 +15,28 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
-from typing import List, NoReturn
+from typing import List, NoReturn, Sequence, Set
+
+TABLES = ("/proc/net/tcp", "/proc/net/tcp6")
+LISTEN = "0A"  # TCP_LISTEN of net/tcp_states.h
 
 
 def main(oldest: str, hubs: str, patience: float, command: List[str]) -> None:
     require_jupyterhub(oldest, hubs)
+    api = os.environ["JUPYTERHUB_API_URL"].rstrip("/")
+    reach(api, urllib.request.Request(api + "/"), patience)  # noqa: S310 - the hub's own URL
     port = free_port()
-    tell(os.environ["JUPYTERHUB_API_URL"], port, time.time() + patience)
+    server = os.getpid()
+    if beside():
+        tell_when_ours(api, port, server, patience)
+        os._exit(0)
     # jupyterhub-singleuser takes its address from here.
     os.environ["JUPYTERHUB_SERVICE_URL"] = f"http://0.0.0.0:{port}{os.environ['JUPYTERHUB_SERVICE_PREFIX']}"
     command = without_user_site(command)
@@ -33,6 +44,55 @@ def main(oldest: str, hubs: str, patience: float, command: List[str]) -> None:
         os.execvp(command[0], command)
     except OSError as error:
         give_up(f"{command[0]} cannot be run on {node()}: {error.strerror}")
+
+
+def beside() -> bool:
+    """Return True in a new process, which is no child of this one: the server knows nothing of it."""
+    child = os.fork()
+    if child:
+        os.waitpid(child, 0)
+        return False
+    if os.fork():
+        os._exit(0)
+    return True
+
+
+def tell_when_ours(api: str, port: int, server: int, patience: float) -> None:
+    """Report the port when the server listens there, and end the job if another account does. Ends with the server."""
+    try:
+        while True:
+            found = accounts_at(port)
+            others = found - {os.getuid()}
+            if others:
+                give_up(f"port {port} on {node()}, chosen for the server, was taken by the account {min(others)}")
+            if found:
+                break
+            os.kill(server, 0)
+            time.sleep(0.1)
+        report = urllib.request.Request(  # noqa: S310 - the hub's own URL
+            api + "/batchspawner",
+            json.dumps({"port": port}).encode(),
+            {"Authorization": "token " + os.environ["JUPYTERHUB_API_TOKEN"], "Content-Type": "application/json"},
+        )
+        reach(api, report, patience)
+    except ProcessLookupError:
+        pass  # it has ended and said why
+    except BaseException:
+        os.kill(server, signal.SIGTERM)
+        raise
+
+
+def accounts_at(port: int, tables: Sequence[str] = TABLES) -> Set[int]:
+    """Return the ids of the accounts that listen at a port, at whatever address."""
+    found = set()
+    for table in tables:
+        try:
+            with open(table) as file:
+                lines = [line.split() for line in file][1:]
+        except OSError:  # no IPv6
+            continue
+        found |= {int(one[7]) for one in lines if one[3] == LISTEN and int(one[1].rpartition(":")[2], 16) == port}
+    return found
 
 
 def require_jupyterhub(oldest: str, hubs: str) -> None:
@@ -75,13 +135,9 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def tell(api: str, port: int, deadline: float) -> None:
-    """POST the port to the hub. Retry until `deadline`, because the hub may be restarting."""
-    request = urllib.request.Request(  # noqa: S310 - the hub's own URL
-        api.rstrip("/") + "/batchspawner",
-        json.dumps({"port": port}).encode(),
-        {"Authorization": "token " + os.environ["JUPYTERHUB_API_TOKEN"], "Content-Type": "application/json"},
-    )
+def reach(api: str, request: urllib.request.Request, patience: float) -> None:
+    """Send the hub a request. Retry for `patience` seconds, because the hub may be restarting."""
+    deadline = time.time() + patience
     directly = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     while True:
         try:

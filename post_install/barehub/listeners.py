@@ -1,0 +1,150 @@
+"""Who listens at an address of this machine: what answers there is believed only if it is whom it must be.
+
+Any account may listen at a port from 1024 on as soon as it is free, and then gets what was meant for the hub.
+"""
+
+import ipaddress
+import os
+import pwd
+import socket
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from barehub.settings import Settings
+from barehub.systemd import property_of
+
+TABLES = (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))
+LISTEN = "0A"  # TCP_LISTEN of net/tcp_states.h
+UNPRIVILEGED = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
+
+
+@dataclass(frozen=True)
+class Listener:
+    """A listening socket: its account's id, and its inode, by which a process that holds it is known (proc(5))."""
+
+    uid: int
+    inode: int
+
+    @property
+    def account(self) -> str:
+        try:
+            return pwd.getpwuid(self.uid).pw_name
+        except KeyError:
+            return f"user id {self.uid}"
+
+
+@dataclass(frozen=True)
+class Owner:
+    """Who must listen: the main process of a unit, or, where systemd does not run it, root or this account."""
+
+    unit: str
+    account: str
+
+    @classmethod
+    def of_hub(cls, settings: Settings) -> "Owner":
+        return cls(settings.hub_unit, settings.hub_user)
+
+    @classmethod
+    def of_proxy(cls, settings: Settings) -> "Owner":
+        """Root makes the proxy's sockets; in the foreground the account that runs all does."""
+        return cls(settings.proxy_unit, settings.hub_user)
+
+    def stranger(self, host: str, port: int) -> str | None:
+        """Return the account of somebody else who listens there; None if nobody does."""
+        for one in listeners(host, port):
+            if not self.has(one):
+                return one.account
+        return None
+
+    def listens(self, host: str, port: int) -> bool:
+        """Return True if what listens there is this owner's, and nobody else's."""
+        return any(True for _ in listeners(host, port)) and self.stranger(host, port) is None
+
+    def has(self, listener: Listener) -> bool:
+        """Return True if the socket is this owner's."""
+        if listener.uid not in (0, user_id(self.account)):
+            return False
+        pid = property_of(self.unit, "MainPID")
+        try:
+            # Not the unit's control group: users' servers may be in that.
+            descriptors = list(Path(f"/proc/{pid}/fd").iterdir()) if pid.strip("0") else []
+        except OSError:  # only root sees another account's: the account has to do
+            return True
+        return not descriptors or f"socket:[{listener.inode}]" in map(target_of, descriptors)
+
+
+def target_of(link: Path) -> str:
+    """Return what a process's file descriptor is; nothing if it is closed meanwhile."""
+    try:
+        return str(link.readlink())
+    except OSError:
+        return ""
+
+
+def user_id(account: str) -> int | None:
+    """Return the id of an account, by name or number; None if there is none."""
+    try:
+        return pwd.getpwnam(account).pw_uid
+    except KeyError:
+        return int(account) if account.isdigit() else None
+
+
+def listeners(host: str, port: int) -> Iterator[Listener]:
+    """Yield the sockets that a connection to this host and port may reach."""
+    wanted = {ipaddress.ip_address(str(found[4][0]).partition("%")[0]) for found in addresses_of(host, port)}
+    for table in TABLES:
+        for line in table.read_text().splitlines()[1:] if table.exists() else ():
+            fields = line.split()
+            address, _, number = fields[1].rpartition(":")
+            if fields[3] != LISTEN or int(number, 16) != port:
+                continue
+            local = parsed(address)
+            if local.is_unspecified or local in wanted:
+                yield Listener(int(fields[7]), int(fields[9]))
+
+
+def impostor(spawner: Any) -> str | None:
+    """Return the account that listens in the place of a user's server; None if nobody does, or it cannot be known.
+
+    The hub chooses a free port for these spawners, and the server takes it seconds later. Until then anybody can.
+    """
+    kinds = {kind.__name__ for kind in type(spawner).__mro__}
+    if not kinds & {"LocalProcessSpawner", "SystemdSpawner"} or getattr(spawner, "dynamic_users", False):
+        return None
+    name = getattr(spawner, "username_template", "{USERNAME}").replace("{USERNAME}", spawner.user.name)
+    where = urlsplit(spawner.server.host)
+    own = {0, os.geteuid(), user_id(name)}
+    found = (one for one in listeners(where.hostname or "", where.port or 80) if one.uid not in own)
+    return next((one.account for one in found), None)
+
+
+def require_no_impostor(spawner: Any) -> None:
+    """Raises PermissionError if another account listens in the place of a user's server."""
+    if account := impostor(spawner):
+        raise PermissionError(f"{account} listens in the place of {spawner.user.name}'s server")
+
+
+def addresses_of(host: str, port: int) -> list[tuple[int, int, int, str, tuple[str | int, ...]]]:
+    try:
+        return list(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))  # type: ignore[arg-type]
+    except OSError:
+        return []
+
+
+def parsed(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """Return an address as the kernel prints it: in words of four bytes, each a number of this machine's."""
+    words = [int(text[at : at + 8], 16) for at in range(0, len(text), 8)]
+    address = ipaddress.ip_address(struct.pack(f"={len(words)}I", *words))
+    return getattr(address, "ipv4_mapped", None) or address
+
+
+def anyone_may_listen(port: int) -> bool:
+    """Return True if it takes no privilege to listen at a port."""
+    try:
+        return port >= int(UNPRIVILEGED.read_text())
+    except (OSError, ValueError):
+        return port >= 1024

@@ -1,0 +1,71 @@
+"""Who can read the secrets of an installation, and who can change what its hub runs: what `barehub status` warns of."""
+
+import os
+import re
+from pathlib import Path
+
+from barehub import accounts, untrusted
+from barehub.config import config_files
+from barehub.settings import Installation, Settings
+from barehub.untrusted import UntrustedError
+
+# An assignment to something with such a name, or a URL with a password in it, such as a db_url.
+SECRET = re.compile(
+    r"""(secret|password|passwd|token|api_?key|private_?key)\w*["'\]]*\s*[=:]\s*["'][^"']+["'] | ://[^/\s:@"']+:[^/\s@"']+@""",
+    re.IGNORECASE | re.VERBOSE,
+)
+
+
+def warnings(installation: Installation) -> list[str]:
+    """Return what is wrong with the permissions of the configuration, as far as this account can see it."""
+    layout, settings = installation.layout, installation.settings
+    found = [changeable(path, settings) for path in config_files(layout)]
+    found += [exposed(path, settings) for path in config_files(layout)]
+    return [warning for warning in found if warning]
+
+
+def changeable(path: Path, settings: Settings) -> str:
+    """Return a warning if another account than root and the hub's can change what the hub runs."""
+    try:
+        found = path.stat()
+    except OSError:
+        return ""  # `evaluate` says so
+    if found.st_mode & 0o002:
+        return f"everybody can change {path}, which {settings.hub_user} runs: chmod o-w {path}"
+    if found.st_uid not in (0, os.geteuid()) and accounts.owner(path) != settings.hub_user:
+        return f"{accounts.owner(path)} can change {path}, which {settings.hub_user} runs: chown root {path}"
+    return ""
+
+
+def exposed(path: Path, settings: Settings) -> str:
+    """Return a warning if everybody can read a file that seems to hold a secret."""
+    if not everybody_reads(path):
+        return ""
+    try:
+        text = untrusted.read_bytes(path, follow=True).decode(errors="replace")
+    except (OSError, UntrustedError):
+        return ""
+    code = "\n".join(line for line in text.splitlines() if not line.lstrip().startswith("#"))
+    if not SECRET.search(code):
+        return ""
+    group = "root" if settings.hub_user == "root" else settings.hub_user
+    return (
+        f"everybody can read {path}, and it seems to hold a secret: chown root:{group} {path}; chmod 640 {path}; and "
+        "consider a new secret"
+    )
+
+
+def exposed_key(key: str) -> list[str]:
+    """Return a warning if everybody can read the private key of the certificate."""
+    if key and everybody_reads(Path(key)):
+        return [f"everybody can read {key}: chmod 600 {key}, and consider a new key"]
+    return []
+
+
+def everybody_reads(path: Path) -> bool:
+    """Return True if a file, and each directory that leads to it, is open to all accounts."""
+    try:
+        real = path.resolve()
+        return bool(real.stat().st_mode & 0o004) and all(above.stat().st_mode & 0o001 for above in real.parents)
+    except OSError:
+        return False

@@ -1,0 +1,112 @@
+"""What idle clients cost the proxy, and how tightly its units and the hub's are closed.
+
+    PYTHONPATH=post_install python -m tests.bench.hostile       with the hub environment's Python: barehub and traefik
+
+It needs unshare. In a network namespace of its own it opens 10,000 connections to traefik, with barehub's static
+configuration, of which a third says nothing, a third half a header, and a third half a body. It prints the proxy's
+memory before and with them, and whether somebody else is still served. On a machine with barehub it also prints what
+`systemd-analyze security` says of each unit (the proxy at most 1.2, the hub for remote spawners at most 3.0).
+"""
+
+import contextlib
+import os
+import re
+import resource
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+from barehub.layout import Layout
+from barehub.proxy_unit.static import as_text, static_config
+
+from tests.unit.proxies import answers, free_port, get, make_base, running, traefik
+
+CONNECTIONS = 10_000
+SOURCES = 4  # addresses, since one has 28,000 ports
+LIMIT = 400  # MB
+HEADS = (
+    b"",
+    b"GET /hub/login HTTP/1.1\r\nHost: hub\r\nX-Slow: ",
+    b"POST /hub/login HTTP/1.1\r\nHost: hub\r\nContent-Length: 1000000\r\n\r\nhalf",
+)
+
+
+def main() -> int:
+    if not shutil.which("unshare"):
+        print("error: this needs unshare", file=sys.stderr)
+        return 1
+    if "inside" not in sys.argv:
+        inside = 'ip link set lo up && exec "$@"'
+        words = ["unshare", "--map-root-user", "--net", "sh", "-c", inside, "sh", sys.executable, "-m"]
+        code = subprocess.run([*words, "tests.bench.hostile", "inside"], check=False, timeout=300).returncode
+        return code or print_security()
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < CONNECTIONS + 1000:
+        print(f"error: this needs {CONNECTIONS + 1000} file descriptors, `ulimit -Hn` is {hard}", file=sys.stderr)
+        return 1
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    with tempfile.TemporaryDirectory() as directory:
+        return measure(Path(directory))
+
+
+def measure(directory: Path) -> int:
+    """Open the connections; 1 if they cost too much or keep others out."""
+    port, path = free_port(), configured(directory / "base")
+    config = path.read_text().replace('":8000"', f'"127.0.0.1:{port}"').replace(":8099", f":{free_port()}")
+    path.write_text(config)
+    with running(traefik(), f"--configfile={path}") as proxy, contextlib.ExitStack() as stack:
+        while not answers(port):
+            time.sleep(0.01)
+        before = memory(proxy.pid)
+        for number in range(CONNECTIONS):
+            source = (f"127.0.0.{2 + number % SOURCES}", 0)
+            client = stack.enter_context(socket.create_connection(("127.0.0.1", port), 60, source_address=source))
+            client.sendall(HEADS[number % len(HEADS)])
+        status, _ = get(port)  # 404: there is no hub
+        used = memory(proxy.pid)
+    print(f"{CONNECTIONS} idle connections    {before} MB -> {used} MB, at most {LIMIT}; others get {status}")
+    return 0 if used <= LIMIT and status == 404 else 1
+
+
+def configured(base: Path) -> Path:
+    """Write barehub's static configuration for HTTP; the file."""
+    make_base(base)
+    layout = Layout(base)
+    proxy = SimpleNamespace(
+        public_url="http://:8000", trusted_networks=[], traefik_api_url="http://127.0.0.1:8099", is_https=False,
+        traefik_log_level="", traefik_entrypoint="web", traefik_api_entrypoint="api", extra_static_config={},
+        traefik_providers_throttle_duration="0s",
+    )  # fmt: skip
+    layout.static_config.write_text(as_text(static_config(layout, proxy)))
+    return layout.static_config
+
+
+def memory(pid: int) -> int:
+    """A process's resident memory in MB."""
+    found = re.search(r"^VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    assert found
+    return int(found[1]) // 1024
+
+
+def print_security() -> int:
+    """Print the exposure of each of barehub's units, if this machine runs them; 1 if the proxy's is too high."""
+    name = os.environ.get("BAREHUB_NAME", "barehub")
+    highest = 0.0
+    for unit in ("proxy", "hub", "certificates"):
+        words = ["systemd-analyze", "security", "--no-pager", f"{name}-{unit}.service"]
+        said = (
+            subprocess.run(words, capture_output=True, text=True, check=False).stdout if shutil.which(words[0]) else ""
+        )
+        if found := re.search(r"exposure level for \S+: ([\d.]+)", said):
+            print(f"{name}-{unit:20} exposure {found[1]}")
+            highest = max(highest, float(found[1])) if unit == "proxy" else highest
+    return 0 if highest <= 1.2 else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

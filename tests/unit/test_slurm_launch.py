@@ -1,0 +1,89 @@
+"""The overlay `slurm`: launch.py, which starts the server in the job and tells the hub its port."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from barehub_slurm import launch
+
+from tests.unit.proxies import wait_until
+from tests.unit.slurm_node import LISTENER, Hub, Node, answering_hub
+
+
+@pytest.fixture
+def hub() -> Iterator[str]:
+    Hub.reports.clear()
+    with answering_hub() as url:
+        yield url
+
+
+@pytest.fixture
+def node(tmp_path: Path, hub: str) -> Node:
+    return Node(tmp_path, hub)
+
+
+def test_only_a_script_of_pythons_is_started_with_an_option(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = tmp_path / "server"
+    for first, wanted in (
+        ("#!/opt/users/bin/python3.11", ["/opt/users/bin/python3.11", "-s", str(script), "--one"]),
+        ("#!/opt/users/bin/python", ["/opt/users/bin/python", "-s", str(script), "--one"]),
+        ("#!/bin/sh", [str(script), "--one"]),  # pip's, if the path is long or has spaces
+        ("#!/usr/bin/env python3", [str(script), "--one"]),
+    ):
+        monkeypatch.delenv("PYTHONNOUSERSITE", raising=False)
+        script.write_text(f"{first}\n")
+        assert launch.without_user_site([str(script), "--one"]) == wanted
+        assert os.environ.get("PYTHONNOUSERSITE") == (None if "-s" in wanted else "1")
+
+
+def test_the_hub_is_told_a_port_once_the_server_has_it(node: Node) -> None:
+    node.program("users/bin/server", f"#!{node.path}/users/bin/python\n{LISTENER}")
+    job = threading.Thread(target=node.run)
+    job.start()
+    log = node.home / ".jupyterhub/job-17.log"
+    wait_until(log.exists)
+    assert Hub.reports == []  # until it listens, the port may become anybody's
+    (node.home / "listen").touch()
+    wait_until(lambda: Hub.reports)
+    (report,) = Hub.reports
+    assert json.loads(report)["port"] >= 1024
+    (node.home / "end").touch()
+    job.join()
+    assert not (node.path / "comments").exists()
+
+
+def test_a_port_that_another_account_has_taken_is_not_told(
+    node: Node, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", f"{node.path}/bin:/usr/bin:/bin")
+    monkeypatch.setenv("SLURM_JOB_ID", "17")
+    with socket.create_server(("127.0.0.1", 0)) as thief, subprocess.Popen(["sleep", "infinity"]) as server:
+        port = thief.getsockname()[1]
+        monkeypatch.setattr(os, "getuid", lambda: 65533)  # somebody else's
+        with pytest.raises(SystemExit):
+            launch.tell_when_ours(node.hub, port, server.pid, 5)
+        assert server.wait() == -signal.SIGTERM
+    assert Hub.reports == []
+    assert f"port {port} on " in (node.path / "comments").read_text()
+    assert "was taken by the account" in capfd.readouterr().err
+
+
+def test_a_server_that_never_listens_is_not_waited_for(hub: str) -> None:
+    with socket.socket() as reserved, subprocess.Popen(["true"]) as server:
+        reserved.bind(("127.0.0.1", 0))  # not listening
+        server.wait()
+        launch.tell_when_ours(hub, reserved.getsockname()[1], server.pid, 5)
+    assert Hub.reports == []
+
+
+def test_listeners_of_either_family_count() -> None:
+    for family, host in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
+        with socket.create_server((host, 0), family=family) as server:
+            assert launch.accounts_at(server.getsockname()[1]) == {os.getuid()}
+    assert launch.accounts_at(1, tables=["/nowhere"]) == set()
