@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -193,6 +194,7 @@ class Visitors:
 
     ask: Callable[[], object]
     got: Counter[object] = field(default_factory=Counter)
+    come_in: list[float] = field(default_factory=list)  # when
     gone: threading.Event = field(default_factory=threading.Event)
 
     def come(self) -> None:
@@ -204,6 +206,7 @@ class Visitors:
             thread.join()
 
     def visit(self) -> None:
+        self.come_in.append(time.monotonic())
         try:
             result = self.ask()
         except (http.client.HTTPException, OSError) as error:

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -29,8 +30,23 @@ def layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Layout:
     return Layout(base, prefix=REPOSITORY / "post_install/data")
 
 
+RunMain = Callable[[], tuple[int, str]]
+
+
 def configure(layout: Layout, *lines: str) -> None:
     (layout.config / "50-test.py").write_text("\n".join(lines) + "\n")
+
+
+@pytest.fixture
+def run_main(layout: Layout, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> RunMain:
+    """Call it for the exit status and stderr of what the unit runs, with the configuration of this repository."""
+    monkeypatch.setattr(Layout, "from_environment", lambda: layout)
+
+    def run() -> tuple[int, str]:
+        capfd.readouterr()
+        return prepare.main(), capfd.readouterr().err
+
+    return run
 
 
 # As the unit does, but for the configuration of this repository.
@@ -44,12 +60,6 @@ sys.exit(prepare.main())
 """
 
 
-def run_main(layout: Layout) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", MAIN, layout.base, layout.prefix], capture_output=True, text=True, check=False
-    )
-
-
 BROKEN = {
     "c.JupyterHub.bind_url = nothing": "50-test.py, line 1: NameError: name 'nothing' is not defined",
     "def": "50-test.py, line 1: SyntaxError",
@@ -59,49 +69,49 @@ BROKEN = {
 }
 
 
-def test_a_broken_configuration_keeps_the_last_valid_one(layout: Layout) -> None:
+def test_a_broken_configuration_keeps_the_last_valid_one(layout: Layout, run_main: RunMain) -> None:
     configure(layout, "def")
-    assert run_main(layout).returncode == 1  # there is no other
+    assert run_main()[0] == 1  # there is no other
     configure(layout, "")
-    assert run_main(layout).returncode == 0
+    assert run_main()[0] == 0
     valid = layout.static_config.read_text()
     for line, message in BROKEN.items():
         configure(layout, line)
-        done = run_main(layout)
-        assert done.returncode == 0
-        assert message in done.stderr
-        assert "the proxy goes on with its last configuration" in done.stderr
-        assert "Traceback" not in done.stderr
+        status, told = run_main()
+        assert status == 0
+        assert message in told
+        assert "the proxy goes on with its last configuration" in told
+        assert "Traceback" not in told
         assert layout.static_config.read_text() == valid
 
 
 @pytest.mark.parametrize("static", [{}, {"entryPoints": 3}, []])
 def test_an_answer_that_makes_no_sense_keeps_the_last_valid_one(
-    layout: Layout, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], static: Any
+    layout: Layout, run_main: RunMain, monkeypatch: pytest.MonkeyPatch, static: Any
 ) -> None:
     configure(layout, "")
-    assert run_main(layout).returncode == 0
+    assert run_main()[0] == 0
     valid = layout.static_config.read_text()
     wanted = ProxyWanted(static, None, "", 0)
-    monkeypatch.setattr(Layout, "from_environment", lambda: layout)
     monkeypatch.setattr(prepare, "evaluate", lambda *_: SimpleNamespace(require_proxy=lambda: wanted))
     monkeypatch.setenv("NOTIFY_SOCKET", "/nowhere")
     monkeypatch.setattr(prepare, "store_doors", lambda *_: None)
-    assert prepare.main() == 0
-    assert "the proxy goes on with its last configuration" in capfd.readouterr().err
+    status, told = run_main()
+    assert status == 0
+    assert "the proxy goes on with its last configuration" in told
     assert layout.static_config.read_text() == valid
 
 
 def test_the_file_is_for_root_and_the_proxys_group(layout: Layout) -> None:
     if os.geteuid() == 0:
         os.chown(layout.proxy_state, 0, 33)
-    assert run_main(layout).returncode == 0
+    subprocess.run([sys.executable, "-c", MAIN, layout.base, layout.prefix], check=True)
     status = layout.static_config.stat()
     assert (status.st_mode & 0o777, status.st_gid) == (0o640, layout.proxy_state.stat().st_gid)
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
-def test_traefik_accepts_it_without_a_word(layout: Layout, scheme: str) -> None:
+def test_traefik_accepts_it_without_a_word(layout: Layout, run_main: RunMain, scheme: str) -> None:
     web, api = free_port(), free_port()
     pair = issue(authority(), "localhost")
     (layout.base / "cert.pem").write_text(pair.cert)
@@ -113,7 +123,7 @@ def test_traefik_accepts_it_without_a_word(layout: Layout, scheme: str) -> None:
         f"c.JupyterHub.ssl_cert, c.JupyterHub.ssl_key = {names}",
         f"c.TraefikProxy.traefik_api_url = 'http://127.0.0.1:{api}'",
     )
-    assert run_main(layout).returncode == 0
+    assert run_main()[0] == 0
     process = subprocess.Popen(
         [proxies.traefik(), f"--configfile={layout.static_config}"],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,

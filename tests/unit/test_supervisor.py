@@ -45,16 +45,20 @@ def test_a_crash_refuses_nobody_and_nobody_gets_a_404(place: Place) -> None:
         place.write_rules(hub)
         place.systemd.start()
         place.systemd.wait_until_ready()
+        answered = 0  # at most, at the moments of the crashes
         with visitors(lambda: get(place.web)) as crowd:
             for _ in range(3):
                 crowd.wait_for_more()
+                served = crowd.got.total()
                 place.systemd.crash()
+                answered += len(crowd.come_in) - served
                 place.systemd.start()
                 place.systemd.wait_until_ready()
     # What was being answered when traefik died is lost, and nothing else.
     cut_off = {ConnectionResetError, http.client.RemoteDisconnected, http.client.IncompleteRead}
     assert set(crowd.got) <= {(200, "hub"), *cut_off}, crowd.got
-    assert crowd.got[(200, "hub")] > crowd.got.total() * 0.9
+    assert sum(crowd.got[one] for one in cut_off) <= answered
+    assert crowd.got[(200, "hub")] > 50
 
 
 def test_a_connection_that_waited_lives_on(place: Place) -> None:
