@@ -6,7 +6,7 @@ from signal import SIGINT, SIGKILL, SIGTERM
 
 import pytest
 
-from tests.machines.gate import FILLED, FILLING, UNPACKING, Call, interrupt_at
+from tests.machines.gate import FILLED, FILLING, UNPACKING, Call, before_calls, interrupt_at
 from tests.machines.hub_client import BAREHUB
 from tests.machines.machine import Machine, booted
 
@@ -59,9 +59,9 @@ def test_a_read_only_mount(machine: Machine) -> None:
 
 def test_a_disk_that_fills_up_half_way(machine: Machine) -> None:
     before = machine.succeed("find", DISK)
-    fill = f"timeout 60 sh -c 'until [ -d {DISK}/barehub/.staging ]; do :; done; cat /dev/zero >{DISK}/fill'"
-    script = f"({fill}) 2>/dev/null & sh {INSTALLER} -b -p {DISK}/barehub; code=$?; wait; rm {DISK}/fill; exit $code"
-    output = machine.fails("sh", "-c", script, code=4)
+    with before_calls(machine, [Call("tar", UNPACKING[0].words, f"cat /dev/zero >{DISK}/fill 2>/dev/null")]):
+        output = machine.fails("sh", INSTALLER, "-b", "-p", f"{DISK}/barehub", code=4)
+    machine.succeed("rm", f"{DISK}/fill")
     assert "error: " in output
     assert machine.succeed("find", DISK) == before
 
@@ -75,8 +75,9 @@ def test_a_dry_run_changes_nothing_and_tells_all_that_an_install_makes(machine: 
     made = {line.split()[0] for line in set(machine.succeed(*listing).splitlines()) - before}
     announced = [line.split()[1] for line in told.splitlines() if line.startswith("  ")]
     inside = tuple(f"{path}/" for path in announced)
-    parents = {"/opt/barehub", "/opt/barehub/releases"}
-    assert {path for path in made if path not in announced and not path.startswith(inside)} == parents
+    assert "  account  barehub-proxy, for the proxy\n" in told
+    others = {"/opt/barehub", "/opt/barehub/releases", "/etc/passwd"}
+    assert {path for path in made if path not in announced and not path.startswith(inside)} == others
     machine.fails("systemctl", "is-active", "barehub-hub.service")
     machine.succeed(BAREHUB, "uninstall", "-y")
 

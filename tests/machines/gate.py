@@ -5,7 +5,8 @@ FIFO, and reads from it: whoever opens the other end knows that the step has bee
 the FIFO is closed. So what is interrupted can neither have missed the step nor have gone past it.
 """
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from tests.machines.machine import Machine
@@ -63,10 +64,16 @@ def interrupt_at(machine: Machine, step: Sequence[Call], signal: int, *command: 
 
     The step is the first of these calls that is made: engines differ.
     """
+    machine.shell(f"rm -f {GATE}; mkfifo {GATE}")
+    with before_calls(machine, step):
+        return machine.succeed("python3", "-c", INTERRUPT, str(signal), "/opt/barehub", *command)
+
+
+@contextlib.contextmanager
+def before_calls(machine: Machine, step: Sequence[Call]) -> Iterator[None]:
+    """Let what comes first be done whenever one of these calls is made."""
     for call in step:
         lines = "#!/bin/sh", f'case "$*" in {call.words}) {call.first} ;; esac', f'exec /usr/bin/{call.command} "$@"'
         machine.write(f"{PLACE}/{call.command}", "".join(f"{line}\n" for line in lines), mode=0o755)
-    machine.shell(f"rm -f {GATE}; mkfifo {GATE}")
-    printed = machine.succeed("python3", "-c", INTERRUPT, str(signal), "/opt/barehub", *command)
+    yield
     machine.succeed("rm", *(f"{PLACE}/{call.command}" for call in step))
-    return printed
