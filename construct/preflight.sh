@@ -121,6 +121,7 @@ check_base() {
     case $base in /*) ;; *) base=$PWD/$base ;; esac
     check_path
     base=$(plain_path "$base")
+    if [ -L "$base" ] && [ ! -e "$base" ]; then die 6 "$base is a link that leads nowhere" "$elsewhere"; fi
     anchor=$base
     while [ ! -e "$anchor" ]; do anchor=${anchor%/*}; anchor=${anchor:-/}; done
     [ -d "$anchor" ] || die 6 "$anchor is not a directory" "$elsewhere"
@@ -174,7 +175,7 @@ check_ground() {
     directory=$anchor
     while :; do
         if [ "$directory" = "$base" ] || systemd_runs; then
-            others=$(find "$directory" -maxdepth 0 \( ! -user 0 -o -perm -020 -o -perm -002 \))
+            others=$(find "$directory" -maxdepth 0 \( ! -user 0 -o -perm -002 -o -perm -020 ! -group 0 \))
             [ -z "$others" ] || die 6 "others than root can change $directory: $(ls -ld "$directory")" \
                 "chown root $directory; chmod go-w $directory, after a look at what is in it; or $elsewhere"
         fi

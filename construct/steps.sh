@@ -67,7 +67,7 @@ open_lock() {
     exec 8<"$base"
     flock -n 8 || :
     (umask 077 && : >>"$base/.lock")
-    exec 9<"$base/.lock"
+    exec 9>>"$base/.lock" # for writing, which NFS wants
 }
 
 install_release() {
@@ -146,7 +146,7 @@ clean_up() {
         rm -rf "$stage"
     fi
     if [ "$code" -ne 0 ] && [ -n "$stage" ]; then rmdir "$base/releases" 2>/dev/null || :; fi
-    if [ -n "$created" ]; then rm -f "$base/.lock"; fi
+    if [ -n "$created" ] && [ -n "$stage" ]; then rm -f "$base/.lock"; fi # the lock was ours
     for directory in $created; do rmdir "$directory" 2>/dev/null || :; done
     case $code in 129 | 130 | 143) printf 'error: interrupted\n  fix: run this again\n' >&2 ;; esac
     exit "$code"

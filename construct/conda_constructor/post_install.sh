@@ -41,7 +41,7 @@ vouch() {
 # pre_install.sh has left a process that holds it.
 take_lock_over() {
     base=${PREFIX%/releases/*}
-    exec 9<"$base/.lock"
+    exec 9>>"$base/.lock"
     kill "$(cat "$PREFIX/pkgs/lock-holder")" 2>/dev/null || :
     flock -w 10 9 || {
         printf 'error: another installer is at work in %s\n  fix: wait, then: %s\n' "$base" \

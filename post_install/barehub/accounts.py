@@ -12,6 +12,8 @@ from barehub.process import attempt, output
 # Debian's and its relatives' account for web servers. Each of them could read the proxy's TLS key.
 SHARED_ACCOUNT = "www-data"
 
+MOST_LINKS = 40  # as the kernel has it: path_resolution(7)
+
 
 def exists(user: str) -> bool:
     """Return True if there is an account of this name."""
@@ -94,8 +96,8 @@ def ensure_directory(path: Path, mode: int, uid: int, gid: int, least: int | Non
     """
     real = path
     if path.is_symlink():
-        real = path.resolve()
-        if not (is_roots(path) and is_roots(real)):
+        real = Path(os.path.realpath(path))  # for a loop of links, pathlib raises RuntimeError before 3.13
+        if not is_roots(path):
             what = f"{path} leads to {real}, by a way that not only root can change"
             raise UserError(what, "make root the owner of the link and of the directories on the way (namei -l)")
         if not real.exists():
@@ -118,12 +120,28 @@ def ensure_directory(path: Path, mode: int, uid: int, gid: int, least: int | Non
 
 
 def is_roots(path: Path) -> bool:
-    """Return True if no other account than root, or ours, can make a path lead elsewhere."""
-    ours = (0, os.geteuid())
-    above = [directory.stat() for directory in path.absolute().parents]
-    if any(found.st_uid not in ours or (found.st_mode & 0o022 and not found.st_mode & stat.S_ISVTX) for found in above):
-        return False
-    return not path.is_symlink() or path.lstat().st_uid in ours
+    """Return True if no other account than root, or ours, can make a path lead elsewhere: no hop of the way is its."""
+    ours, here, links = (0, os.geteuid()), Path("/"), 0
+    todo = list(path.absolute().parts[1:])
+    while todo:
+        try:
+            found = here.stat()
+        except OSError:
+            return True  # it leads nowhere
+        others = found.st_mode & (0o002 if found.st_gid == 0 else 0o022) and not found.st_mode & stat.S_ISVTX
+        if found.st_uid not in ours or others:
+            return False
+        there = here.parent if todo[0] == ".." else here / todo[0]
+        todo.pop(0)
+        if there.is_symlink():
+            links += 1
+            if links > MOST_LINKS or there.lstat().st_uid not in ours:
+                return False
+            target = there.readlink()
+            todo = [*target.parts[target.is_absolute() :], *todo]
+            there = Path("/") if target.is_absolute() else here
+        here = there
+    return True
 
 
 def chown_file(path: Path, uid: int, gid: int) -> None:

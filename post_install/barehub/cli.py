@@ -182,4 +182,6 @@ def ask(question: str) -> str:
 def end_in_order() -> None:
     """Let SIGTERM and SIGHUP end the work where it can be undone, as Ctrl-C does."""
     for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            continue  # nohup
         signal.signal(number, lambda number, _: sys.exit(128 + number))

@@ -26,6 +26,7 @@ from barehub.process import call_as
 from barehub.proxy_unit.renewal import Source
 from barehub.proxy_unit.sockets import addresses_of
 from barehub.settings import Settings
+from barehub.untrusted import UntrustedError, parse_json
 
 SECONDS = 60.0  # for the configuration to load; the hub itself would wait for ever
 
@@ -65,16 +66,19 @@ def evaluate(layout: Layout, settings: Settings, environment: Mapping[str, str] 
     environment = {**(environment or hub_environment(layout, settings)), "BAREHUB_BASE": str(layout.base)}
     answer = call_as(settings.hub_user, lambda: evaluate_here(layout), environment, SECONDS)
     try:
-        told = json.loads(answer)
+        told = parse_json(answer, layout.config)
         if "error" in told:
-            raise ConfigError(*told["error"])
+            what, fix = told["error"]
+            raise ConfigError(str(what), str(fix))
         proxy = told["proxy"]
         if proxy:
             source = proxy["source"]
             proxy = ProxyWanted(**proxy | {"source": source and Source(**source | {"names": tuple(source["names"])})})
             addresses_of(proxy.static)  # the answer is another account's
-        return Evaluated(Endpoints(**told["endpoints"]), told["db_url"], proxy, tuple(told["no_proxy"]))
-    except (ValueError, KeyError, TypeError, AttributeError):
+        only_here = told["endpoints"].pop("only_here") is True
+        endpoints = Endpoints(**{name: str(value) for name, value in told["endpoints"].items()}, only_here=only_here)
+        return Evaluated(endpoints, str(told["db_url"]), proxy, tuple(told["no_proxy"]))
+    except (ValueError, KeyError, TypeError, AttributeError, UntrustedError):
         what = "the configuration ends the process that runs it, or needs more than a minute"
         raise ConfigError(what, f"look for os._exit, exec or a wait in {layout.config}") from None
 

@@ -18,6 +18,7 @@ from barehub.systemd import advice, property_of, scope
 from barehub.urls import WILDCARDS, bind_url, bracketed, listening, parsed
 
 TIMEOUT = 5.0  # seconds for one answer
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
 DEATHS = 3  # in a row; after that, waiting ends
 
 
@@ -26,6 +27,7 @@ class Endpoints:
     """Where this installation answers: the URL that people use, and those that are checked over loopback.
 
     `name` is the host name in `bind_url`, by which the proxy chooses a certificate; empty if there is none.
+    `only_here` tells that no other machine reaches the hub itself.
     """
 
     public: str
@@ -33,6 +35,7 @@ class Endpoints:
     api: str
     proxy: str
     name: str
+    only_here: bool = False
 
     @property
     def hub_url(self) -> str:
@@ -58,6 +61,7 @@ class Endpoints:
             api=f"{hub_at}api/",
             proxy=f"{bind.scheme}://{host}:{port}{base_url}hub/health",
             name=name,
+            only_here=hub.hub_ip in LOOPBACK and not (hub.hub_bind_url or hub.hub_connect_url or hub.hub_connect_ip),
         )
 
 

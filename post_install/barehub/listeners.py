@@ -69,12 +69,31 @@ class Owner:
         if listener.uid not in (0, user_id(self.account)):
             return False
         pid = property_of(self.unit, "MainPID")
-        try:
-            # Not the unit's control group: users' servers may be in that.
-            descriptors = list(Path(f"/proc/{pid}/fd").iterdir()) if pid.strip("0") else []
-        except OSError:  # only root sees another account's: the account has to do
+        if (
+            not (pid.isdigit() and int(pid)) or os.geteuid() != 0
+        ):  # only root sees another account's files: the account has to do
             return True
-        return not descriptors or f"socket:[{listener.inode}]" in map(target_of, descriptors)
+        # Not the unit's control group: users' servers may be in that. But the main process may be a site's wrapper.
+        return any(descends(holder, pid) for holder in holders(listener.inode))
+
+
+def holders(inode: int) -> Iterator[str]:
+    """Yield the processes that hold a socket, as far as this account can see."""
+    for descriptor in Path("/proc").glob("[0-9]*/fd/*"):
+        if target_of(descriptor) == f"socket:[{inode}]":
+            yield descriptor.parts[2]
+
+
+def descends(process: str, ancestor: str) -> bool:
+    """Return True if a process is `ancestor`, or was started by it or by one that it has started (proc(5))."""
+    while process not in ("0", ""):
+        if process == ancestor:
+            return True
+        try:
+            process = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1]
+        except OSError:  # it has ended
+            return False
+    return False
 
 
 def target_of(link: Path) -> str:
@@ -95,6 +114,16 @@ def user_id(account: str) -> int | None:
 
 def listeners(host: str, port: int) -> Iterator[Listener]:
     """Yield the sockets that a connection to this host and port may reach."""
+    found = list(matching(host, port))
+    # A dual-stack `::` cannot be there beside an IPv4 socket: so this one takes IPv6 alone.
+    narrow = any(local.version == 4 for local, _ in found)
+    for local, listener in found:
+        if not (narrow and local.version == 6 and local.is_unspecified and ":" not in host):
+            yield listener
+
+
+def matching(host: str, port: int) -> Iterator[tuple[ipaddress.IPv4Address | ipaddress.IPv6Address, Listener]]:
+    """Yield the address and the socket of all that listens at this port of the host, or of every address."""
     wanted = {ipaddress.ip_address(str(found[4][0]).partition("%")[0]) for found in addresses_of(host, port)}
     for table in TABLES:
         for line in table.read_text().splitlines()[1:] if table.exists() else ():
@@ -104,7 +133,7 @@ def listeners(host: str, port: int) -> Iterator[Listener]:
                 continue
             local = parsed(address)
             if local.is_unspecified or local in wanted:
-                yield Listener(int(fields[7]), int(fields[9]))
+                yield local, Listener(int(fields[7]), int(fields[9]))
 
 
 def impostor(spawner: Any) -> str | None:
@@ -117,6 +146,8 @@ def impostor(spawner: Any) -> str | None:
         return None
     name = getattr(spawner, "username_template", "{USERNAME}").replace("{USERNAME}", spawner.user.name)
     where = urlsplit(spawner.server.host)
+    if user_id(name) is None:
+        return None  # it runs as an account that only its own class knows
     own = {0, os.geteuid(), user_id(name)}
     found = (one for one in listeners(where.hostname or "", where.port or 80) if one.uid not in own)
     return next((one.account for one in found), None)

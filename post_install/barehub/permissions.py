@@ -19,7 +19,7 @@ SECRET = re.compile(
 def warnings(installation: Installation) -> list[str]:
     """Return what is wrong with the permissions of the configuration, as far as this account can see it."""
     layout, settings = installation.layout, installation.settings
-    found = [changeable(path, settings) for path in config_files(layout)]
+    found = [changeable(path, settings) for path in (layout.config, *config_files(layout))]
     found += [exposed(path, settings) for path in config_files(layout)]
     return [warning for warning in found if warning]
 
@@ -32,9 +32,17 @@ def changeable(path: Path, settings: Settings) -> str:
         return ""  # `evaluate` says so
     if found.st_mode & 0o002:
         return f"everybody can change {path}, which {settings.hub_user} runs: chmod o-w {path}"
+    if found.st_mode & 0o020 and found.st_gid not in trusted_groups(settings):
+        return f"a group can change {path}, which {settings.hub_user} runs: chmod g-w {path}"
     if found.st_uid not in (0, os.geteuid()) and accounts.owner(path) != settings.hub_user:
         return f"{accounts.owner(path)} can change {path}, which {settings.hub_user} runs: chown root {path}"
     return ""
+
+
+def trusted_groups(settings: Settings) -> tuple[int, ...]:
+    """Return root's group, this process's own, and that of the hub's account."""
+    own = (accounts.ids(settings.hub_user)[1],) if accounts.exists(settings.hub_user) else ()
+    return (0, os.getegid(), *own)
 
 
 def exposed(path: Path, settings: Settings) -> str:
@@ -67,5 +75,5 @@ def everybody_reads(path: Path) -> bool:
     try:
         real = path.resolve()
         return bool(real.stat().st_mode & 0o004) and all(above.stat().st_mode & 0o001 for above in real.parents)
-    except OSError:
+    except (OSError, RuntimeError):  # a loop of links
         return False

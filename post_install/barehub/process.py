@@ -15,14 +15,15 @@ import signal
 import stat
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from barehub.errors import Exit, UserError
+from barehub.errors import Exit, UserError, printable
 from barehub.untrusted import LIMIT, holds
 
 DEBUG = "BAREHUB_DEBUG"
@@ -46,7 +47,10 @@ def attempt(*argv: str | Path) -> subprocess.CompletedProcess[str]:
     """Run a command quietly and return its result; a missing program is exit status 127."""
     words = command(*argv)
     try:
-        return subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+        # In a session of its own: Ctrl-C is for us, and systemctl is not to end in the midst of what undoes our work.
+        return subprocess.run(
+            words, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, start_new_session=True
+        )
     except FileNotFoundError:
         return subprocess.CompletedProcess(words, 127, "", f"{words[0]}: not found")
 
@@ -62,8 +66,8 @@ def output(*argv: str | Path) -> str:
 def attempt_as(user: str, *argv: str | Path, text: str) -> subprocess.CompletedProcess[str]:
     """Run a command quietly as another account, with its groups and `text` on its stdin, and return its result.
 
-    It sees nothing of our environment. Only root can change accounts; anyone else stays. Raises UserError if there is
-    no such account.
+    It sees nothing of our environment, nor of our terminal, into which it could type. Only root can change accounts;
+    anyone else stays. Raises UserError if there is no such account.
     """
     words, environment = command(*argv), {"PATH": os.defpath, "LC_ALL": "C.UTF-8"}
     account: dict[str, Any] = {}
@@ -71,7 +75,8 @@ def attempt_as(user: str, *argv: str | Path, text: str) -> subprocess.CompletedP
         groups = os.getgrouplist(user, found.pw_gid)
         account = {"user": found.pw_uid, "group": found.pw_gid, "extra_groups": groups}
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with child_of(words, signal.SIGKILL, **account, **pipes, env=environment, cwd="/", text=True) as child:
+    apart: dict[str, Any] = {"env": environment, "cwd": "/", "text": True, "start_new_session": True}
+    with child_of(words, signal.SIGKILL, **account, **pipes, **apart) as child:
         printed, complaints = child.communicate(text)
     return subprocess.CompletedProcess(words, child.returncode, printed, complaints)
 
@@ -79,37 +84,71 @@ def attempt_as(user: str, *argv: str | Path, text: str) -> subprocess.CompletedP
 def call_as(user: str, work: Callable[[], str], environment: Mapping[str, str], seconds: float) -> str:
     """Return what `work` returns in a child process of this account, with its groups and this environment.
 
-    The child has none of our open files but stderr, which its output goes to. Only root can change accounts; anyone
-    else stays. Returns an empty text if it ends before it has returned, has not after that time, or returns too much.
-    Raises UserError if there is no such account.
+    The child has none of our open files, nor our terminal, into which it could type; what it prints is shown when it
+    has ended. Only root can change accounts; anyone else stays. Returns an empty text if it ends before it has
+    returned, has not after that time, or returns too much. Raises UserError if there is no such account.
     """
     account = to_become(user)
-    reading, writing = os.pipe()
-    text, deadline, child = b"", time.monotonic() + seconds, 0
+    fill_standard_descriptors()
+    with tempfile.TemporaryFile() as printed:
+        reading, writing = os.pipe()
+        child = 0
+        try:
+            with signals_later():
+                if (child := os.fork()) == 0:
+                    _run_as(account, environment, work, writing, printed.fileno())
+                os.close(writing)
+            return _answer(reading, child, time.monotonic() + seconds)
+        finally:
+            os.close(reading)
+            if child:
+                with contextlib.suppress(ProcessLookupError):  # it is too young to lead a group
+                    os.killpg(child, signal.SIGKILL)  # what it has started as well
+                os.kill(child, signal.SIGKILL)  # it has ended, or nobody waits for it any more
+                os.waitpid(child, 0)
+            printed.seek(0)
+            sys.stderr.write(printable(printed.read(LIMIT).decode(errors="replace")))
+
+
+def fill_standard_descriptors() -> None:
+    """Open what is closed of stdin, stdout and stderr, or a pipe of ours would take its place."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(descriptor)
+
+
+def _run_as(
+    account: pwd.struct_passwd | None,
+    environment: Mapping[str, str],
+    work: Callable[[], str],
+    writing: int,
+    printed: int,
+) -> NoReturn:
+    """In a child: become the account, and write what `work` returns."""
     try:
-        with signals_later():
-            if (child := os.fork()) == 0:
-                try:
-                    _become(account, environment, keep=writing)
-                    with open(writing, "w", closefd=False) as pipe:
-                        pipe.write(work())
-                except Exception:
-                    traceback.print_exc()
-                finally:
-                    os._exit(0)  # whatever was raised: the parent's way out is not the child's
-            os.close(writing)
-        while select.select([reading], [], [], max(0, deadline - time.monotonic()))[0]:
-            if not (part := os.read(reading, 65536)):
-                return text.decode(errors="replace")
-            text += part
-            if len(text) > LIMIT:
-                break
-        return ""
+        _become(account, environment, writing, printed)
+        with open(writing, "w", closefd=False) as pipe:
+            pipe.write(work())
+    except Exception:
+        traceback.print_exc()
     finally:
-        os.close(reading)
-        if child:
-            os.kill(child, signal.SIGKILL)  # it has ended, or nobody waits for it any more
-            os.waitpid(child, 0)
+        os._exit(0)  # whatever was raised: the parent's way out is not the child's
+
+
+def _answer(reading: int, child: int, deadline: float) -> str:
+    """Return what a child writes until it ends; nothing if it has not by then, or if it is too much."""
+    text, ended = b"", False
+    while True:
+        if select.select([reading], [], [], 0.05)[0]:
+            part = os.read(reading, 65536)
+            text += part
+            if not part:
+                return text.decode(errors="replace")
+        elif ended:  # what it has started holds the pipe
+            return text.decode(errors="replace")
+        ended = os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+        if len(text) > LIMIT or time.monotonic() > deadline:
+            return ""
 
 
 def to_become(user: str) -> pwd.struct_passwd | None:
@@ -120,13 +159,15 @@ def to_become(user: str) -> pwd.struct_passwd | None:
         raise UserError(f"there is no account {user}", f"useradd --system {user}", Exit.USAGE) from None
 
 
-def _become(account: pwd.struct_passwd | None, environment: Mapping[str, str], keep: int) -> None:
-    """Make this process, a child, one of that account, with nothing of ours but stderr and `keep`."""
+def _become(account: pwd.struct_passwd | None, environment: Mapping[str, str], writing: int, printed: int) -> None:
+    """Make this process, a child, one of that account, with nothing of ours but two files to write to."""
+    os.setsid()  # or it could type into our terminal: ioctl_tty(2), TIOCSTI
     for number in ENDING:
         signal.signal(number, signal.SIG_DFL)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    os.dup2(2, 1)
-    for descriptor in {int(entry.name) for entry in Path("/proc/self/fd").iterdir()} - {0, 1, 2, keep}:
+    os.dup2(printed, 1)
+    os.dup2(printed, 2)
+    for descriptor in {int(entry.name) for entry in Path("/proc/self/fd").iterdir()} - {0, 1, 2, writing}:
         with contextlib.suppress(OSError):  # the one that listed them
             os.close(descriptor)
     sys.stdout = sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115 - as long as the process
@@ -152,9 +193,10 @@ def start(*argv: str | Path, env: Mapping[str, str], cwd: Path) -> subprocess.Po
 def run_to_its_end(*argv: str | Path) -> int:
     """Run a command that undoes its work when it gets SIGTERM; return its exit status.
 
-    If this process is told to end, so is the command; then it is waited for.
+    If this process is told to end, so is the command, once: a Ctrl-C does not reach it. Then it is waited for.
     """
-    with child_of(command(*argv), signal.SIGTERM, stdin=subprocess.DEVNULL, cwd="/") as child:
+    apart: dict[str, Any] = {"stdin": subprocess.DEVNULL, "cwd": "/", "start_new_session": True}
+    with child_of(command(*argv), signal.SIGTERM, **apart) as child:
         return int(child.wait())
 
 
@@ -242,7 +284,7 @@ def sync_directory(path: Path) -> None:
 @contextlib.contextmanager
 def locked(base: Path) -> Iterator[None]:
     """Hold the lock that installers take (open_lock in steps.sh). Raises UserError if an installer holds it."""
-    descriptor = os.open(base / ".lock", os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    descriptor = os.open(base / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield

@@ -29,7 +29,7 @@ class Settings:
             return cls(**record)
         except FileNotFoundError:
             return None
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise UserError(
                 f"{layout.record} is damaged: {error}",
                 f"restore it, or rename it to {layout.record.name}.old and run the installer with -f and its options",

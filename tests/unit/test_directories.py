@@ -123,3 +123,16 @@ def test_a_file_that_is_written_again_keeps_its_mode(tmp_path: Path, mode: int) 
     assert (tmp_path / "10-install.py").stat().st_mode & 0o777 == mode
     write_atomically(tmp_path / "new", "text")
     assert (tmp_path / "new").stat().st_mode & 0o777 == 0o644
+
+
+def test_a_way_through_anothers_link_is_not_roots(tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can give files away")
+    (tmp_path / "real").mkdir()
+    (tmp_path / "theirs").symlink_to(tmp_path / "real")
+    (tmp_path / "ours").symlink_to("theirs")
+    assert accounts.is_roots(tmp_path / "ours")
+    os.chown(tmp_path / "theirs", 65534, 65534, follow_symlinks=False)
+    assert not accounts.is_roots(tmp_path / "ours")
+    (tmp_path / "loop").symlink_to("loop")
+    assert not accounts.is_roots(tmp_path / "loop")

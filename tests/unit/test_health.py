@@ -22,6 +22,7 @@ def endpoints(bind_url: str, **hub: object) -> Endpoints:
     values = {
         "hub_bind_url": "",
         "hub_connect_url": "",
+        "hub_connect_ip": "",
         "hub_ip": "127.0.0.1",
         "hub_port": 8081,
         "base_url": "/",
@@ -38,7 +39,13 @@ def test_everything_is_asked_over_loopback() -> None:
         api="http://127.0.0.1:8081/hub/api/",
         proxy="http://127.0.0.1:8000/hub/health",
         name="",
+        only_here=True,
     )
+    for trait, value in (
+        ("hub_ip", ""), ("hub_ip", "0.0.0.0"), ("hub_bind_url", "http://:8081"),
+        ("hub_connect_url", "http://10.1.2.3:8081"), ("hub_connect_ip", "head"),
+    ):  # fmt: skip
+        assert not endpoints("http://:8000/", **{trait: value}).only_here
     named = endpoints("https://hub.example.org", base_url="/lab/", hub_bind_url="http://*:9000/lab/")
     assert (named.public, named.name) == ("https://hub.example.org/lab/", "hub.example.org")
     assert named.proxy == "https://127.0.0.1:443/lab/hub/health"

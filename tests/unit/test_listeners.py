@@ -78,14 +78,27 @@ def test_another_address_of_the_port_is_another_listeners() -> None:
 
 
 def test_another_service_of_the_same_account_is_not_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with subprocess.Popen(["sleep", "infinity"]) as other:
+    with subprocess.Popen(["sleep", "60"]) as other:
         fake_command(tmp_path / "bin", "systemctl", f"echo {other.pid}", monkeypatch)
         with answering({"/hub/health": {}}) as port:
             assert health.answer(f"http://127.0.0.1:{port}/hub/health", US) is None
             assert health.stranger_at(f"http://127.0.0.1:{port}/", US) == current_user()
             fake_command(tmp_path / "bin", "systemctl", f"echo {os.getpid()}", monkeypatch)
             assert health.answer(f"http://127.0.0.1:{port}/hub/health", US) == 200
+            fake_command(tmp_path / "bin", "systemctl", f"echo {os.getppid()}", monkeypatch)  # a site's wrapper
+            assert health.answer(f"http://127.0.0.1:{port}/hub/health", US) == 200
         other.kill()
+
+
+def test_a_socket_for_ipv6_alone_is_nobody_in_the_place_of_an_ipv4_hub() -> None:
+    """Anybody may listen so at a port that the hub has at 127.0.0.1."""
+    with socket.create_server(("127.0.0.1", 0)) as hub, socket.socket(socket.AF_INET6) as other:
+        port = hub.getsockname()[1]
+        other.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        other.bind(("::", port))
+        other.listen()
+        assert len(list(listeners.listeners("127.0.0.1", port))) == 1
+        assert len(list(listeners.listeners("::1", port))) == 1
 
 
 def test_one_that_came_between_the_look_and_the_connection_gets_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

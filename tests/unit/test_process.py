@@ -165,3 +165,32 @@ def test_a_base_that_an_installer_has_locked_is_refused(tmp_path: Path) -> None:
     os.close(descriptor)
     with process.locked(tmp_path):
         pass
+
+
+def test_another_account_has_neither_our_terminal_nor_our_session(capfd: pytest.CaptureFixture[str]) -> None:
+    def work() -> str:
+        print("printed\x1b[31m")
+        try:
+            os.close(os.open("/dev/tty", os.O_RDWR))
+        except OSError:
+            return f"{os.getsid(0) == os.getpid()} {os.isatty(1) or os.isatty(2)}"
+        return "a terminal"
+
+    assert process.call_as(current_user(), work, {}, 20) == "True False"
+    assert capfd.readouterr().err == "printed\\x1b[31m\n"
+    done = process.attempt_as(current_user(), "python3", "-c", "import os; print(os.getsid(0) == os.getpid())", text="")
+    assert done.stdout == "True\n"
+
+
+def test_what_another_account_has_started_ends_with_it(tmp_path: Path) -> None:
+    def work() -> str:
+        child = subprocess.Popen(["sleep", "60"], close_fds=False)
+        return str(child.pid)
+
+    began = time.monotonic()
+    pid = process.call_as(current_user(), work, {"PATH": os.defpath}, 50)
+    assert time.monotonic() - began < 40  # it holds the pipe
+    deadline = time.monotonic() + 20
+    while Path(f"/proc/{pid}").exists() and " Z " not in Path(f"/proc/{pid}/stat").read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)

@@ -222,3 +222,31 @@ def test_a_hub_that_systemd_does_not_run_has_to_be_stopped_first(old: Installati
     with pytest.raises(UserError, match="the hub runs, and not under systemd"):
         run.stop_hub(run.prepare())
     assert layout.active == OLD
+
+
+def test_what_goes_wrong_on_the_way_back_does_not_keep_the_hub_down(
+    old: Installation, layout: Layout, calls: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = switchover(old, layout, Request(NEW), [])
+    run.stop_hub(run.prepare())
+    monkeypatch.setattr(Switchover, "restore_files", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left")))
+    with pytest.raises(OSError, match="No space left"):
+        run.roll_back(data_changed=False)
+    assert layout.active == OLD
+    assert f"start {HUB}" in changes(calls)
+
+
+def test_the_options_file_may_be_a_link_and_stays_one(
+    old: Installation, layout: Layout, calls: Path, tmp_path: Path
+) -> None:
+    real = tmp_path / "10-install.py"
+    layout.installer_config.rename(real)
+    real.chmod(0o600)
+    layout.installer_config.symlink_to(real)
+    run = switchover(old, layout, Request(NEW, bind_url="http://:9090"), [])
+    before = real.read_text()
+    run.prepare()
+    assert "9090" in real.read_text()
+    run.roll_back(data_changed=False)
+    assert layout.installer_config.is_symlink()
+    assert (real.read_text(), real.stat().st_mode & 0o777) == (before, 0o600)

@@ -24,6 +24,7 @@ from barehub.errors import Exit, UserError
 from barehub.layout import Layout, release_key
 from barehub.process import attempt_as, call_as
 from barehub.settings import Installation, Settings
+from barehub.untrusted import UntrustedError, parse_json
 
 # The name that releases before this scheme used, and the one for a copy from another hub.
 FIRST = "jupyterhub.sqlite"
@@ -107,12 +108,12 @@ def asked(settings: Settings, question: Callable[..., Any], *databases: Path) ->
             return json.dumps({"error": [f"{databases[0]} cannot be read: {error}", "fix the cause"]})
 
     try:
-        told = json.loads(call_as(settings.hub_user, work, {}, SECONDS))
+        told = parse_json(call_as(settings.hub_user, work, {}, SECONDS), databases[0])
         if "error" in told:
             what, fix = told["error"]
-            raise UserError(what, fix, Exit.HOOK)
+            raise UserError(str(what), str(fix), Exit.HOOK)
         return told["answer"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, UntrustedError):
         names = " and ".join(str(path) for path in databases)
         what = f"{names} cannot be read by {settings.hub_user} within {SECONDS:.0f} s"
         raise UserError(what, "see whether another program has it open: fuser -v FILE", Exit.HOOK) from None

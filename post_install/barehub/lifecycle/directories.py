@@ -52,4 +52,7 @@ def ensure_config(installation: Installation) -> None:
     found = path.stat()
     is_open = found.st_mode & 0o005 == 0o005  # to everybody, the hub's account among them
     keep = is_open or hub_user == "root" or os.geteuid() != 0
-    ensure_directory(path, 0o755, os.geteuid(), found.st_gid if keep else group, least=0o700 if keep else 0o750)
+    if not keep and found.st_mode & 0o050 == 0o050:  # or to a group that this account is in
+        keep = found.st_gid in os.getgrouplist(hub_user, group)
+    least = 0o700 if keep else 0o750
+    ensure_directory(path, 0o2755, os.geteuid(), found.st_gid if keep else group, least=least)

@@ -18,6 +18,7 @@ from barehub.lifecycle.ports import other_installations
 from barehub.lifecycle.releases import remove_older
 from barehub.lifecycle.servers import ForgottenError
 from barehub.lifecycle.switchover import Switchover
+from barehub.process import signals_later
 from barehub.proxy_unit.certificates import examine
 from barehub.proxy_unit.renewal import Source
 from barehub.settings import Installation, Settings
@@ -45,7 +46,8 @@ def install(layout: Layout, request: Request, say: Say) -> None:
         plan = switchover.stop_hub(plan)
         switchover.commit(plan)
     except BaseException as error:  # Ctrl-C and signals too
-        switchover.roll_back(data_changed=isinstance(error, ForgottenError))
+        with signals_later():  # a second one must not cut this short
+            switchover.roll_back(data_changed=isinstance(error, ForgottenError))
         if isinstance(error, OSError):
             raise UserError(str(error), "fix the cause, then run the installer again", Exit.HOOK) from error
         raise

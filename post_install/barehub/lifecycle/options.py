@@ -86,9 +86,17 @@ def write_installer_config(layout: Layout, request: Request, *, first: bool, man
 
 
 def write_lines(path: Path, lines: dict[str, Any], say: Say) -> bool:
-    """Let a configuration file set these traits, and not set those that are None. Returns True if it changed."""
+    """Let a configuration file set these traits, and not set those that are None. Returns True if it changed.
+
+    A link of the administrator's stays one. Raises UserError for a link that another account could change.
+    """
     if not lines:
         return False
+    if path.is_symlink():
+        if not accounts.is_roots(path):
+            what = f"{path} leads to {path.resolve()}, by a way that not only root can change"
+            raise UserError(what, "make it a file of root's", Exit.USAGE)
+        path = path.resolve()
     text = path.read_text() if path.exists() else "# Written by the installer from its options; yours to change.\n"
     for trait, value in lines.items():
         line = f"{trait} = {json.dumps(value)}\n" if value is not None else ""

@@ -1,5 +1,7 @@
 """The releases side by side in BASE/releases: how another becomes active, and which are removed."""
 
+import contextlib
+import os
 import re
 import shutil
 from collections.abc import Callable
@@ -50,10 +52,24 @@ def remove_older(installation: Installation, previous: str, *, keep: int, say: C
         layout.receipt(label).unlink()
         sync_directory(layout.receipt(label).parent)
         shutil.rmtree(layout.release(label))
-    for backup in layout.backups.glob("jupyterhub-[0-9]*.sqlite"):
-        if backup.stem.removeprefix("jupyterhub-") not in layout.complete:
-            say(f"removing backup {backup}")
-            backup.unlink()
+    remove_backups(layout, say)
+
+
+def remove_backups(layout: Layout, say: Callable[[str], None]) -> None:
+    """Remove the backups of releases that are gone. The directory is the hub's account's: no link is followed."""
+    try:
+        directory = os.open(layout.backups, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except OSError:
+        return
+    try:
+        for name in sorted(os.listdir(directory)):  # noqa: PTH208 - of a descriptor
+            label = name.removeprefix("jupyterhub-").removesuffix(".sqlite")
+            if re.fullmatch(r"jupyterhub-[0-9][0-9.]*\.sqlite", name) and label not in layout.complete:
+                say(f"removing backup {layout.backups / name}")
+                with contextlib.suppress(OSError):  # a directory, say
+                    os.unlink(name, dir_fd=directory)
+    finally:
+        os.close(directory)
 
 
 def proxy_release(installation: Installation) -> str | None:

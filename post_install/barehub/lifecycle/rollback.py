@@ -5,6 +5,8 @@ release's own hooks do the switch, as for any release, and an error in them lead
 """
 
 import contextlib
+import os
+import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -29,7 +31,7 @@ from barehub.lifecycle.options import write_lines
 from barehub.lifecycle.ports import HUB
 from barehub.lifecycle.servers import Api, read_token, wait_for_starting
 from barehub.listeners import Owner
-from barehub.process import locked, run_to_its_end, write_atomically
+from barehub.process import locked, run_to_its_end, signals_later, write_atomically
 from barehub.settings import Installation
 
 
@@ -66,9 +68,21 @@ def rollback(
             raise UserError("nothing was changed", "answer yes, or give -y", Exit.USAGE)
         words = [f"{layout.release(label)}/bin/python", "-I", "-m", "barehub", "install", f"--base={layout.base}"]
         data = restored_data(installation, migration, restored, backup, found.endpoints, wait, say)
-        with data, usual_port(layout, exposed, say):
+        with data, usual_port(layout, exposed, say), config_as_closed(layout):
             if code := run_to_its_end(*words, f"--release={label}", f"--wait={wait}"):
                 raise UserError(f"{label} did not come up", f"{active} is active as before; see above", code)
+
+
+@contextlib.contextmanager
+def config_as_closed(layout: Layout) -> Iterator[None]:
+    """Keep the mode and group of the configuration's directory: older releases open it to everybody."""
+    before = layout.config.stat()
+    try:
+        yield
+    finally:
+        with contextlib.suppress(PermissionError):
+            os.chown(layout.config, -1, before.st_gid)
+            layout.config.chmod(stat.S_IMODE(before.st_mode))
 
 
 @contextlib.contextmanager
@@ -82,7 +96,8 @@ def usual_port(layout: Layout, wanted: bool, say: Callable[[str], None]) -> Iter
     try:
         yield
     except BaseException:
-        write_atomically(layout.installer_config, before)
+        with signals_later():
+            write_atomically(layout.installer_config, before)
         raise
 
 
@@ -126,14 +141,15 @@ def restored_data(
         copy(backup, restored)
         yield
     except BaseException:
-        if in_place:
-            if managed:
+        with signals_later():
+            if in_place and managed:
                 systemd.try_control("stop", settings.hub_unit)
-            copy(kept, restored)
-            if managed:
+            if in_place:
+                copy(kept, restored)
+            else:
+                restored.unlink(missing_ok=True)
+            if in_place and managed:
                 systemd.try_control("start", settings.hub_unit)
-        else:
-            restored.unlink(missing_ok=True)
         raise
 
 

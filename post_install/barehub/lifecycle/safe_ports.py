@@ -11,11 +11,14 @@ keeps its port as well, since there may be firewalls; `barehub status` says so.
 
 import json
 import os
+import re
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from barehub import systemd, untrusted
 from barehub.config import config_files
 from barehub.errors import Exit, UserError
 from barehub.health import Endpoints
@@ -23,12 +26,12 @@ from barehub.layout import Layout
 from barehub.lifecycle.ports import API, HUB, other_installations, port_is_free, ports_of, public_ports
 from barehub.listeners import anyone_may_listen
 from barehub.process import attempt_as
-from barehub.settings import Installation
+from barehub.settings import Installation, Settings
+from barehub.untrusted import UntrustedError
 
 # IANA has assigned none of these. From 512 on, NFS and rresvport(3) take ports for connections of their own.
 SAFE = range(334, 344)
 CAPABILITY = "CAP_NET_BIND_SERVICE"
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
 ADDRESSES = ("hub_ip", "hub_port", "hub_bind_url", "hub_connect_url")  # traits that say where
 
 
@@ -44,17 +47,34 @@ def choose(layout: Layout, bind_url: str | None, say: Callable[[str], None]) -> 
 
 
 def chosen_elsewhere(layout: Layout) -> list[str]:
-    """Return the configuration files, other than the installer's, that say where the hub listens."""
+    """Return the configuration files, other than the installer's, that seem to say where the hub listens."""
     files = [path for path in config_files(layout) if path != layout.installer_config]
-    return [str(path) for path in files if any(name in path.read_text(errors="replace") for name in ADDRESSES)]
+    return [str(path) for path in files if any(name in code_of(path) for name in ADDRESSES)]
+
+
+def code_of(path: Path) -> str:
+    """Return a configuration file without its comments; nothing if it cannot be read."""
+    try:
+        text = untrusted.read_bytes(path, follow=True).decode(errors="replace")
+    except (OSError, UntrustedError):
+        return ""
+    return re.sub(r"^\s*#.*$", "", text, flags=re.MULTILINE)
 
 
 def may_move(layout: Layout, endpoints: Endpoints) -> bool:
-    """Return True if any account can take the port of the hub, and the installer may change it: as root, it may."""
-    if os.geteuid() != 0:
+    """Return True if any account can take the port of the hub, and the installer may change it: as root, it may.
+
+    A hub that other machines reach, or are told to reach, stays where it is.
+    """
+    if os.geteuid() != 0 or not endpoints.only_here:
         return False
-    url = urlsplit(endpoints.hub)
-    return anyone_may_listen(url.port or 80) and url.hostname in LOOPBACK and not chosen_elsewhere(layout)
+    return anyone_may_listen(urlsplit(endpoints.hub).port or 80) and not chosen_elsewhere(layout)
+
+
+def can_listen(settings: Settings) -> bool:
+    """Return False if somebody has taken from the hub's unit the capability that a safe port needs."""
+    kept = systemd.property_of(settings.hub_unit, "CapabilityBoundingSet").upper()
+    return "CAP_" not in kept or CAPABILITY in kept
 
 
 def warning(installation: Installation, endpoints: Endpoints) -> str:

@@ -9,6 +9,7 @@ Each step says what is true after it. A power cut at any point leaves the old re
 units and database are switched by one rename (barehub.lifecycle.database, barehub.systemd).
 """
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -73,7 +74,9 @@ class Switchover:
         self.known: list[Server] = []  # the servers that the new hub must know
         self.touched = False  # whether services may have been stopped or restarted
         self.proxy = self.proxy_invocation()
-        kept = (layout.record, layout.installer_config, *layout.release_units.glob("*.*"), *layout.units.glob("*.*"))
+        self.options_file = layout.installer_config.resolve()  # an administrator's link stays one
+        self.had_options = os.path.lexists(layout.installer_config)
+        kept = (layout.record, self.options_file, *layout.release_units.glob("*.*"), *layout.units.glob("*.*"))
         self.files = {path: path.read_text() for path in kept if path.is_file() and not path.is_symlink()}
 
     @property
@@ -102,7 +105,7 @@ class Switchover:
         api = Api(found.endpoints.api, read_token(layout), Owner.of_hub(running))
         migration = Migration.plan(self.new, found.db_url, self.request.release, self.previous)
         restarts = self.managed and self.previous is not None and self.request.start
-        may_move = restarts and safe_ports.may_move(layout, found.endpoints)
+        may_move = restarts and safe_ports.may_move(layout, found.endpoints) and safe_ports.can_listen(settings)
         self.plan = Plan(found.endpoints, api, migration, reconfigured, may_move)
         return self.plan
 
@@ -142,8 +145,22 @@ class Switchover:
         No user's server may know the old one.
         """
         layout = self.new.layout
-        write_lines(layout.installer_config, safe_ports.choose(layout, None, self.say), self.say)
-        endpoints = evaluate(layout, self.new.settings).endpoints
+        before = self.options_file.read_text() if self.options_file.exists() else None
+        try:
+            write_lines(layout.installer_config, safe_ports.choose(layout, None, self.say), self.say)
+            endpoints = evaluate(layout, self.new.settings).endpoints
+            reason = "" if endpoints != plan.endpoints else "another file of the configuration says where it is"
+        except UserError as error:
+            endpoints, reason = plan.endpoints, str(error)
+        if not reason and plan.api.servers() != []:
+            reason = "a user's server has started"
+        if reason:
+            if before is None:
+                self.options_file.unlink(missing_ok=True)
+            else:
+                write_atomically(self.options_file, before)
+            self.say(f"the hub keeps its port, which any account can take while it restarts: {reason}")
+            return plan
         if not safe_ports.move_route(self.new, plan.endpoints.hub_url, endpoints.hub_url):
             self.say("the proxy expects the hub at its old port until the hub has started")
         self.say(f"the hub moves to {endpoints.hub_url}, where no other account can listen")
@@ -200,21 +217,32 @@ class Switchover:
         """
         if not (self.old and self.previous):
             return
-        self.restore_files(self.old)
-        if not self.touched:
-            return
-        layout, settings = self.old.layout, self.old.settings
-        self.say(f"going back to {self.previous}")
-        if self.managed:
-            systemd.try_control("stop", settings.hub_unit)
-        switch(layout, self.previous)
-        if self.plan:
-            self.plan.migration.undo(self.backup, data_changed=data_changed)
-        if self.managed:
-            systemd.enable_units(self.old)
-            systemd.try_control("start", settings.hub_unit)
-            if self.proxy_invocation() != self.proxy:  # else it is still the same process, with its open connections
-                systemd.try_control("restart", settings.proxy_unit)
+        old, settings, previous = self.old, self.old.settings, self.previous
+        steps: list[Callable[[], object]] = [lambda: self.restore_files(old)]
+        if self.touched:
+            self.say(f"going back to {previous}")
+            if self.managed:
+                steps.append(lambda: systemd.try_control("stop", settings.hub_unit))
+            steps.append(lambda: switch(old.layout, previous))
+            if plan := self.plan:
+                steps.append(lambda: plan.migration.undo(self.backup, data_changed=data_changed))
+            if self.managed:
+                steps.append(lambda: systemd.enable_units(old))
+                steps.append(lambda: systemd.try_control("start", settings.hub_unit))
+                steps.append(self.restart_proxy)
+        failed: list[Exception] = []
+        for step in steps:  # each of them, whatever becomes of the others: the hub has to come back
+            try:
+                step()
+            except Exception as error:
+                failed.append(error)
+        if failed:
+            raise failed[0]
+
+    def restart_proxy(self) -> None:
+        """Restart the proxy if it is not the process that ran before, with its open connections."""
+        if self.proxy_invocation() != self.proxy:
+            systemd.try_control("restart", self.new.settings.proxy_unit)
 
     def restore_files(self, old: Installation) -> None:
         """Restore the record, the options' configuration file, the units and the directories' owners."""
@@ -222,7 +250,7 @@ class Switchover:
             if path.is_symlink():
                 path.unlink()
             write_atomically(path, text)
-        if old.layout.installer_config not in self.files:
+        if not self.had_options:
             old.layout.installer_config.unlink(missing_ok=True)
         ensure_directories(old)
 
