@@ -8,8 +8,8 @@
     python3 release.py diff OLD NEW what changed between two installers or two locks
     python3 release.py test [...]   all tests; `test unit`, `test lint` and `test e2e [NAME]` are parts of them
 
-The first three accept `--overlay DIR`, a folder that adds packages and configuration, and `--channel CHANNEL`, a conda
-channel to use instead of wheels.
+The first three accept `--overlay DIR`, a folder that adds packages and configuration, `--environment DIR`, a folder of
+users' software that becomes an installer of its own, and `--channel CHANNEL`, a conda channel to use instead of wheels.
 
 It needs CPython >= 3.11 with pip, nothing else: on first use it fetches the interpreter pinned in recipe/python.txt,
 makes .venv with it from recipe/tools.txt, where every wheel is pinned by sha256, and runs itself there. That is why
@@ -193,6 +193,9 @@ def add_source_options(command: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="a folder with more packages and configuration; may be given several times, the last one has precedence",
     )
+    command.add_argument(
+        "--environment", type=Path, metavar="DIR", help="a folder of users' software: an installer without a hub"
+    )
 
 
 def add_python_options(command: argparse.ArgumentParser) -> None:
@@ -217,6 +220,7 @@ def build(arguments: argparse.Namespace) -> int:
         date=arguments.date,
         output=arguments.output,
         overlays=arguments.overlay,
+        environment=arguments.environment,
         name=arguments.name,
         channels=arguments.channel,
         lock=arguments.lock,
@@ -238,7 +242,7 @@ def lock(arguments: argparse.Namespace) -> int:
     from recipe.overlay import Stack
 
     lock_environment(
-        Stack.of(ROOT, arguments.overlay),
+        Stack.of(ROOT, arguments.overlay, arguments.environment),
         arguments.platform,
         arguments.virtual_package,
         arguments.update,
@@ -251,7 +255,7 @@ def mirror(arguments: argparse.Namespace) -> int:
     from construct.mirror import mirror
     from recipe.overlay import Stack
 
-    mirror(Stack.of(ROOT, arguments.overlay), arguments.lock, arguments.channel, arguments.directory)
+    mirror(Stack.of(ROOT, arguments.overlay, arguments.environment), arguments.lock, arguments.channel, arguments.directory)
     return 0
 
 

@@ -34,6 +34,7 @@ def build_release(
     output: Path,
     *,
     overlays: Sequence[Path] = (),
+    environment: Path | None = None,
     name: str = NAME,
     channels: Sequence[str] = (),
     lock: Path | None = None,
@@ -44,7 +45,8 @@ def build_release(
 ) -> Path:
     """Build the installer and the files beside it into `output`; return its path.
 
-    `overlays` are folders, the first one lowest; `name` is the distribution's. The packages come from `channels`, or
+    `overlays` are folders, the first one lowest; `environment` is one that replaces the hub; `name` is the
+    distribution's. The packages come from `channels`, or
     from the recipe channel if there are none. `lock` replaces the repository's or the overlay's. `engine` is as for
     `choose_engine`, `sign` is the key for `sign_release`. The build fails if anything needs a newer `glibc`. With
     `any_python` nothing is said about an interpreter that is not the portable one. Nothing appears in `output` before
@@ -54,7 +56,7 @@ def build_release(
     reach_lost = is_reach_lost(channels, any_python)
     if reach_lost:
         warn_at_first()
-    release = Release(Stack.of(root, overlays), distribution_name(name), release_label(date))
+    release = Release(Stack.of(root, overlays, environment), distribution_name(name), release_label(date))
     locked, filler = read_lock(release.stack, lock, channels), choose_engine(engine)
     cache, path = root / ".cache", output / release.file_name
     cache.mkdir(exist_ok=True)
@@ -127,4 +129,5 @@ def summarise(
     say(f"  runs on    {runs_on(measured.glibc)} (glibc {measured.glibc_version}, {release.machine})")
     if from_here := [f"{one.name} {one.version} (glibc {one.glibc})" for one in measured.libraries if one.glibc]:
         say(f"  from here  {', '.join(from_here)}")
-    say(f"  install    sudo sh {path.name}")
+    how = f"sh {path.name} -b -p BASE" if release.kind == "environment" else f"sudo sh {path.name}"
+    say(f"  install    {how}")
