@@ -52,6 +52,7 @@ def lock_from_channels(
     )
     lock = Lock(
         lock_lines(records),
+        stack.name,
         channels=tuple(map(channel_name, channels)),
         comments=(
             f"The {stack.title} on {platform}: every package. Written by `python3 release.py lock`;",

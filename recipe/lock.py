@@ -113,6 +113,7 @@ def lock_of(stack: Stack, pinned: Mapping[str, pins.Pin]) -> Lock:
     lines = {"python": Line("python", ">=3.11")} | {name: Line(name, versions[name]) for name in sorted(versions)}
     return Lock(
         lines,
+        stack.name,
         comments=(
             f"The {stack.title}: the version of every package. Written by `python3 release.py lock`; "
             "do not edit.",

@@ -156,6 +156,11 @@ class Stack:
         return "hub environment" + "".join(f" with {overlay.name}" for overlay in self.overlays)
 
     @property
+    def name(self) -> str:
+        """Return what the environment of the lock is named."""
+        return self.environment.name if self.environment else "barehub"
+
+    @property
     def options(self) -> str:
         """Return the options that name the folders, for a command to copy."""
         if self.environment:
