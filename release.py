@@ -27,7 +27,7 @@ import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from recipe.errors import UserError
+from recipe.errors import UserError, masked
 from recipe.venv import ROOT, TOOLS, VENV, ensure_installed, enter
 
 __all__ = ["TOOLS", "ensure_installed"]  # for those who prepare .venv by hand
@@ -41,6 +41,7 @@ def main() -> int:
             "error: release.py needs CPython 3.11 or newer, this is %s\n  fix: python3.11 release.py"
             % sys.version.split()[0]
         )
+    sys.excepthook = lambda *error: print(masked("".join(traceback.format_exception(*error))), end="", file=sys.stderr)
     arguments = parse(sys.argv[1:])
     if arguments.debug:
         sys.addaudithook(echo)
@@ -51,7 +52,7 @@ def main() -> int:
         return int(arguments.command(arguments))
     except UserError as error:
         if arguments.debug:
-            traceback.print_exc()
+            print(masked(traceback.format_exc()), end="", file=sys.stderr)
         print(f"error: {error}" + (f"\n  fix: {error.fix}" if error.fix else ""), file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -73,7 +74,7 @@ def echo(event: str, arguments: tuple[object, ...]) -> None:
     """Show a program that is being started, by one of Python's audit events (PEP 578), as a line to paste."""
     if event == "subprocess.Popen":
         _, words, directory, environment = arguments
-        print(pasteable(words, directory, environment), file=sys.stderr, flush=True)
+        print(masked(pasteable(words, directory, environment)), file=sys.stderr, flush=True)
 
 
 def pasteable(words: object, directory: object = None, environment: object = None) -> str:

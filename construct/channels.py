@@ -25,15 +25,25 @@ AT_ONCE = 8  # downloads
 
 
 def open_channel(text: str) -> Channel:
-    """Return a channel by name, URL or path. Raises UserError for a path that is not a directory."""
+    """Return a channel by name, URL or path. Raises UserError for what is neither, or a path that is no directory."""
     if "://" in text:
-        return Channel(text)
+        return named_channel(text)
     if text.startswith(("/", ".", "~")) or Path(text).is_dir():
         directory = Path(text).expanduser().resolve()
         if not directory.is_dir():
             raise UserError(f"{text} is not a directory", "name a conda channel: conda-forge, a URL or a path")
         return Channel(directory.as_uri())
-    return Channel(text)
+    return named_channel(text)
+
+
+def named_channel(text: str) -> Channel:
+    """Return a channel by name or URL. Raises UserError for anything else."""
+    try:
+        return Channel(text)
+    except Exception as error:  # py-rattler's are of no common type
+        raise UserError(
+            f"{text} is not a channel: {error}", "name a conda channel: conda-forge, a URL or a path"
+        ) from error
 
 
 def channel_name(text: str) -> str:

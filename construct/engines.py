@@ -12,6 +12,8 @@ from typing import Protocol
 from rattler import RepoDataRecord
 
 from construct import conda_constructor, conda_ship
+from recipe.errors import UserError
+from recipe.report import say
 
 
 class Engine(Protocol):
@@ -60,12 +62,19 @@ ENGINES: dict[str, Engine] = {conda_ship.NAME: conda_ship, conda_constructor.NAM
 
 
 def choose_engine(name: str) -> Engine:
-    """Return the engine of that name; "auto" is constructor where it is installed, else conda-ship.
+    """Return the engine of that name; "auto" is constructor where it is installed and runs, else conda-ship.
 
-    Raises UserError if it is not installed.
+    Raises UserError if it is not installed, or does not run.
     """
     if name == "auto":
-        return conda_constructor if conda_constructor.command() else conda_ship
+        try:
+            conda_constructor.require_command()
+        except conda_constructor.NotInstalledError:
+            return conda_ship
+        except UserError as error:
+            say(f"building with {conda_ship.NAME}, since {error}")
+            return conda_ship
+        return conda_constructor
     ENGINES[name].require_command()
     return ENGINES[name]
 

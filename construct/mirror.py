@@ -46,11 +46,11 @@ def mirror(stack: Stack, lock: Path | None, channels: Sequence[str], directory: 
             say(add_to_channel(stage, directory))
         finally:
             shutil.rmtree(stage, ignore_errors=True)
-        if not channels:
-            add_wheels(stack, cache, directory / "wheels")
-            if interpreter := pinned_archive(cache / "python"):
-                add_file(interpreter, directory / "python")
-                say(f"the interpreter is in {os.path.relpath(directory / 'python')}: --python-mirror")
+        # What a build needs before it reads a channel, and the wheels in its place.
+        add_wheels(stack, cache, directory / "wheels", environment=not channels)
+        if interpreter := pinned_archive(cache / "python"):
+            add_file(interpreter, directory / "python")
+            say(f"the interpreter is in {os.path.relpath(directory / 'python')}: --python-mirror")
 
 
 @contextmanager
@@ -66,20 +66,21 @@ def exclusive(directory: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def add_wheels(stack: Stack, cache: Path, directory: Path) -> None:
-    """Add the wheels of the environment, and of the tools that build it with this Python, to `directory`."""
+def add_wheels(stack: Stack, cache: Path, directory: Path, *, environment: bool) -> None:
+    """Add the wheels of the tools that build with this Python, and those of the environment, to `directory`."""
     target = running_target()
-    paths = [wheel.path for wheel in fetch_wheels(stack.wheels, cache / "wheels", target).values()]
+    wheels = fetch_wheels(stack.wheels, cache / "wheels", target) if environment else {}
+    paths = [wheel.path for wheel in wheels.values()]
     with tempfile.TemporaryDirectory(dir=cache, prefix="tools-") as tools:
         pins.download(stack.root / "recipe/tools.txt", Path(tools), target.minor)
         paths += Path(tools).glob("*.whl")
         for path in paths:
             add_file(path, directory)
     staged = directory / ".SHA256SUMS.new"
-    wheels = sorted(directory.glob("*.whl"))
-    staged.write_text("".join(f"{file_sha256(path)}  {path.name}\n" for path in wheels))
+    there = sorted(directory.glob("*.whl"))
+    staged.write_text("".join(f"{file_sha256(path)}  {path.name}\n" for path in there))
     staged.replace(directory / "SHA256SUMS")
-    say(f"{len(wheels)} wheels are in {os.path.relpath(directory)}")
+    say(f"{len(there)} wheels are in {os.path.relpath(directory)}")
 
 
 def add_file(path: Path, directory: Path) -> None:

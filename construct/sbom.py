@@ -61,7 +61,8 @@ def render_sbom(
             ),
         ],
     }
-    return json.dumps(document, indent=1) + "\n"
+    # As short as can be: the installer holds it as it is.
+    return json.dumps(document, separators=(",", ":")) + "\n"
 
 
 def reference(record: RepoDataRecord) -> str:

@@ -15,12 +15,14 @@ from rattler import (
     Version,
     solve,
 )
+from rattler.exceptions import FetchRepoDataError, GatewayError, IoError
 from rattler.package.build_string import BuildString
 from rattler.platform import SubdirLiteral
 
 from recipe.errors import UserError
 from recipe.lock_file import Line, Lock
 
+UNREADABLE = "check the channel's address, its user and password or token, and the network"
 RELOCK = "if you want that: python3 release.py lock, and review the diff"
 
 
@@ -36,7 +38,8 @@ def solve_environment(
     """Return the packages of `channels` that meet `specs`, with all they depend on, sorted by name.
 
     `constraints` apply only to packages that are needed anyway. Without `virtual` packages any glibc is accepted: what
-    the packages ask of it becomes the installer's own check. Raises UserError if there is no solution.
+    the packages ask of it becomes the installer's own check. Raises UserError if there is no solution, or if a channel
+    cannot be read.
     """
     any_system = [virtual_package(one) for one in ("__unix=0", "__linux=99", "__glibc=2.99")]
     try:
@@ -51,6 +54,8 @@ def solve_environment(
                 channel_priority=priority,
             )
         )
+    except (GatewayError, FetchRepoDataError, IoError) as error:  # with the server's answer, and the URL
+        raise UserError(f"a channel cannot be read:\n{error}", UNREADABLE) from error
     except Exception as error:  # py-rattler's SolverError does not derive from a type of its own in every release
         raise UserError(f"the packages do not fit together:\n{error}", RELOCK) from error
     return sorted(records, key=lambda record: record.name.normalized)

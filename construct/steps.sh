@@ -6,6 +6,7 @@
 print_changes() {
     say "this installs $distribution $release:"
     if [ "$complete" = no ] || [ "$repair" = yes ]; then say "  write    $prefix ($((installed_kb / 1024)) MB)"; fi
+    [ -e "$base/.lock" ] || say "  write    $base/.lock"
     if [ "$keep" = yes ]; then say "  write    $base/channel"; fi
     if [ "$hooks" = no ]; then return; fi
     for path in state state/hub state/rules state/proxy state/acme jupyterhub_config.d systemd install.json \

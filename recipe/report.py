@@ -6,12 +6,14 @@ from collections.abc import Callable, Iterator
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from recipe.errors import masked
+
 console = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def say(text: str) -> None:
-    """Print a line."""
-    console.print(text, markup=False)
+    """Print a line, without the secrets of URLs."""
+    console.print(masked(text), markup=False)
 
 
 @contextlib.contextmanager
@@ -29,5 +31,5 @@ def progress(what: str, total: int) -> Iterator[Callable[[str], None]]:
         TextColumn("{task.fields[name]}"),
     )
     with Progress(*columns, console=console) as bar:
-        task = bar.add_task(what, total=total, name="")
+        task = bar.add_task(masked(what), total=total, name="")
         yield lambda name: bar.update(task, advance=1, name=name)

@@ -19,7 +19,7 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import BinaryIO
 
-from recipe.errors import UserError
+from recipe.errors import UserError, masked
 from recipe.files import file_sha256
 
 SOURCE = "https://github.com/astral-sh/python-build-standalone/releases/download"
@@ -31,6 +31,9 @@ STAMP = "standalone"  # beside the unpacked prefix
 
 class UnavailableError(Exception):
     """The archive cannot be had; says why."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(masked(why))
 
 
 @dataclass(frozen=True)

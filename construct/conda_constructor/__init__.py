@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -27,42 +28,59 @@ NAME = "constructor"
 COPIES = 4  # as unpacked, reassembled, in the prefix's cache; and one more for conda-standalone
 FILL = Path(__file__).with_name("fill.sh")
 INSTALL = "install it (conda install -c conda-forge constructor), or build with --engine conda-ship"
+BROKEN = "make `{}` work (conda's solver is CONDA_SOLVER), or build with --engine conda-ship"
+
+
+class NotInstalledError(UserError):
+    """There is no constructor at all."""
 
 
 def command() -> list[str] | None:
-    """Return the words that run constructor: from PATH, or as a module of the Python that started release.py.
-
-    None if it is not installed.
-    """
-    program = shutil.which("constructor")
-    words = [program] if program else [str(Path(sys.base_prefix) / "bin/python3"), "-P", "-m", "constructor"]
-    return words if version_of(words) else None
+    """Return the words that run constructor; None if it is not installed, or does not run."""
+    try:
+        return require_command()
+    except UserError:
+        return None
 
 
 def require_command() -> list[str]:
-    """Return the words that run constructor. Raises UserError if it is not installed."""
-    found = command()
-    if found is None:
-        raise UserError("there is no constructor", INSTALL)
-    return found
+    """Return the words that run constructor. Raises NotInstalledError, or UserError with what it says, if none runs."""
+    return find()[0]
 
 
 def version() -> str:
-    """Return the version of the installed constructor. Raises UserError if there is none."""
-    return version_of(require_command()) or "unknown"
+    """Return the version of the installed constructor. Raises UserError as `require_command` does."""
+    return find()[1]
 
 
-def version_of(words: Sequence[str]) -> str | None:
-    """Return what `constructor --version` prints.
+def find() -> tuple[list[str], str]:
+    """Return the words that run constructor, from PATH or as a module of release.py's first Python; and its version.
 
-    None if the program is not conda's constructor: PyPI has another package of that name.
+    Raises NotInstalledError if it is not installed, UserError with what it says if it is there and does not run.
     """
+    program = shutil.which("constructor")
+    words = [program] if program else [str(Path(sys.base_prefix) / "bin/python3"), "-P", "-m", "constructor"]
+    line = f"{shlex.join(words)} --version"
     try:
-        done = subprocess.run([*words, "--version"], capture_output=True, text=True, check=False)
-    except OSError:
-        return None
-    match = re.search(r"^constructor (\d\S*)$", done.stdout, re.MULTILINE)
-    return match[1] if match and done.returncode == 0 else None
+        done = subprocess.run(
+            [*words, "--version"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+        )
+    except OSError as error:  # such as an interpreter that is gone
+        if program:
+            raise UserError(f"constructor does not run: {program}: {error.strerror}", BROKEN.format(line)) from None
+        raise NotInstalledError("there is no constructor", INSTALL) from None
+    if done.returncode == 0 and (match := re.search(r"^constructor (\d\S*)$", done.stdout, re.MULTILINE)):
+        return words, match[1]
+    # PyPI has another package of that name.
+    if done.returncode == 0 or (not program and "No module named constructor" in done.stderr):
+        raise NotInstalledError("there is no constructor", INSTALL)
+    printed = (done.stderr.strip() or done.stdout.strip() or f"exit status {done.returncode}").splitlines()[-8:]
+    raise UserError("\n  ".join([f"constructor does not run; {line}:", *printed]), BROKEN.format(line))
 
 
 def environment(work: Path) -> dict[str, str]:

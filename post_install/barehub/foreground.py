@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -27,8 +28,10 @@ def run(layout: Layout) -> int:
     # From here on a signal only ends the wait below; the children get theirs from us. A stop on request is 0.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     signal.signal(signal.SIGINT, lambda *_: sys.exit(130))
-    children = [process.start(*command, env=environment, cwd=layout.hub_state) for command in commands]
+    children: list[subprocess.Popen[bytes]] = []
     try:
+        with process.signals_later():
+            children += [process.start(*command, env=environment, cwd=layout.hub_state) for command in commands]
         # As a container's first process we are also the parent of orphans.
         while (ended := next_ended()) not in [one.pid for one in children]:
             os.waitpid(ended, 0)

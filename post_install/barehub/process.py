@@ -15,6 +15,7 @@ import signal
 import stat
 import subprocess
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
@@ -25,6 +26,7 @@ from barehub.errors import Exit, UserError
 from barehub.untrusted import LIMIT, holds
 
 DEBUG = "BAREHUB_DEBUG"
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def debugging() -> bool:
@@ -68,9 +70,10 @@ def attempt_as(user: str, *argv: str | Path, text: str) -> subprocess.CompletedP
     if found := to_become(user):
         groups = os.getgrouplist(user, found.pw_gid)
         account = {"user": found.pw_uid, "group": found.pw_gid, "extra_groups": groups}
-    return subprocess.run(
-        words, **account, input=text, env=environment, cwd="/", capture_output=True, text=True, check=False
-    )
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with child_of(words, signal.SIGKILL, **account, **pipes, env=environment, cwd="/", text=True) as child:
+        printed, complaints = child.communicate(text)
+    return subprocess.CompletedProcess(words, child.returncode, printed, complaints)
 
 
 def call_as(user: str, work: Callable[[], str], environment: Mapping[str, str], seconds: float) -> str:
@@ -82,18 +85,19 @@ def call_as(user: str, work: Callable[[], str], environment: Mapping[str, str], 
     """
     account = to_become(user)
     reading, writing = os.pipe()
-    if (child := os.fork()) == 0:
-        try:
-            _become(account, environment, keep=writing)
-            with open(writing, "w", closefd=False) as pipe:
-                pipe.write(work())
-        except Exception:
-            traceback.print_exc()
-        finally:
-            os._exit(0)  # whatever was raised: the parent's way out is not the child's
-    os.close(writing)
-    text, deadline = b"", time.monotonic() + seconds
+    text, deadline, child = b"", time.monotonic() + seconds, 0
     try:
+        with signals_later():
+            if (child := os.fork()) == 0:
+                try:
+                    _become(account, environment, keep=writing)
+                    with open(writing, "w", closefd=False) as pipe:
+                        pipe.write(work())
+                except Exception:
+                    traceback.print_exc()
+                finally:
+                    os._exit(0)  # whatever was raised: the parent's way out is not the child's
+            os.close(writing)
         while select.select([reading], [], [], max(0, deadline - time.monotonic()))[0]:
             if not (part := os.read(reading, 65536)):
                 return text.decode(errors="replace")
@@ -103,8 +107,9 @@ def call_as(user: str, work: Callable[[], str], environment: Mapping[str, str], 
         return ""
     finally:
         os.close(reading)
-        os.kill(child, signal.SIGKILL)  # it has ended, or nobody waits for it any more
-        os.waitpid(child, 0)
+        if child:
+            os.kill(child, signal.SIGKILL)  # it has ended, or nobody waits for it any more
+            os.waitpid(child, 0)
 
 
 def to_become(user: str) -> pwd.struct_passwd | None:
@@ -117,7 +122,7 @@ def to_become(user: str) -> pwd.struct_passwd | None:
 
 def _become(account: pwd.struct_passwd | None, environment: Mapping[str, str], keep: int) -> None:
     """Make this process, a child, one of that account, with nothing of ours but stderr and `keep`."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in ENDING:
         signal.signal(number, signal.SIG_DFL)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(2, 1)
@@ -149,13 +154,47 @@ def run_to_its_end(*argv: str | Path) -> int:
 
     If this process is told to end, so is the command; then it is waited for.
     """
-    child = subprocess.Popen(command(*argv), stdin=subprocess.DEVNULL, cwd="/")
+    with child_of(command(*argv), signal.SIGTERM, stdin=subprocess.DEVNULL, cwd="/") as child:
+        return int(child.wait())
+
+
+@contextlib.contextmanager
+def child_of(words: list[str], end: signal.Signals, **options: Any) -> Iterator[subprocess.Popen[Any]]:
+    """A child process, which gets the signal `end` and is waited for if the block ends in an exception."""
+    child = None
     try:
-        return child.wait()
+        with signals_later():
+            child = subprocess.Popen(words, **options)
+        yield child
     except BaseException:
-        child.send_signal(signal.SIGTERM)
-        child.wait()
+        if child:
+            with signals_later():
+                child.send_signal(end)
+                child.wait()
         raise
+
+
+@contextlib.contextmanager
+def signals_later() -> Iterator[None]:
+    """Let the signals that would end us take effect after the block, such as Popen(), which would lose its child.
+
+    They are not blocked, which a child would inherit. Only the main thread handles signals.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    handlers = {number: signal.getsignal(number) for number in ENDING}
+    handlers = {number: one for number, one in handlers.items() if one not in (signal.SIG_IGN, None)}
+    for number in handlers:
+        signal.signal(number, lambda number, _: came.append(number))
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for missed in came:
+            signal.raise_signal(missed)
 
 
 def write_atomically(path: Path, text: str, mode: int | None = None, owner: tuple[int, int] = (-1, -1)) -> bool:

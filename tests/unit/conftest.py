@@ -1,12 +1,18 @@
 """Programs that the unit tests start, such as `python -m barehub.proxy_unit.supervisor`, import this tree."""
 
+import importlib
 import os
+import sys
 from pathlib import Path
 
 import pytest
 from barehub.layout import Layout
 
 os.environ["PYTHONPATH"] = str(Path(__file__).parents[2] / "post_install")
+# Half of the time that importing JupyterHub takes (barehub.evaluation says why); nothing here validates a URL.
+sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment]  # the import system's way to say "not found"
+for module in ("jupyterhub.app", "barehub.proxy"):  # once here, or once in each child that evaluates a configuration
+    importlib.import_module(module)
 
 
 @pytest.fixture

@@ -206,3 +206,26 @@ def test_auto_takes_constructor_where_it_is_installed(stand_in: Path) -> None:
     assert choose_engine("auto") is conda_ship
     with pytest.raises(UserError, match="there is no constructor"):
         choose_engine("constructor")
+
+
+@pytest.mark.parametrize(
+    ("program", "said"),
+    [
+        ("#!/bin/sh\necho 'Choose one of: classic' >&2; exit 1\n", "Choose one of: classic"),
+        ("#!/bin/sh\necho usage; exit 2\n", "usage"),
+        ("#!/bin/sh\nexit 3\n", "exit status 3"),
+        ("#!/bin/sh\nkill -9 $$\n", "exit status -9"),
+        ("#!/bin/sh\nread -r answer || { printf '\\377 no answer' >&2; exit 1; }\n", "no answer"),
+        ("#!/removed/python\n", "No such file or directory"),
+    ],
+)
+def test_a_constructor_that_does_not_run_is_told_with_its_words(
+    stand_in: Path, capsys: pytest.CaptureFixture[str], program: str, said: str
+) -> None:
+    stand_in.write_text(program)
+    with pytest.raises(UserError, match=r"(?s)constructor does not run.*" + said) as caught:
+        choose_engine("constructor")
+    assert "--engine conda-ship" in caught.value.fix
+    assert choose_engine("auto") is conda_ship
+    assert said in capsys.readouterr().err
+    assert conda_constructor.command() is None

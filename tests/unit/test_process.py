@@ -4,9 +4,11 @@ import fcntl
 import os
 import pwd
 import signal
+import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from traceback import extract_stack
 
@@ -86,6 +88,64 @@ def test_a_command_that_undoes_its_work_is_told_to_end_and_waited_for(tmp_path: 
     thread.join()
     assert undone.exists()
     assert process.run_to_its_end("sh", "-c", "exit 7") == 7
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        process.run_to_its_end,
+        lambda *words: process.attempt_as(current_user(), *words, text=""),
+        lambda *_: process.call_as(current_user(), lambda: time.sleep(60) or "", {}, 60),
+    ],
+    ids=["run_to_its_end", "attempt_as", "call_as"],
+)
+@pytest.mark.parametrize("number", process.ENDING)
+def test_a_signal_while_a_child_is_started_leaves_none(
+    monkeypatch: pytest.MonkeyPatch, run: Callable[..., object], number: signal.Signals
+) -> None:
+    """It comes when there is a child that the call has not returned; and once more while the child is waited for."""
+    children: list[int] = []
+    start, wait, fork = subprocess.Popen._execute_child, subprocess.Popen.wait, os.fork
+
+    def interrupted_start(self: subprocess.Popen[bytes], *rest: object) -> None:
+        start(self, *rest)
+        children.append(self.pid)
+        os.kill(os.getpid(), number)
+
+    def interrupted_wait(self: subprocess.Popen[bytes], timeout: float | None = None) -> int:
+        os.kill(os.getpid(), number)
+        return wait(self, timeout)
+
+    def interrupted_fork() -> int:
+        if child := fork():
+            children.append(child)
+            os.kill(os.getpid(), number)
+        return child
+
+    def end(number: int, _: object) -> None:
+        raise KeyboardInterrupt(number)
+
+    monkeypatch.setattr(subprocess.Popen, "_execute_child", interrupted_start)
+    monkeypatch.setattr(subprocess.Popen, "wait", interrupted_wait)
+    monkeypatch.setattr(os, "fork", interrupted_fork)
+    before = signal.signal(number, end)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run("sleep", "60")
+        assert signal.getsignal(number) is end
+    finally:
+        signal.signal(number, before)
+    [child] = children
+    with pytest.raises(ChildProcessError):  # it has ended, and was waited for
+        os.waitpid(child, 0)
+
+
+def test_a_command_inherits_nothing_of_that(tmp_path: Path) -> None:
+    status = tmp_path / "status"
+    assert process.run_to_its_end("sh", "-c", f"grep Sig /proc/self/status >{status}") == 0
+    masks = dict(line.split() for line in status.read_text().splitlines() if line[3:6] in ("Blk", "Ign"))
+    ours = sum(1 << (number - 1) for number in process.ENDING if signal.getsignal(number) is not signal.SIG_IGN)
+    assert [int(mask, 16) & ours for mask in masks.values()] == [0, 0]
 
 
 def test_foreground_commands_see_the_environment_and_directory_they_are_given(tmp_path: Path) -> None:
