@@ -256,7 +256,9 @@ def mirror(arguments: argparse.Namespace) -> int:
     from construct.mirror import mirror
     from recipe.overlay import Stack
 
-    mirror(Stack.of(ROOT, arguments.overlay, arguments.environment), arguments.lock, arguments.channel, arguments.directory)
+    mirror(
+        Stack.of(ROOT, arguments.overlay, arguments.environment), arguments.lock, arguments.channel, arguments.directory
+    )
     return 0
 
 

@@ -115,8 +115,7 @@ def lock_of(stack: Stack, pinned: Mapping[str, pins.Pin]) -> Lock:
         lines,
         stack.name,
         comments=(
-            f"The {stack.title}: the version of every package. Written by `python3 release.py lock`; "
-            "do not edit.",
+            f"The {stack.title}: the version of every package. Written by `python3 release.py lock`; do not edit.",
             f"The wheels are pinned by sha256 in {wheels}, {WHEELS_FOLLOW}",
             f"Python is the interpreter that release.py runs on: CPython {', '.join(pins.PYTHONS)}.",
             "Builds and sha256 of the packages made from these are in the copy of this file in each installer.",

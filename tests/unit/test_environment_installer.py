@@ -1,4 +1,4 @@
-"""The installer of an environment for users: releases side by side, a link, a lock that holds on shared file systems."""
+"""The installer of an environment for users: releases side by side, a link, a lock for several nodes."""
 
 import json
 import os
@@ -13,14 +13,15 @@ import pytest
 
 from tests.unit.installers import SHELLS, refused, run, write
 
+PYTHON = Path(sys.executable).resolve()
 # Stands in for an engine: a prefix with this Python, and a kernel.
 FILL = f"""#!/bin/sh
 set -eu
 umask 077
 mkdir -p "$2/bin" "$2/share/jupyter/kernels/python3" "$2/share/jupyter/kernels/ir"
-ln -s {sys.executable} "$2/bin/python"
+ln -s {PYTHON} "$2/bin/python"
 cp "$(command -v sleep)" "$2/bin/sleep"
-echo "home = {Path(sys.executable).parent}" >"$2/pyvenv.cfg"
+echo "home = {PYTHON.parent}" >"$2/pyvenv.cfg"
 echo '{{"argv": ["python", "-m", "ipykernel_launcher"], "language": "python"}}' \\
     >"$2/share/jupyter/kernels/python3/kernel.json"
 echo '{{"argv": ["R"], "language": "R"}}' >"$2/share/jupyter/kernels/ir/kernel.json"
@@ -30,7 +31,9 @@ echo '{{"argv": ["R"], "language": "R"}}' >"$2/share/jupyter/kernels/ir/kernel.j
 def made(directory: Path, release: str = "2026.12.01", name: str = "lab", fill: str = FILL, **numbers: object) -> Path:
     """Write an environment's installer into `directory`."""
     receipt = json.dumps({"name": name, "version": release}, indent=1) + "\n"
-    return write(directory / f"{name}-{release}", fill, receipt, KIND="environment", NAME=name, RELEASE=release, **numbers)
+    return write(
+        directory / f"{name}-{release}", fill, receipt, KIND="environment", NAME=name, RELEASE=release, **numbers
+    )
 
 
 @pytest.fixture
@@ -183,7 +186,8 @@ def test_an_interrupted_run_leaves_what_was_there(tmp_path: Path, base: Path) ->
     fifo = tmp_path / "begun"
     os.mkfifo(fifo)
     slow = made(tmp_path, "2026.12.02", fill=f'#!/bin/sh\nmkdir -p "$2/bin"\necho >{fifo}\nexec sleep 600\n')
-    with subprocess.Popen(["sh", slow, "-bu", "-p", base], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+    words = ["sh", slow, "-bu", "-p", base]
+    with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
         fifo.read_text()
         process.send_signal(signal.SIGTERM)
         _, errors = process.communicate(timeout=60)
