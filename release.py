@@ -98,7 +98,9 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     command.add_argument("--date", metavar="YYYY.MM.DD[.N]", help="the release's label; default: today in UTC")
     command.add_argument("--output", type=Path, default=ROOT / "dist", metavar="DIR", help="default: dist")
     add_source_options(command)
-    command.add_argument("--name", default="barehub", help="the distribution's name; default: barehub")
+    command.add_argument(
+        "--name", help="the distribution's name; default: barehub, or that of the environment's folder"
+    )
     command.add_argument(
         "--lock", type=Path, metavar="FILE", help="with --channel: another lock, for instance that of an installer"
     )

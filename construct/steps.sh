@@ -160,7 +160,7 @@ clean_up() {
     if [ "$code" -ne 0 ] && [ "$debug" = yes ] && [ -d "$stage" ]; then
         printf 'kept for --debug: %s; the log of the engine is %s\n' "$stage" "$stage/engine.log" >&2
     elif [ -n "$stage" ]; then
-        rm -rf "$stage"
+        rm -rf "$stage" || : # the lock has to go in any case
     fi
     if [ "$code" -ne 0 ] && [ -n "$stage" ]; then rmdir "$base/releases" 2>/dev/null || :; fi
     drop_lock
