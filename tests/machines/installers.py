@@ -28,30 +28,17 @@ def with_overlay(name: str) -> Path:
     return ready("auto", name=name, overlays=[ROOT / "construct/overlays" / name])
 
 
-def environment(name: str) -> Path:
-    """An installer of one of the environments for users."""
-    return ready("auto", name=name, environment=ROOT / "construct/environments" / name)
-
-
-def ready(
-    engine: str,
-    *,
-    date: str | None = None,
-    name: str = "barehub",
-    overlays: Sequence[Path] = (),
-    environment: Path | None = None,
-) -> Path:
+def ready(engine: str, *, date: str | None = None, name: str = "barehub", overlays: Sequence[Path] = ()) -> Path:
     """The installer that build_release makes of these, built now if it is not there. Safe from several processes."""
     release = date or datetime.now(UTC).strftime("%Y.%m.%d")
-    folders = [*overlays, *([environment] if environment else [])]
-    home = CACHE / key(engine, release, name, folders)
+    home = CACHE / key(engine, release, name, overlays)
     CACHE.mkdir(parents=True, exist_ok=True)
     with home.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not home.exists():
             staging = home.with_suffix(".new")
             shutil.rmtree(staging, ignore_errors=True)
-            build_release(ROOT, release, staging, overlays=overlays, environment=environment, name=name, engine=engine)
+            build_release(ROOT, date=release, output=staging, overlays=list(overlays), name=name, engine=engine)
             staging.rename(home)
             remove_oldest()
     (installer,) = home.glob("*.sh")
