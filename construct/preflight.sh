@@ -228,7 +228,7 @@ check_release() {
     fi
     if [ -n "$active" ] && [ "$there" != "$distribution" ] && { [ "$update" = no ] || [ "$from" != "$there" ]; }; then
         replace=", or replace it: -u --from $there"
-        if [ "$update" = any ]; then replace=", or $elsewhere"; fi
+        if [ "$update" = any ] || [ "$link" != hub ]; then replace=", or $elsewhere"; fi
         die 6 "$base holds $there $active, which is not $distribution" "use an installer of $there$replace"
     fi
     if [ -n "$opt_activate" ]; then

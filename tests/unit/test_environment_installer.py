@@ -200,6 +200,9 @@ def test_it_takes_no_directory_of_something_else(tmp_path: Path, base: Path) -> 
     installer = made(tmp_path)
     install(made(tmp_path, name="stats"), base)
     refused(run(installer, "-b", "-p", str(base)), 6, "a release of stats, not of lab")
+    done = run(made(tmp_path, "2026.12.08"), "-b", "-u", "-p", str(base))
+    refused(done, 6, "holds stats 2026.12.01, which is not lab")
+    assert "--from" not in done.stderr
     refused(run(write(tmp_path), "-b", "-p", str(base)), 6, "holds an environment for users")
     hub, other = tmp_path / "hub", tmp_path / "other"
     (hub / "releases/2026.11.24").mkdir(parents=True)
