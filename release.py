@@ -8,8 +8,8 @@
     python3 release.py diff OLD NEW what changed between two installers or two locks
     python3 release.py test [...]   all tests; `test unit`, `test lint` and `test e2e [NAME]` are parts of them
 
-The first three accept `--overlay DIR`, a folder that adds packages and configuration, and `--channel CHANNEL`, a conda
-channel to use instead of wheels.
+The first three accept `--overlay DIR`, a folder that adds packages and configuration, `--environment DIR`, a folder of
+users' software that becomes an installer of its own, and `--channel CHANNEL`, a conda channel to use instead of wheels.
 
 It needs CPython >= 3.11 with pip, nothing else: on first use it fetches the interpreter pinned in recipe/python.txt,
 makes .venv with it from recipe/tools.txt, where every wheel is pinned by sha256, and runs itself there. That is why
@@ -98,7 +98,9 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     command.add_argument("--date", metavar="YYYY.MM.DD[.N]", help="the release's label; default: today in UTC")
     command.add_argument("--output", type=Path, default=ROOT / "dist", metavar="DIR", help="default: dist")
     add_source_options(command)
-    command.add_argument("--name", default="barehub", help="the distribution's name; default: barehub")
+    command.add_argument(
+        "--name", help="the distribution's name; default: barehub, or that of the environment's folder"
+    )
     command.add_argument(
         "--lock", type=Path, metavar="FILE", help="with --channel: another lock, for instance that of an installer"
     )
@@ -194,6 +196,9 @@ def add_source_options(command: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="a folder with more packages and configuration; may be given several times, the last one has precedence",
     )
+    command.add_argument(
+        "--environment", type=Path, metavar="DIR", help="a folder of users' software: an installer without a hub"
+    )
 
 
 def add_python_options(command: argparse.ArgumentParser) -> None:
@@ -218,6 +223,7 @@ def build(arguments: argparse.Namespace) -> int:
         date=arguments.date,
         output=arguments.output,
         overlays=arguments.overlay,
+        environment=arguments.environment,
         name=arguments.name,
         channels=arguments.channel,
         lock=arguments.lock,
@@ -239,7 +245,7 @@ def lock(arguments: argparse.Namespace) -> int:
     from recipe.overlay import Stack
 
     lock_environment(
-        Stack.of(ROOT, arguments.overlay),
+        Stack.of(ROOT, arguments.overlay, arguments.environment),
         arguments.platform,
         arguments.virtual_package,
         arguments.update,
@@ -252,7 +258,9 @@ def mirror(arguments: argparse.Namespace) -> int:
     from construct.mirror import mirror
     from recipe.overlay import Stack
 
-    mirror(Stack.of(ROOT, arguments.overlay), arguments.lock, arguments.channel, arguments.directory)
+    mirror(
+        Stack.of(ROOT, arguments.overlay, arguments.environment), arguments.lock, arguments.channel, arguments.directory
+    )
     return 0
 
 

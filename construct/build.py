@@ -25,8 +25,6 @@ from recipe.files import file_sha256
 from recipe.overlay import Stack
 from recipe.report import say
 
-NAME = "barehub"
-
 
 def build_release(
     root: Path,
@@ -34,7 +32,8 @@ def build_release(
     output: Path,
     *,
     overlays: Sequence[Path] = (),
-    name: str = NAME,
+    environment: Path | None = None,
+    name: str | None = None,
     channels: Sequence[str] = (),
     lock: Path | None = None,
     engine: str = "auto",
@@ -44,7 +43,8 @@ def build_release(
 ) -> Path:
     """Build the installer and the files beside it into `output`; return its path.
 
-    `overlays` are folders, the first one lowest; `name` is the distribution's. The packages come from `channels`, or
+    `overlays` are folders, the first one lowest; `environment` is one that replaces the hub; `name` is the
+    distribution's, by default barehub or the environment's. The packages come from `channels`, or
     from the recipe channel if there are none. `lock` replaces the repository's or the overlay's. `engine` is as for
     `choose_engine`, `sign` is the key for `sign_release`. The build fails if anything needs a newer `glibc`. With
     `any_python` nothing is said about an interpreter that is not the portable one. Nothing appears in `output` before
@@ -54,7 +54,8 @@ def build_release(
     reach_lost = is_reach_lost(channels, any_python)
     if reach_lost:
         warn_at_first()
-    release = Release(Stack.of(root, overlays), distribution_name(name), release_label(date))
+    stack = Stack.of(root, overlays, environment)
+    release = Release(stack, distribution_name(name or stack.name), release_label(date))
     locked, filler = read_lock(release.stack, lock, channels), choose_engine(engine)
     cache, path = root / ".cache", output / release.file_name
     cache.mkdir(exist_ok=True)
@@ -81,7 +82,7 @@ def build_release(
     signature = sign_release(output, sign) if sign else None
     summarise(path, release, measured, records, time.monotonic() - began)
     if signature:
-        say(f"  check      {check_command(name, signature)}")
+        say(f"  check      {check_command(release.name, signature)}")
     if reach_lost:
         warn_at_last(measured)
     return path
@@ -127,4 +128,5 @@ def summarise(
     say(f"  runs on    {runs_on(measured.glibc)} (glibc {measured.glibc_version}, {release.machine})")
     if from_here := [f"{one.name} {one.version} (glibc {one.glibc})" for one in measured.libraries if one.glibc]:
         say(f"  from here  {', '.join(from_here)}")
-    say(f"  install    sudo sh {path.name}")
+    how = f"sh {path.name} -b -p BASE" if release.kind == "environment" else f"sudo sh {path.name}"
+    say(f"  install    {how}")

@@ -59,6 +59,7 @@ main() {
     check_integrity
     functions=$(payload | tar -xOf - preflight.sh ports.sh steps.sh)
     eval "$functions" # no temporary file: nothing is written before all checks have passed
+    if [ "$kind" = environment ]; then functions=$(payload | tar -xOf - environment.sh) && eval "$functions"; fi
     eval "set -- $forwarded"
     read_options "$@"
     case $action in
@@ -86,18 +87,13 @@ main() {
     lock_base
     if [ "$complete" = no ] || [ "$repair" = yes ]; then install_release; else say "release $release is in place"; fi
     if [ "$keep" = yes ]; then keep_channel; fi
-    if [ "$hooks" = no ]; then
-        hooks_command="$prefix/bin/barehub install --base=$base --release=$release --name=$unit$forwarded"
-        say "skipped the post-install hooks; to run them: $hooks_command"
-        exit 0
-    fi
-    run_hooks "$@"
+    finish "$@"
 }
 
 set_defaults() {
     file_bytes=@FILE_BYTES@ payload_start=@PAYLOAD_START@ payload_sha256=@PAYLOAD_SHA256@
     header_sha256=@HEADER_SHA256@
-    distribution=@NAME@ release=@RELEASE@
+    kind=@KIND@ distribution=@NAME@ release=@RELEASE@
     needed_kb=@NEEDED_KB@ needed_inodes=@NEEDED_INODES@ installed_kb=@INSTALLED_KB@
     needed_glibc=@GLIBC@ needed_systemd=@SYSTEMD@
     runs_on='@SYSTEMS@'

@@ -15,6 +15,8 @@ from recipe.files import file_sha256
 HEADER = Path(__file__).with_name("header.sh")
 # Of the payload: what the header reads from there.
 SCRIPTS = tuple(HEADER.with_name(name) for name in ("preflight.sh", "ports.sh", "steps.sh", "add_to_channel.sh"))
+HELP = HEADER.with_name("environment.help")  # instead of the header's own, for users' environments
+ENVIRONMENT = HEADER.with_name("environment.sh")  # one more script, for these
 HEADER_BYTES = 32 * 1024  # so that `tail -c +32769` gets the tar out of any release
 NO_SHA256 = "0" * 64
 
@@ -75,7 +77,11 @@ def render_header(values: Mapping[str, object]) -> bytes:
     of the values are the builder's, and a unit test keeps room for them.
     """
     known = {"HEADER_SHA256": NO_SHA256, **values}
-    text = re.sub(r"@([A-Z_0-9]+)@", lambda match: str(known[match[1]]), HEADER.read_text())
+    template = HEADER.read_text()
+    if values.get("KIND") == "environment":
+        first, _, rest = template.partition("\n")
+        template = f"{first}\n{HELP.read_text()}{rest[rest.index('# What follows this script') :]}"
+    text = re.sub(r"@([A-Z_0-9]+)@", lambda match: str(known[match[1]]), template)
     header = text.encode()
     if len(header) > HEADER_BYTES:
         raise UserError(f"the header has {len(header)} bytes, more than {HEADER_BYTES}", "use a shorter --name")

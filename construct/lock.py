@@ -42,7 +42,7 @@ def lock_from_channels(
     `recipe.lock.held`. Raises UserError if there is no solution.
     """
     assumed = {one.partition("=")[0]: one for one in (*VIRTUAL, f"__archspec=1={MACHINES[platform]}", *virtual)}
-    say(f"solving the hub environment for {platform} with {' '.join(assumed.values())}")
+    say(f"solving the {stack.title} for {platform} with {' '.join(assumed.values())}")
     records = solve_environment(
         [open_channel(one) for one in channels],
         [*third_party_specs(stack), *own_dependencies(stack)],
@@ -52,11 +52,12 @@ def lock_from_channels(
     )
     lock = Lock(
         lock_lines(records),
+        stack.name,
         channels=tuple(map(channel_name, channels)),
         comments=(
-            f"The hub environment{stack.title} on {platform}: every package. Written by `python3 release.py lock`;",
+            f"The {stack.title} on {platform}: every package. Written by `python3 release.py lock`;",
             f"do not edit. Solved with {' '.join(assumed.values())}.",
-            f"A build adds what it makes itself: {', '.join(sorted(stack.own))}.",
+            *([f"A build adds what it makes itself: {', '.join(sorted(stack.own))}."] if stack.own else []),
         ),
     )
     return write_lock(lock, stack.lock_for(platform))
@@ -75,7 +76,9 @@ def third_party_specs(stack: Stack) -> list[str]:
 
 
 def own_dependencies(stack: Stack) -> list[str]:
-    """Return what barehub's own package needs from the channel; the overlays' needs are among the stack's specs."""
+    """Return what barehub's own package needs from the channel; those of a folder are among the stack's specs."""
+    if stack.environment:
+        return []
     project = tomllib.loads((stack.root / "post_install/pyproject.toml").read_text())["project"]
     return [
         f"{conda_name(one.name)} {','.join(map(conda_constraint, one.specifier))}".rstrip()

@@ -11,7 +11,7 @@ from pathlib import Path
 from rattler import RepoDataRecord
 
 from construct.engines import Engine
-from construct.installer import MARGIN_KB, SCRIPTS, write_sums
+from construct.installer import ENVIRONMENT, MARGIN_KB, SCRIPTS, write_sums
 from construct.measure import Measured
 from construct.sbom import render_sbom
 from construct.solve import lock_lines, sha256_of
@@ -45,6 +45,11 @@ class Release:
         return MACHINES[PLATFORM]
 
     @property
+    def kind(self) -> str:
+        """What it is: a hub, or an environment for its users."""
+        return "environment" if self.stack.environment else "hub"
+
+    @property
     def file_name(self) -> str:
         return f"{self.name}-{self.label}-Linux-{self.machine}.sh"
 
@@ -61,7 +66,7 @@ def write_descriptions(
 ) -> None:
     """Add the files that describe the payload, last those that list all others: release.json and SHA256SUMS."""
     wheels = pins.read(release.stack.wheels) if lock.pins_versions_only else {}
-    for script in SCRIPTS:
+    for script in (*SCRIPTS, *([ENVIRONMENT] if release.kind == "environment" else [])):
         shutil.copyfile(script, payload / script.name)
     (payload / "packages.txt").write_text(render_packages(records))
     sbom = render_sbom(release.name, release.label, release.moment, records, wheels, measured.libraries)
@@ -83,6 +88,7 @@ def render_release(payload: Path, release: Release, engine: Engine, measured: Me
     """Return release.json: what this release is, for programs. It becomes the receipt of an installed release."""
     document = {
         "schema": SCHEMA,
+        "kind": release.kind,
         "name": release.name,
         "version": release.label,
         "date": release.moment.date().isoformat(),
@@ -117,6 +123,7 @@ def header_values(payload: Path, release: Release, engine: Engine, measured: Mea
     """Return what the installer's header has to know about the release: the values of its @NAME@ placeholders."""
     payload_kb = sum(one.stat().st_size for one in payload.rglob("*") if one.is_file()) // 1024
     return {
+        "KIND": release.kind,
         "NAME": release.name,
         "RELEASE": release.label,
         "MACHINE": release.machine,

@@ -14,7 +14,8 @@
 
 # Options of the hooks that a check here needs. The hooks read all of them again.
 opt_name='' opt_hub_user='' opt_proxy_user='' opt_bind_url='' opt_tls_cert='' opt_tls_key='' opt_acme_email=''
-opt_acme_ca_server='' opt_acme_ca_bundle='' opt_wait='' opt_keep='' opt_no_start=no
+opt_acme_ca_server='' opt_acme_ca_bundle='' opt_wait='' opt_keep='' opt_no_start=no opt_activate=''
+link=hub # what in BASE leads to the active release
 
 # Set opt_NAME for each option, to its value or to yes. The lines of the help (`usage`) are the list of options: a word
 # in capitals after one stands for its value.
@@ -116,7 +117,9 @@ check_path() {
 # A path without `//`, `/./` and a `/.` at its end.
 plain_path() { printf '%s\n' "$1" | sed 's|//*|/|g; :again; s|/\./|/|; t again; s|\(.\)/\.$|\1|'; }
 
-check_base() {
+# Where BASE is: a path that can be written into scripts, on a file system that can hold programs. What to do if it
+# cannot be written is $1.
+check_place() {
     elsewhere="choose another directory with -p"
     case $base in /*) ;; *) base=$PWD/$base ;; esac
     check_path
@@ -131,6 +134,16 @@ check_base() {
     base=${real%/}${base#"${anchor%/}"} anchor=$real
     base=${base%/} prefix=$base/releases/$release
     check_path
+    mounted=$(mount_of "$anchor")
+    case ,${mounted#* }, in
+        *,noexec,*) die 6 "$anchor is mounted noexec" "$elsewhere, or remount it with exec" ;;
+        *,ro,*) die 6 "$anchor is mounted read-only" "$elsewhere, or remount it with rw" ;;
+    esac
+    [ -w "$anchor" ] || die 6 "$anchor cannot be written" "$1, or $elsewhere"
+}
+
+check_base() {
+    check_place "run this as root (sudo sh $this_file)"
     if [ "$(id -u)" -eq 0 ] && systemd_runs && [ "$hooks" = yes ]; then
         # The proxy's sandbox has directories of its own there.
         for place in "$base" "$(cd -P "$base/state" 2>/dev/null && pwd)"; do
@@ -140,12 +153,7 @@ check_base() {
         done
     fi
     if [ "$(id -u)" -eq 0 ]; then check_ground; fi
-    mounted=$(mount_of "$anchor")
-    case ,${mounted#* }, in
-        *,noexec,*) die 6 "$anchor is mounted noexec" "$elsewhere, or remount it with exec" ;;
-        *,ro,*) die 6 "$anchor is mounted read-only" "$elsewhere, or remount it with rw" ;;
-    esac
-    [ -w "$anchor" ] || die 6 "$anchor cannot be written" "run this as root (sudo sh $this_file), or $elsewhere"
+    if [ -L "$base/current" ]; then die 6 "$base holds an environment for users" "$elsewhere"; fi
     state=$anchor
     if [ -d "$base/state" ]; then state=$(cd -P "$base/state" && pwd); fi
     check_way "${base%/*}"
@@ -211,7 +219,7 @@ is_ours() {
 }
 
 check_release() {
-    active=$(readlink "$base/hub" 2>/dev/null) || active=
+    active=$(readlink "$base/$link" 2>/dev/null) || active=
     active=${active##*/} complete=no
     there=$(distribution_of "$base/releases/$active")
     if [ -e "$prefix/share/barehub/release.json" ]; then
@@ -221,8 +229,12 @@ check_release() {
     fi
     if [ -n "$active" ] && [ "$there" != "$distribution" ] && { [ "$update" = no ] || [ "$from" != "$there" ]; }; then
         replace=", or replace it: -u --from $there"
-        if [ "$update" = any ]; then replace=", or $elsewhere"; fi
+        if [ "$update" = any ] || [ "$link" != hub ]; then replace=", or $elsewhere"; fi
         die 6 "$base holds $there $active, which is not $distribution" "use an installer of $there$replace"
+    fi
+    if [ -n "$opt_activate" ]; then
+        [ "$complete" = yes ] || die 6 "there is no release $release in $base" "choose one of: ls $base/releases"
+        return
     fi
     if [ -z "$active" ]; then
         [ "$update" != yes ] ||
@@ -230,10 +242,12 @@ check_release() {
     elif [ "$active" != "$release" ]; then
         newest=$(printf '%s\n' "$active" "$release" | sort -V | tail -n 1)
         [ "$newest" = "$release" ] || die 6 "$base runs $active, which is newer than $release" \
-            "to go back: $base/hub/bin/barehub rollback$([ "$complete" = no ] || echo " $release")"
+            "to go back: $(way_back)"
         [ "$update" != no ] || die 6 "$base already holds $there $active" "give -u to upgrade it to $release"
     fi
 }
+
+way_back() { printf '%s\n' "$base/hub/bin/barehub rollback$([ "$complete" = no ] || echo " $release")"; }
 
 # What a release calls itself: the name that its builder gave it.
 distribution_of() {

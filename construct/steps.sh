@@ -40,10 +40,7 @@ lock_base() {
     missing=$base
     while [ ! -e "$missing" ]; do created="$created $missing"; missing=${missing%/*}; missing=${missing:-/}; done
     run mkdir -p "$base"
-    open_lock
-    flock -n 9 || die 6 "another installer is at work in $base" "wait until it has finished"
-    # Hub, proxy and users run what is in there.
-    if [ "$(id -u)" -eq 0 ]; then run chmod a+rx "$base"; fi
+    take_lock
     stage=$base/.staging
     # An interrupted repair has moved the release aside.
     for aside in "$stage"/replaced/*; do
@@ -59,6 +56,18 @@ lock_base() {
         [ -e "$left/share/barehub/release.json" ] || run rm -rf "$left"
     done
     check_release # another installer may have finished meanwhile
+}
+
+take_lock() {
+    open_lock
+    flock -n 9 || die 6 "another installer is at work in $base" "wait until it has finished"
+    # Hub, proxy and users run what is in there.
+    if [ "$(id -u)" -eq 0 ]; then run chmod a+rx "$base"; fi
+}
+
+# Who has made BASE, and has had the lock, removes both.
+drop_lock() {
+    if [ -n "$created" ] && [ -n "$stage" ]; then rm -f "$base/.lock"; fi
 }
 
 # The lock ends with the last process that holds it, so it cannot be left behind. It is a file that nobody else can open:
@@ -92,12 +101,15 @@ install_release() {
     if [ -n "$log" ]; then cat "$stage/engine.log" >>"$log"; fi
     # Whatever the engine's modes are: the hub may run as any account, and only root may change a release.
     run chmod -R go+rX,go-w "$prefix"
+    finish_prefix
     # A power cut must not leave a receipt without the files it vouches for.
     sync -f "$prefix" 2>/dev/null || sync
     run mv "$stage/release.json" "$prefix/share/barehub/release.json"
     sync -f "$prefix" 2>/dev/null || sync
     written=yes
 }
+
+finish_prefix() { :; }
 
 unpack() {
     trace sh -c "tail -c +$payload_start $(quote "$this_file") | tar -xf - -C $stage"
@@ -117,7 +129,12 @@ engine_failed() {
     die 1 "filling $prefix failed with status $1" "see the messages above; with --debug, all of them are kept"
 }
 
-run_hooks() {
+finish() {
+    if [ "$hooks" = no ]; then
+        hooks_command="$prefix/bin/barehub install --base=$base --release=$release --name=$unit$forwarded"
+        say "skipped the post-install hooks; to run them: $hooks_command"
+        exit 0
+    fi
     run rm -rf "$stage"
     trap - EXIT
     [ -z "$log" ] || set -- "$@" --log="$log"
@@ -143,10 +160,10 @@ clean_up() {
     if [ "$code" -ne 0 ] && [ "$debug" = yes ] && [ -d "$stage" ]; then
         printf 'kept for --debug: %s; the log of the engine is %s\n' "$stage" "$stage/engine.log" >&2
     elif [ -n "$stage" ]; then
-        rm -rf "$stage"
+        rm -rf "$stage" || : # the lock has to go in any case
     fi
     if [ "$code" -ne 0 ] && [ -n "$stage" ]; then rmdir "$base/releases" 2>/dev/null || :; fi
-    if [ -n "$created" ] && [ -n "$stage" ]; then rm -f "$base/.lock"; fi # the lock was ours
+    drop_lock
     for directory in $created; do rmdir "$directory" 2>/dev/null || :; done
     case $code in 129 | 130 | 143) printf 'error: interrupted\n  fix: run this again\n' >&2 ;; esac
     exit "$code"

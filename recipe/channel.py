@@ -69,10 +69,14 @@ def build_channel(stack: Stack, cache: Path, channel: Path, report: Report) -> N
 
 
 def build_own_packages(stack: Stack, cache: Path, output: Path) -> Iterator[Path]:
-    """Make the packages of this repository and of the overlays; yield each one's path.
+    """Make the packages of this repository and of the overlays, or of the environment; yield each one's path.
 
     They are noarch: the same files fit the Python and the machine of any channel.
     """
+    if stack.environment:
+        if stack.own:
+            yield build_overlay(stack.environment, "1", output, TIMESTAMP)
+        return
     wheel = build_barehub(stack.root, cache)
     yield build_noarch_package(wheel, running_target(), output, TIMESTAMP, {})
     for overlay in stack.overlays:

@@ -35,9 +35,9 @@ def lock_wheels(stack: Stack, platform: str, virtual: Sequence[str], update: Seq
     """
     if platform != PLATFORM or virtual:
         raise UserError("a lock of wheels is for all machines", "leave out --platform, or use --channel")
-    if not stack.overlays and not update:
+    if not stack.overlays and not stack.environment and not update:
         lock_tools(stack.root)
-    say("pinning the hub environment")
+    say(f"pinning the {stack.title}")
     wanted = [requirement(spec) for spec in stack.specs if spec.split()[0] not in {"python", *stack.own}]
     stays = dict(held(stack, platform, update, locked_wheels).values())
     try:
@@ -46,7 +46,7 @@ def lock_wheels(stack: Stack, platform: str, virtual: Sequence[str], update: Seq
         if not stays:
             raise
         raise UserError(str(error), what_else_can_move(stack)) from error
-    stack.wheels.write_text(pins.render(pinned, "The wheels that the hub environment is made of."))
+    stack.wheels.write_text(pins.render(pinned, f"The wheels that the {stack.title} is made of."))
     return write_lock(lock_of(stack, pinned), stack.lock_for(platform))
 
 
@@ -76,7 +76,7 @@ def held(
     pins for a platform, or None if there is no lock of that kind. Raises UserError for a name in `update` that is
     neither locked nor asked for.
     """
-    if update is None and stack.locked_in:
+    if update is None and stack.overlays and stack.locked_in:
         free = {spec.split()[0] for overlay in stack.overlays for spec in overlay.specs}
         locked = read(Stack(stack.root), platform) or {}
     elif update:
@@ -113,9 +113,9 @@ def lock_of(stack: Stack, pinned: Mapping[str, pins.Pin]) -> Lock:
     lines = {"python": Line("python", ">=3.11")} | {name: Line(name, versions[name]) for name in sorted(versions)}
     return Lock(
         lines,
+        stack.name,
         comments=(
-            f"The hub environment{stack.title}: the version of every package. Written by `python3 release.py lock`; "
-            "do not edit.",
+            f"The {stack.title}: the version of every package. Written by `python3 release.py lock`; do not edit.",
             f"The wheels are pinned by sha256 in {wheels}, {WHEELS_FOLLOW}",
             f"Python is the interpreter that release.py runs on: CPython {', '.join(pins.PYTHONS)}.",
             "Builds and sha256 of the packages made from these are in the copy of this file in each installer.",

@@ -1,5 +1,7 @@
 """An overlay: a folder that turns barehub into a distribution with opinions. It becomes a conda package of its own.
 
+The folder of an environment for users (construct/environments/) has the same parts. It is a release of its own.
+
     environment.yml         more specs, or tighter ones; conda-forge's names
     environment.lock.yml    written by `release.py lock --overlay DIR`, with wheels.txt where wheels are the source
     jupyterhub_config.d/    *.py, part of the release's configuration
@@ -17,7 +19,7 @@ import os
 import re
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path, PurePosixPath
 
@@ -45,9 +47,11 @@ class Overlay:
     specs: tuple[str, ...]
     files: dict[PurePosixPath, Path]
 
+    kind: str = "overlay"
+
     @property
     def package(self) -> str:
-        return f"barehub-overlay-{self.name}"
+        return f"barehub-{self.kind}-{self.name}"
 
     @property
     def brings_specs(self) -> bool:
@@ -94,43 +98,73 @@ def read_overlay(path: Path) -> Overlay:
     return Overlay(path.name, path, specs, files)
 
 
+def read_environment(path: Path) -> Overlay:
+    """Read the folder of an environment for users. Raises UserError if it is not one."""
+    folder = replace(read_overlay(path), kind="environment")
+    if not folder.brings_specs:
+        raise UserError(f"{path} has no environment.yml", "see construct/environments/lab")
+    return folder
+
+
 @dataclass(frozen=True)
 class Stack:
-    """What a release is made from: the repository at `root` and overlays on top of it, the first one lowest."""
+    """What a release is made from.
+
+    A hub's: the repository at `root` and overlays on top of it, the first one lowest. One for users: `environment`
+    alone, a folder like an overlay's.
+    """
 
     root: Path
     overlays: tuple[Overlay, ...] = ()
+    environment: Overlay | None = None
 
     @classmethod
-    def of(cls, root: Path, overlays: Sequence[Path] = ()) -> "Stack":
-        """Return the stack of the overlays in these folders. Raises UserError as `read_overlays` does."""
-        return cls(root, tuple(read_overlays(overlays)))
+    def of(cls, root: Path, overlays: Sequence[Path] = (), environment: Path | None = None) -> "Stack":
+        """Return the stack of these folders. Raises UserError as `read_overlays` and `read_environment` do."""
+        if environment is None:
+            return cls(root, tuple(read_overlays(overlays)))
+        if overlays:
+            raise UserError("an environment for users has no overlays", "leave out --overlay or --environment")
+        return cls(root, environment=read_environment(environment))
 
     @property
     def specs(self) -> list[str]:
-        """Return what the environment is asked to hold, one spec a name, including the overlays' own packages."""
+        """Return what the environment is asked to hold, one spec a name, including the folders' own packages."""
+        if self.environment:
+            return merge_specs([*self.environment.specs, *self.own])
         base = environment_specs(self.root / "construct/environment.yml")
         on_top = [spec for overlay in self.overlays for spec in (*overlay.specs, overlay.package)]
         return merge_specs([*base, *on_top])
 
     @property
     def own(self) -> set[str]:
-        """Return the packages made from this repository and the overlays. They are in no lock: a commit pins them."""
+        """Return the packages made from this repository and the folders. They are in no lock: a commit pins them."""
+        if self.environment:
+            return {self.environment.package} if self.environment.files else set()
         return {"barehub", *(overlay.package for overlay in self.overlays)}
 
     @property
     def locked_in(self) -> Overlay | None:
-        """Return the overlay that holds the lock of the whole stack; None if the repository holds it."""
-        return next((overlay for overlay in reversed(self.overlays) if overlay.brings_specs), None)
+        """Return the folder that holds the lock of the whole stack; None if the repository holds it."""
+        return self.environment or next((overlay for overlay in reversed(self.overlays) if overlay.brings_specs), None)
 
     @property
     def title(self) -> str:
-        """Return the overlays in words: "" or " with slurm"."""
-        return "".join(f" with {overlay.name}" for overlay in self.overlays)
+        """Return the stack in words: "hub environment", "hub environment with slurm" or "environment lab"."""
+        if self.environment:
+            return f"environment {self.environment.name}"
+        return "hub environment" + "".join(f" with {overlay.name}" for overlay in self.overlays)
+
+    @property
+    def name(self) -> str:
+        """Return what the environment of the lock is named."""
+        return self.environment.name if self.environment else "barehub"
 
     @property
     def options(self) -> str:
-        """Return the options that name the overlays, for a command to copy."""
+        """Return the options that name the folders, for a command to copy."""
+        if self.environment:
+            return f" --environment {os.path.relpath(self.environment.path)}"
         return "".join(f" --overlay {os.path.relpath(overlay.path)}" for overlay in self.overlays)
 
     def lock_for(self, platform: str) -> Path:
@@ -146,7 +180,10 @@ class Stack:
 
 
 def build_overlay(overlay: Overlay, version: str, output: Path, timestamp: datetime) -> Path:
-    """Make the overlay's package in `output` and return its path. It depends on barehub and on the overlay's specs."""
+    """Make the folder's package in `output` and return its path. It depends on the folder's specs.
+
+    That of an overlay depends on barehub, too.
+    """
     with staging() as (stage, licences):
         for text in overlay.path.glob("LICEN[CS]E*"):
             shutil.copyfile(text, licences / text.name)
@@ -159,7 +196,7 @@ def build_overlay(overlay: Overlay, version: str, output: Path, timestamp: datet
             name=overlay.package,
             version=version,
             build="py",
-            depends=("python >=3.11", "barehub", *overlay.specs),
-            summary=f"The overlay {overlay.name} of barehub",
+            depends=("python >=3.11", *(["barehub"] if overlay.kind == "overlay" else []), *overlay.specs),
+            summary=f"The {overlay.kind} {overlay.name} of barehub",
         )
         return assemble(metadata, None, stage, licences, output, timestamp)

@@ -106,15 +106,12 @@ def build(
     payload: Path,
     work: Path,
 ) -> None:
-    """Write the pieces of constructor's installer to payload/engine.
-
-    conda's history gets the specs of construct/environment.yml, not `specs`: construct.yaml reads them from there.
-    """
+    """Write the pieces of constructor's installer to payload/engine."""
     channel, unfinished, output = payload / "channel", work / "payload", work / "output"
     unfinished.mkdir(parents=True)
     for name in ("channel", "environment.lock.yml"):
         (unfinished / name).symlink_to(payload / name)
-    (unfinished / "release.json").write_text(json.dumps({"name": "barehub", "version": release}))
+    (unfinished / "release.json").write_text(json.dumps({"name": "barehub", "version": release, "specs": list(specs)}))
     options = [f"--platform={platform}", f"--cache-dir={work / 'cache'}", f"--output-dir={output}"]
     run_quietly(
         [*require_command(), *options, Path(__file__).parents[1]],

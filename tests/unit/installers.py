@@ -6,11 +6,12 @@ import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
 
-from construct.installer import SCRIPTS, write_installer, write_sums
+from construct.installer import ENVIRONMENT, SCRIPTS, write_installer, write_sums
 
 MOMENT = datetime(2026, 11, 24, tzinfo=UTC)
 SHELLS = [shell for shell in ("sh", "dash", "bash", "zsh", "busybox") if shutil.which(shell)]
 NUMBERS = {
+    "KIND": "hub",
     "NAME": "barehub",
     "RELEASE": "2026.11.24",
     "MACHINE": "x86_64",
@@ -56,14 +57,15 @@ def write(directory: Path, fill: str = FILL, release: str = "{}\n", **numbers: o
         ("sbom.cdx.json", "{}\n"),
         ("channel/noarch/repodata.json", EMPTY_INDEX),
         ("channel/linux-64/repodata.json", EMPTY_INDEX.replace("noarch", "linux-64")),
-        *((script.name, script.read_text()) for script in SCRIPTS),
+        *((script.name, script.read_text()) for script in (*SCRIPTS, ENVIRONMENT)),
     ):
         (payload / name).parent.mkdir(parents=True, exist_ok=True)
         (payload / name).write_text(text)
     (payload / "channel/linux-64/random.conda").write_bytes(os.urandom(20_000))
     write_sums(payload)
-    path = directory / "barehub-2026.11.24-Linux-x86_64.sh"
-    write_installer(path, payload, {**NUMBERS, **numbers}, MOMENT)
+    values = {**NUMBERS, **numbers}
+    path = directory / "{NAME}-{RELEASE}-Linux-{MACHINE}.sh".format(**values)
+    write_installer(path, payload, values, MOMENT)
     return path
 
 

@@ -12,6 +12,7 @@ from tests.readme import ADMIN, BUILDERS, README, ROOT, commands, documents, gui
 
 HEADER = (ROOT / "construct/header.sh").read_text().partition("\nmain() {")[0]
 OPTIONS = sorted(set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", HEADER)))
+OF_ENVIRONMENTS = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", (ROOT / "construct/environment.help").read_text()))
 
 
 def test_the_readme_is_short() -> None:
@@ -46,7 +47,8 @@ def test_the_administrators_guide_has_every_option_of_the_installer() -> None:
 @pytest.mark.parametrize("document", documents(), ids=lambda path: str(path.relative_to(ROOT)))
 def test_the_installers_options_in_documents_exist(document: Path) -> None:
     runs = re.findall(r"-x86_64\.sh((?: +-{1,2}[^\n`]*)?)", document.read_text())
-    assert [one for run in runs for one in re.findall(r"(?<![\w-])--[a-z-]+", run) if one not in OPTIONS] == []
+    given = [one for run in runs for one in re.findall(r"(?<![\w-])--[a-z-]+", run)]
+    assert set(given) - {*OPTIONS, *OF_ENVIRONMENTS} == set()
 
 
 def test_exit_codes_are_the_same_in_the_guide_and_the_installer() -> None:

@@ -7,8 +7,10 @@ import pytest
 from rattler import IndexJson
 from rattler.package_streaming import extract
 
-from recipe.channel import TIMESTAMP
+from recipe.channel import TIMESTAMP, build_own_packages
 from recipe.errors import UserError
+from recipe.files import file_sha256
+from recipe.lock_file import Lock
 from recipe.overlay import Stack, build_overlay, read_overlays
 from recipe.specs import environment_specs, merge_specs, requirement
 from tests.unit.channels import ROOT, write_overlay
@@ -113,3 +115,32 @@ def test_specs_are_read_strictly_and_merged(tmp_path: Path) -> None:
     path.write_text("dependencies:\n  - pip:\n    - a\n")
     with pytest.raises(UserError, match="not a conda package"):
         environment_specs(path)
+
+
+def test_an_environment_stands_alone(tmp_path: Path) -> None:
+    path = write_overlay(tmp_path / "lab", "jupyterlab >=4", "pip")
+    (path / "README.md").write_text("# lab\n")
+    stack = Stack.of(ROOT, environment=path)
+    assert stack.specs == ["jupyterlab >=4", "pip", "barehub-environment-lab"]
+    assert (stack.own, stack.title, stack.name) == ({"barehub-environment-lab"}, "environment lab", "lab")
+    assert stack.options.startswith(" --environment ")
+    assert (stack.lock_for("linux-64"), stack.wheels) == (path / "environment.lock.yml", path / "wheels.txt")
+    [package] = build_own_packages(stack, tmp_path, tmp_path)
+    assert IndexJson.from_package_archive(package).depends == ["python >=3.11", "jupyterlab >=4", "pip"]
+    (path / "README.md").unlink()
+    assert Stack.of(ROOT, environment=path).own == set()
+
+
+def test_what_is_no_environment_is_refused(tmp_path: Path) -> None:
+    overlay = write_overlay(tmp_path / "one", "a")
+    with pytest.raises(UserError, match="has no overlays"):
+        Stack.of(ROOT, [overlay], overlay)
+    with pytest.raises(UserError, match=r"has no environment\.yml"):
+        Stack.of(ROOT, environment=write_overlay(tmp_path / "two", examples__1="a"))
+
+
+def test_the_lock_of_lab_is_of_its_specs() -> None:
+    stack = Stack.of(ROOT, environment=ROOT / "construct/environments/lab")
+    lock = Lock.read(stack.lock_for("linux-64"))
+    assert {spec.split()[0] for spec in stack.specs} - stack.own <= lock.lines.keys()
+    assert lock.wheels_sha256 == file_sha256(stack.wheels)

@@ -1,0 +1,119 @@
+# shellcheck shell=sh disable=SC2034,SC2154  # it shares its variables with the scripts that read it
+# What is different where a release is an environment for users: there is no hub in it, no systemd and no root, and BASE
+# may be on a shared file system. header.sh reads this file after preflight.sh, ports.sh and steps.sh: a function here
+# replaces theirs of the same name, and all other functions are shared.
+
+link=current
+
+check_systemd() { :; }
+check_ports() { :; }
+
+check_options() {
+    case $opt_keep in 0* | *[!0-9]*) die 2 "'$opt_keep' is not a number of releases to keep" "use 1 or more" ;; esac
+    [ -z "$from" ] || die 2 "unknown option: --from" "sh $this_file -h"
+    case $opt_activate in
+        '') return ;;
+        *[!0-9.]*) die 2 "'$opt_activate' is not a release" "write it like --activate $release" ;;
+    esac
+    [ "$repair$hooks$keep" = noyesno ] || die 2 "--activate installs nothing" "leave out -f, -s and -k"
+    release=$opt_activate
+}
+
+check_base() {
+    check_place "run this as the account that owns it"
+    if [ ! -e "$base" ]; then return; fi
+    if [ -e "$base/install.json" ] || [ -L "$base/hub" ]; then die 6 "$base holds a hub" "$elsewhere"; fi
+    if [ -e "$base/$link" ] && ! [ -L "$base/$link" ]; then die 6 "$base/$link is not a link" "$elsewhere"; fi
+    # A release belongs to one account, or the next one could neither replace nor remove it.
+    [ -z "$(find "$base" -maxdepth 0 ! -user "$(id -u)")" ] ||
+        die 6 "$base belongs to another account: $(ls -ld "$base")" "run this as its owner, or $elsewhere"
+    is_ours || die 6 "$base is not empty and holds no environment" "$elsewhere"
+}
+
+# An installation, or what an interrupted one left.
+is_ours() {
+    if [ -e "$base/.staging/barehub" ]; then return; fi
+    for mark in "$base"/releases/*/share/barehub/release.json; do if [ -e "$mark" ]; then return; fi; done
+    [ -z "$(find "$base" -mindepth 1 ! -name lost+found ! -path "$base/.lock" ! -path "$base/.lock/owner" \
+        ! -path "$base/releases")" ]
+}
+
+way_back() { printf '%s\n' "sh $this_file -b -p $base --activate $release"; }
+
+print_changes() {
+    say "this is done in $base:"
+    if [ "$complete" = no ] || [ "$repair" = yes ]; then say "  write    $prefix ($((installed_kb / 1024)) MB)"; fi
+    if [ "$keep" = yes ]; then say "  write    $base/channel"; fi
+    if [ "$hooks" = no ]; then return; fi
+    if [ "$active" != "$release" ]; then say "  switch   $base/$link from ${active:-nothing} to $release"; fi
+    if [ -n "$opt_keep" ]; then say "  remove   releases except the newest $opt_keep and those in use here"; fi
+}
+
+# Not flock, which some shared file systems lack and others keep to one machine: `mkdir` succeeds once on all of them.
+# Nobody else can tell whether a process on another machine still runs, so a lock that was left is removed by hand.
+take_lock() {
+    if ! mkdir "$base/.lock" 2>/dev/null; then
+        read -r host pid since 2>/dev/null <"$base/.lock/owner" || host='' pid='' since=''
+        who="process ${pid:-?} on ${host:-an unknown machine}, since ${since:-an unknown time}"
+        if [ "$host" = "$(uname -n)" ] && ! [ -e "/proc/$pid" ]; then who="$who, which does not run any more"; fi
+        die 6 "another installer is at work in $base: $who" \
+            "wait until it has finished; if it does not run any more: rm -r $base/.lock"
+    fi
+    locked=yes
+    printf '%s\n' "$(uname -n) $$ $(date -u +%Y-%m-%dT%H:%M:%SZ)" >"$base/.lock/owner"
+    run chmod go+rx,go-w "$base"
+}
+
+drop_lock() {
+    if [ "${locked:-no}" = yes ]; then rm -rf "$base/.lock"; fi
+}
+
+# A kernel spec that says `python` means that of whoever reads it. It gets the release's own, by its real path.
+finish_prefix() {
+    run mkdir -p "$prefix/share/barehub"
+    run "$prefix/bin/python" -I -B -c "$name_python"
+}
+name_python='
+import json, pathlib, re, sys
+for spec in pathlib.Path(sys.prefix).glob("share/jupyter/kernels/*/kernel.json"):
+    content = json.loads(spec.read_text())
+    if re.fullmatch(r"python[0-9.]*", content["argv"][0]):
+        content["argv"][0] = sys.prefix + "/bin/python"
+        new = spec.with_name(".kernel.json.new")
+        new.write_text(json.dumps(content, indent=1) + "\n")
+        new.replace(spec)
+'
+
+finish() {
+    if [ "$hooks" = no ]; then
+        say "$base/$link is still ${active:-missing}; to switch: $(way_back)"
+        exit 0
+    fi
+    if [ "$active" != "$release" ]; then switch; fi
+    if [ -n "$opt_keep" ]; then remove_old; fi
+    say "$base/$link is $release; for the hub: c.Spawner.cmd = [\"$base/$link/bin/jupyterhub-singleuser\"]"
+    exit 0
+}
+
+# Readers see the old release or the new one.
+switch() {
+    run ln -s "releases/$release" "$stage/$link"
+    run mv -fT "$stage/$link" "$base/$link"
+}
+
+# A script of a release runs the release's python by its real path, so the paths of programs and their first words tell
+# what is in use. /proc has no more than this machine's processes, and of other accounts' perhaps only the words.
+remove_old() {
+    used=$({ ls -l /proc/[0-9]*/exe /proc/[0-9]*/cwd; cat /proc/[0-9]*/cmdline | tr '\0' '\n'; } 2>/dev/null) || :
+    newer=0
+    for old in $(cd "$base/releases" && printf '%s\n' [0-9]* | sort -rV); do
+        newer=$((newer + 1))
+        if [ "$newer" -le "$opt_keep" ] || [ "$old" = "$release" ]; then continue; fi
+        case $used in
+            *"$base/releases/$old/"*) say "release $old is kept: a process on this machine uses it"; continue ;;
+        esac
+        say "removing release $old, which no process that can be seen from this machine uses"
+        run mv "$base/releases/$old" "$stage/" # so that no half of it looks like a release
+        run rm -rf "${stage:?}/$old"
+    done
+}
