@@ -13,8 +13,11 @@ from tests.machines.hub_client import BAREHUB, HUB, PROXY, TEST_CONFIG, HubSessi
 from tests.machines.machine import Machine
 
 # What uninstalling need not give back: mounts and temporary files, logs, systemd's own notes (random seed,
-# timers), and what is the users'.
-NOT_COMPARED = ("/proc", "/sys", "/dev", "/run", "/tmp", "/var/tmp", "/var/log", "/var/lib/systemd", "/home")
+# timers), the copies that useradd and userdel make of their files, and what is the users'.
+NOT_COMPARED = (
+    *("/proc", "/sys", "/dev", "/run", "/tmp", "/var/tmp", "/var/log", "/var/lib/systemd", "/home"),
+    *("/etc/passwd-", "/etc/shadow-", "/etc/group-", "/etc/gshadow-", "/etc/subuid-", "/etc/subgid-"),
+)
 
 # What a connection that breaks off looks like to http.client.
 CUT_OFF = {"ConnectionResetError", "RemoteDisconnected"}
