@@ -12,7 +12,18 @@ from cryptography import x509
 from tests.machines import pebble
 from tests.machines.authority import Pair, authority, issue
 from tests.machines.https_client import NAME, served
-from tests.machines.https_site import ACME, ALIAS, CERTIFICATES, CONFIG, INSTALLED, install, journal, restart, status
+from tests.machines.https_site import (
+    ACME,
+    ALIAS,
+    CERTIFICATES,
+    CONFIG,
+    INSTALLED,
+    install,
+    journal,
+    options_of,
+    restart,
+    status,
+)
 from tests.machines.hub_client import BAREHUB, PROXY
 from tests.machines.machine import Machine
 
@@ -53,7 +64,7 @@ def test_a_certificate_from_an_acme_server(machine: Machine, root_authority: Pai
     options = ("--acme-email", "admin@example.org", "--acme-ca-server", pebble.DIRECTORY)
     more = ("--bind-url", f"https://{NAME}", *options, "--acme-ca-bundle", pebble.BUNDLE)
     machine.succeed("sh", "/mnt/barehub.sh", "-b", *more)
-    assert machine.read(INSTALLED).splitlines()[1:] == [
+    assert options_of(machine.read(INSTALLED)) == [
         f'c.JupyterHub.bind_url = "https://{NAME}"',
         'c.BarehubProxy.acme_email = "admin@example.org"',
         f'c.BarehubProxy.acme_ca_server = "{pebble.DIRECTORY}"',

@@ -39,7 +39,7 @@ def machine(system: System, installer: Path) -> Iterator[Machine]:
         root = cached_other_root(system)
     except UserError as e:
         cannot_run(f"{e}\n  fix: {e.fix}")
-    with booted(system.suite, root, {DISK: 1000}, arguments=KERNEL_ARGUMENTS) as new:
+    with booted(system.suite, root, {DISK: 1700}, arguments=KERNEL_ARGUMENTS) as new:
         yield new
 
 

@@ -124,6 +124,7 @@ def test_jobs_outlive_the_hub(cluster: Cluster) -> None:
         assert "still starting" not in output
         cluster.head.eventually(BAREHUB, "status")
         assert set(cluster.jobs()) == jobs
+        kernel.connect()  # -f restarts the proxy as well
         assert kernel.execute("print(answer)") == "42\n"
         waits = next(event for event in bob.progress() if "Job" in event["message"])
         assert "waits in the partition main since" in waits["message"]

@@ -62,7 +62,7 @@ def test_each_installs_a_hub_with_units_of_their_own(machine: Machine) -> None:
     assert "account" not in told
     install(machine, "alice", "/mnt/older.sh")
     output = install(machine, "bob", "/mnt/newer.sh", "--bind-url", f"http://:{PORTS['bob']}")
-    assert "systemctl --user restart barehub-hub.service" in output
+    assert "systemctl --user reload barehub-hub.service" in output
     assert "lingering" not in output
     for user in PORTS:
         assert "healthy" in until_healthy(machine, user)

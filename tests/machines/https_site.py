@@ -73,3 +73,8 @@ def wait_until_served(machine: Machine, pair: Pair) -> None:
         if served(machine).serial_number == pair.serial:
             return
     pytest.fail(f"another certificate is served: {machine.run(BAREHUB, 'status').stdout}")
+
+
+def options_of(installed: str) -> list[str]:
+    """The lines of 10-install.py that come from options: neither its first one nor the ports that it chose."""
+    return [line for line in installed.splitlines()[1:] if "hub_port" not in line and "traefik_api_url" not in line]
