@@ -29,15 +29,19 @@ NOT_FOR_USERS = re.compile(
 
 def scope() -> tuple[str, ...]:
     """Return the option that names the systemd to talk to: root's is the machine's, a user's is its own instance."""
-    return () if os.geteuid() == 0 else ("--user",)
+    if os.geteuid() == 0:
+        return ()
+    # Whoever came by su or a batch job has no such variable; systemctl needs it.
+    os.environ.setdefault("XDG_RUNTIME_DIR", f"/run/user/{os.geteuid()}")
+    return ("--user",)
 
 
 def systemd_runs(layout: Layout) -> bool:
     """Return True if there is a systemd that this account controls: the machine's (sd_booted(3)) or a user's own."""
     if os.geteuid() == 0:
         return (layout.root / "run/systemd/system").is_dir()
-    # Whoever came by su or a batch job has no such variable; systemctl needs it.
-    runtime = os.environ.setdefault("XDG_RUNTIME_DIR", f"/run/user/{os.geteuid()}")
+    scope()
+    runtime = os.environ["XDG_RUNTIME_DIR"]
     return (layout.root / runtime.lstrip("/") / "systemd/private").exists()
 
 
