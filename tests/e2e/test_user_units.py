@@ -67,8 +67,8 @@ def test_each_installs_a_hub_with_units_of_their_own(machine: Machine) -> None:
     for user in PORTS:
         assert "healthy" in until_healthy(machine, user)
         assert systemctl(machine, user, "is-enabled", "barehub.target") == "enabled\n"
-        owners = machine.shell(f"ps -o user= -p $(pgrep --full {BASE.format(user)}/ | paste -sd,)").split()
-        assert set(owners) == {user}
+        running = machine.succeed("pgrep", "--full", f"{BASE.format(user)}/hub/bin").split()
+        assert set(machine.succeed("ps", "-o", "user=", "-p", ",".join(running)).split()) == {user}
     assert not machine.run("find", "/etc/systemd", "-name", "barehub*").stdout
 
 
