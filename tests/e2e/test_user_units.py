@@ -89,7 +89,7 @@ def test_an_upgrade_a_rollback_and_a_crash_leave_the_server_alone(
 ) -> None:
     alice = session(machine, "alice")
     alice.login()
-    alice.start_server()
+    alice.get("/user/alice/lab").raise_for_status()  # her server runs, and has its cookies
     kernel = alice.start_kernel()
     kernel.execute("answer = 42")
     for step, release in (("-u", installer), ("rollback", older), ("-u", installer)):
