@@ -192,7 +192,7 @@ check_ground() {
     done
 }
 
-# The accounts of hub, proxy and users must be able to enter each directory that leads to BASE. BASE itself is mended.
+# The accounts of hub, proxy and users must be able to enter each directory that leads to BASE. The installer opens BASE itself.
 check_way() {
     if [ "$hooks" = no ] || [ "$(id -u)" -ne 0 ] || ! systemd_runs; then return; fi
     above=$1

@@ -46,7 +46,7 @@ def refused_everywhere(hub: Machine, what: str) -> None:
     assert hub.unit(HUB, "ActiveState") == "active"
 
 
-def test_a_way_that_is_closed_is_refused_and_base_itself_is_mended(hub: Machine) -> None:
+def test_a_way_that_is_closed_is_refused_and_base_itself_is_opened(hub: Machine) -> None:
     hub.succeed("mkdir", "-m", "700", "/srv/closed")
     refused = hub.fails(*INSTALL, "-p", "/srv/closed/barehub", code=6)
     assert "error: /srv/closed cannot be entered by other accounts" in refused

@@ -109,7 +109,7 @@ def test_accounts_of_the_administrators_choice(machine: Machine) -> None:
     assert set(owners.split()) == {"hub", "daemon"}
     assert machine.unit("barehub-hub.service", "NoNewPrivileges") == "no"
     assert machine.shell("stat -c %U /opt/barehub/state/hub/jupyterhub-*.sqlite") == "hub\n"
-    # Other ones, over the files of the first.
+    # Other accounts, over the files of the first.
     machine.succeed("sh", INSTALLER, "-b", "--hub-user", "root", "--proxy-user", "www-data")
     machine.succeed(BAREHUB, "status")
     owner = machine.succeed("stat", "-c", "%U:%G", "/opt/barehub/state/rules/rules.yaml")
