@@ -1,5 +1,6 @@
 """The unprivileged account of the proxy, and who owns what."""
 
+import contextlib
 import os
 import pwd
 import shutil
@@ -8,6 +9,7 @@ from pathlib import Path
 
 from barehub.errors import Exit, UserError
 from barehub.process import attempt, output
+from barehub.untrusted import UntrustedError, opened
 
 # Debian's and its relatives' account for web servers. Each of them could read the proxy's TLS key.
 SHARED_ACCOUNT = "www-data"
@@ -148,13 +150,5 @@ def chown_file(path: Path, uid: int, gid: int) -> None:
     """Change the owner of a file, if run as root; never the target of a link, nor a file that has other names."""
     if os.geteuid() != 0:
         return
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except OSError:
-        return  # a link, a socket, or nothing
-    try:
-        found = os.fstat(descriptor)
-        if stat.S_ISREG(found.st_mode) and found.st_nlink == 1:
-            os.fchown(descriptor, uid, gid)
-    finally:
-        os.close(descriptor)
+    with contextlib.suppress(FileNotFoundError, UntrustedError), opened(path) as descriptor:
+        os.fchown(descriptor, uid, gid)

@@ -100,7 +100,7 @@ def read_routes(path: Path) -> Config:
     except FileNotFoundError:
         return {}
     except (KeyError, TypeError, AttributeError) as error:
-        raise UntrustedError(f"{path} is damaged: {error!r}", f"look at it: ls -l {path}") from None
+        raise UntrustedError(path, f"is damaged: {error!r}") from None
     return routes
 
 

@@ -5,10 +5,11 @@ link there would make root read for someone else, a FIFO would make it wait, a s
 a damaged one would end it with a traceback. What such a file holds decides nothing that matters to root.
 """
 
+import contextlib
 import json
 import os
 import stat
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,48 +19,58 @@ LIMIT = 16 << 20  # bytes; the largest of these files has a few thousand routes 
 
 
 class UntrustedError(UserError):
-    """A file that is not what it should be."""
+    """A file that is not what it should be, and why."""
+
+    def __init__(self, path: Path, why: str) -> None:
+        super().__init__(f"{path} {why}", f"check its type, owner, and content: ls -l {path}")
 
 
-def read_bytes(
-    path: Path, owners: Collection[int] | None = None, *, follow: bool = False, directory: int | None = None
-) -> bytes:
-    """Return the content of a regular file of at most LIMIT bytes that has no other names.
+@contextlib.contextmanager
+def opened(path: Path, *, follow: bool = False, directory: int | None = None) -> Iterator[int]:
+    """Open a regular file that has no other names, for reading; yield its descriptor.
 
-    With `owners` it has to belong to one of these user ids, to root, or to this process. A link is read only with
-    `follow`, for paths that an administrator has chosen. Raises FileNotFoundError if there is nothing, UntrustedError
-    for anything else.
+    A link is opened only with `follow`, for paths that an administrator has chosen, and other names matter only
+    without. With `directory`, the descriptor of one, the file is the one of that name in it, wherever `path` leads by
+    now. Raises FileNotFoundError if there is nothing, UntrustedError for anything else.
     """
     flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
     try:
-        descriptor = os.open(path, flags, dir_fd=directory)
+        descriptor = os.open(path if directory is None else path.name, flags, dir_fd=directory)
     except FileNotFoundError:
         raise
     except OSError as error:
-        raise UntrustedError(f"{path} cannot be read: {error.strerror}", f"look at it: ls -l {path}") from None
+        raise UntrustedError(path, f"cannot be read: {error.strerror}") from None
     try:
-        if reason := complaint(os.fstat(descriptor), owners, follow=follow):
-            raise UntrustedError(f"{path} {reason}", f"look at it: ls -l {path}")
-        with open(descriptor, "rb", closefd=False) as file:
-            content = file.read(LIMIT + 1)
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            raise UntrustedError(path, "is not a plain file")
+        if found.st_nlink != 1 and not follow:
+            raise UntrustedError(path, "has other names, so it may be another account's file")
+        yield descriptor
     finally:
         os.close(descriptor)
+
+
+def content_of(descriptor: int, path: Path) -> bytes:
+    """Return all of an opened file, which is at `path`. Raises UntrustedError if that is more than LIMIT bytes."""
+    with open(descriptor, "rb", closefd=False) as file:
+        content = file.read(LIMIT + 1)
     if len(content) > LIMIT:
-        raise UntrustedError(f"{path} is larger than {LIMIT >> 20} MB", f"look at it: ls -l {path}")
+        raise UntrustedError(path, f"is larger than {LIMIT >> 20} MB")
     return content
 
 
-def complaint(found: os.stat_result, owners: Collection[int] | None, *, follow: bool) -> str:
-    """Return what is wrong with a file that is about to be read; empty if nothing is."""
-    if not stat.S_ISREG(found.st_mode):
-        return "is not a plain file"
-    if found.st_nlink != 1 and not follow:
-        return "has other names, so it may be another account's file"
-    if owners is not None and found.st_uid not in {*owners, 0, os.geteuid()}:
-        return f"belongs to the account with the number {found.st_uid}"
-    if found.st_size > LIMIT:
-        return f"is larger than {LIMIT >> 20} MB"
-    return ""
+def read_bytes(path: Path, owners: Collection[int] | None = None, *, follow: bool = False) -> bytes:
+    """Return the content of a file that `opened` opens.
+
+    With `owners` it has to belong to one of these user ids, to root, or to this process. Raises as `opened` and
+    `content_of`, and UntrustedError for another owner.
+    """
+    with opened(path, follow=follow) as descriptor:
+        owner = os.fstat(descriptor).st_uid
+        if owners is not None and owner not in {*owners, 0, os.geteuid()}:
+            raise UntrustedError(path, f"belongs to the account with the number {owner}")
+        return content_of(descriptor, path)
 
 
 def holds(path: Path, content: bytes, mode: int, owner: tuple[int, int]) -> bool:
@@ -90,4 +101,4 @@ def parse_json(text: str, path: Path) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise UntrustedError(f"{path} is damaged: {error}", f"look at it: ls -l {path}") from None
+        raise UntrustedError(path, f"is damaged: {error}") from None

@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import re
-import stat
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -113,6 +112,8 @@ def keep_store(layout: Layout, *, running: bool) -> list[str]:
     directory = os.open(layout.acme, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
         return _keep_store(layout, directory, running)
+    except UntrustedError as error:
+        return [f"{error}: put the store itself there, or nothing; then restart the proxy"]
     except OSError as error:  # the proxy's account can put anything there, and must not keep the proxy from starting
         return [f"{layout.acme}: {error}"]
     finally:
@@ -120,26 +121,18 @@ def keep_store(layout: Layout, *, running: bool) -> list[str]:
 
 
 def _keep_store(layout: Layout, directory: int, running: bool) -> list[str]:
-    path = layout.acme_store
+    path, owner, said = layout.acme_store, os.fstat(directory), []
     try:
-        descriptor = os.open(path.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=directory)
+        with untrusted.opened(path, directory=directory) as descriptor:
+            found = os.fstat(descriptor)
+            if (found.st_mode & 0o777, found.st_uid) != (0o600, owner.st_uid):
+                os.fchmod(descriptor, 0o600)
+                os.fchown(descriptor, owner.st_uid, owner.st_gid)
+                said.append(f"{path} had mode {found.st_mode & 0o777:o}, or an owner other than the proxy; fixed")
+            text = untrusted.content_of(descriptor, path).decode(errors="replace")
     except FileNotFoundError:
         layout.acme_copy.unlink(missing_ok=True)
         return []
-    except OSError as error:
-        return [f"{path}: {error.strerror}"]
-    said = []
-    with open(descriptor, "rb") as file:
-        found, owner = os.fstat(descriptor), os.fstat(directory)
-        if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:
-            return [f"{path} is not a plain file: put the file itself there, then restart the proxy"]
-        if (found.st_mode & 0o777, found.st_uid) != (0o600, owner.st_uid):
-            os.fchmod(descriptor, 0o600)
-            os.fchown(descriptor, owner.st_uid, owner.st_gid)
-            said.append(f"{path} had mode {found.st_mode & 0o777:o}, or an owner other than the proxy; fixed")
-        if found.st_size > untrusted.LIMIT:
-            return [f"{path} is larger than {untrusted.LIMIT >> 20} MB: remove it, then restart the proxy"]
-        text = file.read(untrusted.LIMIT).decode(errors="replace")
     if not text and not layout.acme_copy.exists():
         return said  # traefik has just made it, and no authority has answered yet
     if is_valid(text):
