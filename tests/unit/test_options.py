@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from barehub.errors import Exit, UserError
@@ -76,3 +77,32 @@ def test_the_proxy_has_an_account_of_its_own(monkeypatch: pytest.MonkeyPatch) ->
     assert moved.proxy_user == "barehub-proxy"
     asked = Request("2026.11.24", proxy_user="www-data")
     assert options.choose_settings(shared, asked, shared_by_default=True) == shared
+
+
+@pytest.mark.parametrize("before", [None, "c.JupyterHub.hub_port = 334\n# mine\n"])
+def test_lines_that_did_not_work_go_and_a_link_stays_one(layout: Layout, tmp_path: Path, before: str | None) -> None:
+    real = tmp_path / "10-install.py"
+    if before:
+        real.write_text(before)
+        real.chmod(0o600)
+        layout.installer_config.symlink_to(real)
+    lines = {"c.JupyterHub.hub_port": None, "c.JupyterHub.ip": "x"}
+
+    def work() -> None:
+        with options.trying_lines(layout.installer_config, lines, lambda _: None):
+            assert layout.installer_config.read_text().endswith('c.JupyterHub.ip = "x"\n')
+            raise UserError("not up")
+
+    with pytest.raises(UserError, match="not up"):
+        work()
+    if before:
+        assert layout.installer_config.readlink() == real
+        assert (real.read_text(), real.stat().st_mode & 0o777) == (before, 0o600)
+    else:
+        assert not layout.installer_config.exists()
+
+
+def test_a_link_that_leads_in_a_circle_is_refused(layout: Layout) -> None:
+    layout.installer_config.symlink_to(layout.installer_config)
+    with pytest.raises(UserError, match="by a way that not only root can change"):
+        options.write_lines(layout.installer_config, {"c.JupyterHub.ip": "x"}, lambda _: None)

@@ -1,9 +1,10 @@
 """The options of an install: what was asked for, what is used, and the configuration file they are written to."""
 
+import contextlib
 import json
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from barehub.errors import Exit, UserError
 from barehub.layout import Layout
 from barehub.lifecycle import safe_ports
 from barehub.lifecycle.ports import internal_lines
-from barehub.process import write_atomically
+from barehub.process import signals_later, write_atomically
 from barehub.settings import Settings
 
 Say = Callable[[str], None]
@@ -92,11 +93,7 @@ def write_lines(path: Path, lines: dict[str, Any], say: Say) -> bool:
     """
     if not lines:
         return False
-    if path.is_symlink():
-        if not accounts.is_roots(path):
-            what = f"{path} leads to {path.resolve()}, by a way that not only root can change"
-            raise UserError(what, "make it a file of root's", Exit.USAGE)
-        path = path.resolve()
+    path = real_place(path)
     text = path.read_text() if path.exists() else "# Written by the installer from its options; yours to change.\n"
     for trait, value in lines.items():
         line = f"{trait} = {json.dumps(value)}\n" if value is not None else ""
@@ -104,6 +101,34 @@ def write_lines(path: Path, lines: dict[str, Any], say: Say) -> bool:
     if changed := write_atomically(path, text):
         say(f"wrote {path}")
     return changed
+
+
+@contextlib.contextmanager
+def trying_lines(path: Path, lines: dict[str, Any], say: Say) -> Iterator[None]:
+    """Let a configuration file set these traits, as `write_lines`; after an exception it is as it was before."""
+    real = real_place(path)
+    before = real.read_text() if real.exists() else None
+    try:
+        write_lines(path, lines, say)
+        yield
+    except BaseException:
+        with signals_later():
+            if before is None:
+                real.unlink(missing_ok=True)
+            else:
+                write_atomically(real, before)
+        raise
+
+
+def real_place(path: Path) -> Path:
+    """Return where a link leads; any other path as it is. Raises UserError for a link that others could change."""
+    if not path.is_symlink():
+        return path
+    real = Path(os.path.realpath(path))  # for a loop of links, pathlib raises RuntimeError before 3.13
+    if not accounts.is_roots(path):
+        what = f"{path} leads to {real}, by a way that not only root can change"
+        raise UserError(what, "make it a file of root's", Exit.USAGE)
+    return real
 
 
 def with_line(text: str, trait: str, line: str) -> str:

@@ -9,6 +9,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from barehub import systemd
 from barehub.errors import Exit, UserError, printable
@@ -27,11 +28,11 @@ from barehub.lifecycle.database import (
     running_servers,
     without_password,
 )
-from barehub.lifecycle.options import write_lines
+from barehub.lifecycle.options import trying_lines
 from barehub.lifecycle.ports import HUB
 from barehub.lifecycle.servers import Api, read_token, wait_for_starting
 from barehub.listeners import Owner
-from barehub.process import locked, run_to_its_end, signals_later, write_atomically
+from barehub.process import locked, run_to_its_end, signals_later
 from barehub.settings import Installation
 
 
@@ -62,13 +63,15 @@ def rollback(
             say(f"  the database becomes the backup {backup}")
             for loss in asked(installation.settings, losses, migration.target_file, backup):
                 say(f"  lost: {loss}")
-        if exposed := safe_ports.must_go_back(installation, label, found.endpoints):
+        lines: dict[str, Any] = {}
+        if safe_ports.must_go_back(installation, label, found.endpoints):
+            lines = {HUB: None}  # where it was before safe ports
             say("  lost: the hub's port, and with it the servers that run now; stop them first")
         if not sure and ask("go back? [no] ").strip().lower() not in ("y", "yes"):
             raise UserError("nothing was changed", "answer yes, or give -y", Exit.USAGE)
         words = [f"{layout.release(label)}/bin/python", "-I", "-m", "barehub", "install", f"--base={layout.base}"]
         data = restored_data(installation, migration, restored, backup, found.endpoints, wait, say)
-        with data, usual_port(layout, exposed, say), config_as_closed(layout):
+        with data, trying_lines(layout.installer_config, lines, say), config_as_closed(layout):
             if code := run_to_its_end(*words, f"--release={label}", f"--wait={wait}"):
                 raise UserError(f"{label} did not come up", f"{active} is active as before; see above", code)
 
@@ -83,22 +86,6 @@ def config_as_closed(layout: Layout) -> Iterator[None]:
         with contextlib.suppress(PermissionError):
             os.chown(layout.config, -1, before.st_gid)
             layout.config.chmod(stat.S_IMODE(before.st_mode))
-
-
-@contextlib.contextmanager
-def usual_port(layout: Layout, wanted: bool, say: Callable[[str], None]) -> Iterator[None]:
-    """If that is wanted, let the hub listen where it did before safe ports; after an error, where it was."""
-    if not wanted:
-        yield
-        return
-    before = layout.installer_config.read_text()
-    write_lines(layout.installer_config, {HUB: None}, say)
-    try:
-        yield
-    except BaseException:
-        with signals_later():
-            write_atomically(layout.installer_config, before)
-        raise
 
 
 @contextlib.contextmanager

@@ -22,7 +22,7 @@ from barehub.lifecycle import safe_ports
 from barehub.lifecycle.added_packages import report_added
 from barehub.lifecycle.database import Migration, newest_revision
 from barehub.lifecycle.directories import ensure_directories
-from barehub.lifecycle.options import Request, report_changed_options, write_installer_config, write_lines
+from barehub.lifecycle.options import Request, report_changed_options, trying_lines, write_installer_config
 from barehub.lifecycle.releases import proxy_differs, switch
 from barehub.lifecycle.servers import Api, Server, read_token, wait_for_starting, wait_until_known
 from barehub.listeners import Owner
@@ -74,7 +74,7 @@ class Switchover:
         self.known: list[Server] = []  # the servers that the new hub must know
         self.touched = False  # whether services may have been stopped or restarted
         self.proxy = self.proxy_invocation()
-        self.options_file = layout.installer_config.resolve()  # an administrator's link stays one
+        self.options_file = Path(os.path.realpath(layout.installer_config))  # an administrator's link stays one
         self.had_options = os.path.lexists(layout.installer_config)
         kept = (layout.record, self.options_file, *layout.release_units.glob("*.*"), *layout.units.glob("*.*"))
         self.files = {path: path.read_text() for path in kept if path.is_file() and not path.is_symlink()}
@@ -145,21 +145,16 @@ class Switchover:
         No user's server may know the old one.
         """
         layout = self.new.layout
-        before = self.options_file.read_text() if self.options_file.exists() else None
         try:
-            write_lines(layout.installer_config, safe_ports.choose(layout, None, self.say), self.say)
-            endpoints = evaluate(layout, self.new.settings).endpoints
-            reason = "" if endpoints != plan.endpoints else "another file of the configuration says where it is"
+            chosen = safe_ports.choose(layout, None, self.say)
+            with trying_lines(layout.installer_config, chosen, self.say):
+                endpoints = evaluate(layout, self.new.settings).endpoints
+                if endpoints == plan.endpoints:
+                    raise UserError("another file of the configuration says where it is")
+                if plan.api.servers() != []:
+                    raise UserError("a user's server has started")
         except UserError as error:
-            endpoints, reason = plan.endpoints, str(error)
-        if not reason and plan.api.servers() != []:
-            reason = "a user's server has started"
-        if reason:
-            if before is None:
-                self.options_file.unlink(missing_ok=True)
-            else:
-                write_atomically(self.options_file, before)
-            self.say(f"the hub keeps its port, which any account can take while it restarts: {reason}")
+            self.say(f"the hub keeps its port, which any account can take while it restarts: {error}")
             return plan
         if not safe_ports.move_route(self.new, plan.endpoints.hub_url, endpoints.hub_url):
             self.say("the proxy expects the hub at its old port until the hub has started")
