@@ -23,13 +23,14 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from recipe import metadata
 from recipe.errors import UserError
 
 # The first one decides the versions; for the others there must be a wheel of exactly these.
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 
 # The first one decides here, too. A lock has the wheels of both.
-MACHINES = ("x86_64", "aarch64")
+MACHINES = tuple(metadata.MACHINES.values())
 
 # https://peps.python.org/pep-0600/ and its legacy aliases, oldest glibc first. 2.28 is Enterprise Linux 8.
 MANYLINUX = (

@@ -16,7 +16,6 @@ from recipe.errors import UserError
 from recipe.report import say
 from recipe.standalone import PINS, Archive, read_pins
 
-MACHINES = ("x86_64", "aarch64")
 MINOR = (3, 12)  # used if nothing is pinned yet
 HEAD = """\
 # The portable interpreter: an archive of python-build-standalone for each machine, and its sha256.
@@ -56,8 +55,8 @@ def newest(table: list[dict[str, Any]], minor: tuple[int, int]) -> dict[str, Arc
             for file in entry["files"]
             if file["install_only"] and file["platform"] == "linux" and "linux-gnu-" in file["filename"]
         }
-        if all(machine in archives and archives[machine].sha256 for machine in MACHINES):
-            found[version["micro"]] = {machine: archives[machine] for machine in MACHINES}
+        if all(machine in archives and archives[machine].sha256 for machine in pins.MACHINES):
+            found[version["micro"]] = {machine: archives[machine] for machine in pins.MACHINES}
     if not found:
         raise UserError("the table has no CPython {}.{} for Linux".format(*minor), "pin another minor version")
     return found[max(found)]

@@ -11,9 +11,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from barehub import untrusted
 from barehub.accounts import current_user
 from barehub.errors import UserError
 from barehub.layout import Layout
+from barehub.untrusted import UntrustedError
 
 CONFIG_EXIT = 78  # EX_CONFIG of sysexits.h: a restart would not help, and the hub's unit says so
 
@@ -124,11 +126,20 @@ def because_hidden(what: str, hidden: list[Path]) -> tuple[str, str]:
     )
 
 
+def code_of(path: Path) -> list[str]:
+    """Return the lines of a configuration file, comments as empty ones; none if this account cannot read it."""
+    try:
+        lines = untrusted.read_bytes(path, follow=True).decode(errors="replace").splitlines()
+    except (OSError, UntrustedError):
+        return []
+    return ["" if line.lstrip().startswith("#") else line for line in lines]
+
+
 def place_of(layout: Layout, trait: str) -> str:
     """Return `path, line 3: ` for the line that sets a trait last, as far as the text tells; empty if none does."""
     setting = re.compile(rf"^[^#]*\.{re.escape(trait)}\b\s*[.=\[]")
     for path in reversed(config_files(layout)):
-        lines = path.read_text(errors="replace").splitlines() if os.access(path, os.R_OK) else []
+        lines = code_of(path)
         for number in range(len(lines), 0, -1):
             if setting.match(lines[number - 1]):
                 return f"{path}, line {number}: "

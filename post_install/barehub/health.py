@@ -15,10 +15,9 @@ from barehub.listeners import Owner
 from barehub.process import attempt
 from barehub.settings import Settings
 from barehub.systemd import advice, property_of, scope
-from barehub.urls import WILDCARDS, bind_url, bracketed, listening, parsed
+from barehub.urls import LOOPBACK, WILDCARDS, bind_url, bracketed, listening, parsed
 
 TIMEOUT = 5.0  # seconds for one answer
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
 DEATHS = 3  # in a row; after that, waiting ends
 
 

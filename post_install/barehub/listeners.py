@@ -39,7 +39,7 @@ class Listener:
 
 @dataclass(frozen=True)
 class Owner:
-    """Who must listen: the main process of a unit, or, where systemd does not run it, root or this account."""
+    """Who must listen: this account or root; where systemd runs the unit, its main process or what that started."""
 
     unit: str
     account: str
@@ -69,10 +69,8 @@ class Owner:
         if listener.uid not in (0, user_id(self.account)):
             return False
         pid = property_of(self.unit, "MainPID")
-        if (
-            not (pid.isdigit() and int(pid)) or os.geteuid() != 0
-        ):  # only root sees another account's files: the account has to do
-            return True
+        if pid in ("", "0") or os.geteuid() != 0:
+            return True  # only root sees another account's files, so the account has to do
         # Not the unit's control group: users' servers may be in that. But the main process may be a site's wrapper.
         return any(descends(holder, pid) for holder in holders(listener.inode))
 

@@ -4,10 +4,9 @@ import os
 import re
 from pathlib import Path
 
-from barehub import accounts, untrusted
-from barehub.config import config_files
+from barehub import accounts
+from barehub.config import code_of, config_files
 from barehub.settings import Installation, Settings
-from barehub.untrusted import UntrustedError
 
 # An assignment to something with such a name, or a URL with a password in it, such as a db_url.
 SECRET = re.compile(
@@ -47,14 +46,7 @@ def trusted_groups(settings: Settings) -> tuple[int, ...]:
 
 def exposed(path: Path, settings: Settings) -> str:
     """Return a warning if everybody can read a file that seems to hold a secret."""
-    if not everybody_reads(path):
-        return ""
-    try:
-        text = untrusted.read_bytes(path, follow=True).decode(errors="replace")
-    except (OSError, UntrustedError):
-        return ""
-    code = "\n".join(line for line in text.splitlines() if not line.lstrip().startswith("#"))
-    if not SECRET.search(code):
+    if not everybody_reads(path) or not SECRET.search("\n".join(code_of(path))):
         return ""
     group = "root" if settings.hub_user == "root" else settings.hub_user
     return (

@@ -54,8 +54,7 @@ class BarehubProxy(TraefikFileProviderProxy):  # type: ignore[misc]  # it ships 
     traefik_api_entrypoint = Unicode("api", help="name of the entrypoint of traefik's API")
 
     http_redirect_port = Integer(
-        help="""With HTTPS, the port at which HTTP is redirected to it; 0 for none. The default is 80 if HTTPS is at
-        port 443, else none.""",
+        help="With HTTPS, the port at which HTTP is redirected to it; 0 for none. The default is 80 for HTTPS at 443.",
     ).tag(config=True)
     hsts_seconds = Integer(
         0,
@@ -192,6 +191,7 @@ class BarehubProxy(TraefikFileProviderProxy):  # type: ignore[misc]  # it ships 
         await super()._setup_traefik_dynamic_config()
 
     # Changes
+
     async def add_user(self, user: Any, server_name: str = "") -> None:
         """Add a user's server. Raises PermissionError if another account listens in its place."""
         require_no_impostor(user.spawners[server_name])

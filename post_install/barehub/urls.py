@@ -7,6 +7,7 @@ from urllib.parse import SplitResult, urlsplit
 from barehub.errors import UserError
 
 WILDCARDS = ("", "0.0.0.0", "::", "*")  # noqa: S104 - compared with, not bound to
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 def bind_url(hub: Any) -> str:

@@ -47,7 +47,7 @@ def test_the_oldest_releases_go_with_their_backups(layout: Layout) -> None:
     assert not layout.release(labels[0]).exists()
     assert not layout.backup(labels[0]).exists()
     assert layout.backup("before-2026.07.01").exists()
-    assert said == [f"removing release {labels[0]}", f"removing backup {layout.backup(labels[0])}"]
+    assert said == [f"removing release {labels[0]}", f"removed backup {layout.backup(labels[0])}"]
     releases.remove_older(Installation(layout, ME), labels[1], keep=2, say=said.append)
     assert layout.complete == [labels[1], NEW]  # the one before stays, not the newest
     releases.remove_older(Installation(layout, ME), labels[1], keep=0, say=said.append)

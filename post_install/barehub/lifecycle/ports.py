@@ -23,7 +23,7 @@ def internal_lines(layout: Layout, bind_url: str | None, say: Callable[[str], No
     In use is what listens, what people are to reach at `bind_url`, what another installation on this machine has, and
     what this one has chosen.
     """
-    reserved = public_ports(bind_url) | {port for other in other_installations(layout) for port in ports_of(other)}
+    reserved = reserved_ports(layout, bind_url)
     lines: dict[str, object] = {}
     for setting, usual in INTERNAL_PORTS.items():
         port = next(one for one in range(usual, usual + 1000) if one not in reserved and port_is_free(one))
@@ -32,6 +32,11 @@ def internal_lines(layout: Layout, bind_url: str | None, say: Callable[[str], No
             say(f"port {usual} is taken on 127.0.0.1; using {port} instead")
             lines[setting] = port if setting == HUB else f"http://127.0.0.1:{port}"
     return lines
+
+
+def reserved_ports(layout: Layout, bind_url: str | None) -> set[int]:
+    """Return the ports that are others': those that people reach, and those of other installations."""
+    return public_ports(bind_url) | {port for other in other_installations(layout) for port in ports_of(other)}
 
 
 def public_ports(bind_url: str | None) -> set[int]:

@@ -65,9 +65,9 @@ def remove_backups(layout: Layout, say: Callable[[str], None]) -> None:
         for name in sorted(os.listdir(directory)):  # noqa: PTH208 - of a descriptor
             label = name.removeprefix("jupyterhub-").removesuffix(".sqlite")
             if re.fullmatch(r"jupyterhub-[0-9][0-9.]*\.sqlite", name) and label not in layout.complete:
-                say(f"removing backup {layout.backups / name}")
                 with contextlib.suppress(OSError):  # a directory, say
                     os.unlink(name, dir_fd=directory)
+                    say(f"removed backup {layout.backups / name}")
     finally:
         os.close(directory)
 

@@ -11,23 +11,20 @@ keeps its port as well, since there may be firewalls; `barehub status` says so.
 
 import json
 import os
-import re
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from barehub import systemd, untrusted
-from barehub.config import config_files
+from barehub import systemd
+from barehub.config import code_of, config_files
 from barehub.errors import Exit, UserError
 from barehub.health import Endpoints
 from barehub.layout import Layout
-from barehub.lifecycle.ports import API, HUB, other_installations, port_is_free, ports_of, public_ports
+from barehub.lifecycle.ports import API, HUB, port_is_free, reserved_ports
 from barehub.listeners import anyone_may_listen
 from barehub.process import attempt_as
 from barehub.settings import Installation, Settings
-from barehub.untrusted import UntrustedError
 
 # IANA has assigned none of these. From 512 on, NFS and rresvport(3) take ports for connections of their own.
 SAFE = range(334, 344)
@@ -37,7 +34,7 @@ ADDRESSES = ("hub_ip", "hub_port", "hub_bind_url", "hub_connect_url")  # traits 
 
 def choose(layout: Layout, bind_url: str | None, say: Callable[[str], None]) -> dict[str, Any]:
     """Return the traits for ports that are safe, free, and nobody else's. Raises UserError if there are none."""
-    reserved = public_ports(bind_url) | {port for other in other_installations(layout) for port in ports_of(other)}
+    reserved = reserved_ports(layout, bind_url)
     free = [port for port in SAFE if port not in reserved and port_is_free(port, "")][:2]
     if len(free) < 2:
         what = f"fewer than two of the ports {SAFE[0]} to {SAFE[-1]} are free"
@@ -49,16 +46,7 @@ def choose(layout: Layout, bind_url: str | None, say: Callable[[str], None]) -> 
 def chosen_elsewhere(layout: Layout) -> list[str]:
     """Return the configuration files, other than the installer's, that seem to say where the hub listens."""
     files = [path for path in config_files(layout) if path != layout.installer_config]
-    return [str(path) for path in files if any(name in code_of(path) for name in ADDRESSES)]
-
-
-def code_of(path: Path) -> str:
-    """Return a configuration file without its comments; nothing if it cannot be read."""
-    try:
-        text = untrusted.read_bytes(path, follow=True).decode(errors="replace")
-    except (OSError, UntrustedError):
-        return ""
-    return re.sub(r"^\s*#.*$", "", text, flags=re.MULTILINE)
+    return [str(path) for path in files if any(name in line for line in code_of(path) for name in ADDRESSES)]
 
 
 def may_move(layout: Layout, endpoints: Endpoints) -> bool:
