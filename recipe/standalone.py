@@ -104,7 +104,9 @@ def unpack(archive: Path, place: Path) -> None:
         ["tar", "-xzf", archive, "--no-same-owner", "-C", staged], capture_output=True, text=True, check=False
     )
     if done.returncode:
-        raise UserError(f"{archive} cannot be unpacked: {done.stderr.strip()}", "make room")
+        raise UserError(
+            f"{archive} cannot be unpacked: {done.stderr.strip()}", f"check the room in {staged.parent}: df -h"
+        )
     if not (staged / PROGRAM).is_file():
         raise UserError(f"{archive} has no {PROGRAM}", "pin an `install_only` archive in recipe/python.txt")
     (staged / STAMP).write_text(f"{archive.name}\n")

@@ -105,7 +105,8 @@ def asked(settings: Settings, question: Callable[..., Any], *databases: Path) ->
         except UserError as error:
             return json.dumps({"error": [str(error), error.fix]})
         except (OSError, sqlite3.Error) as error:
-            return json.dumps({"error": [f"{databases[0]} cannot be read: {error}", "fix the cause"]})
+            fix = f"check its owner, its disk, and that it is a SQLite database: ls -l {databases[0]}"
+            return json.dumps({"error": [f"{databases[0]} cannot be read: {error}", fix]})
 
     try:
         told = parse_json(call_as(settings.hub_user, work, {}, SECONDS), databases[0])

@@ -74,15 +74,16 @@ def copy_bundle(layout: Layout, path: str) -> None:
     """Copy the ACME server's authorities to where the proxy can read them. Raises UserError if there are none."""
     from cryptography import x509
 
+    fix = "set c.BarehubProxy.acme_ca_bundle to a PEM file of the server's authorities"
     try:
         text = untrusted.read_bytes(Path(path), follow=True).decode()
         x509.load_pem_x509_certificates(text.encode())
     except FileNotFoundError as error:
-        raise UserError(f"acme_ca_bundle: {path}: {error.strerror}", "fix it") from error
+        raise UserError(f"acme_ca_bundle: {path}: {error.strerror}", fix) from error
     except UntrustedError as error:
-        raise UserError(f"acme_ca_bundle: {error}", "fix it") from error
+        raise UserError(f"acme_ca_bundle: {error}", f"{error.fix}; or {fix}") from error
     except ValueError as error:
-        raise UserError(f"acme_ca_bundle: {path} holds no PEM certificates, or damaged ones", "fix it") from error
+        raise UserError(f"acme_ca_bundle: {path} holds no PEM certificates, or damaged ones", fix) from error
     write_atomically(layout.acme_bundle, text, 0o640, (-1, layout.proxy_state.stat().st_gid))
 
 

@@ -51,7 +51,10 @@ def as_user_error(error: Exception) -> UserError:
     """Return an error for people; one that is none is a disk's, or an answer that makes no sense."""
     if isinstance(error, UserError):
         return error
-    return UserError(f"the proxy's configuration cannot be used: {error!r}", "barehub status says more")
+    return UserError(
+        f"the proxy's configuration cannot be used: {error!r}",
+        "run barehub status, which names the problem; then restart the proxy",
+    )
 
 
 def last_addresses(layout: Layout) -> Addresses:

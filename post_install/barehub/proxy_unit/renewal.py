@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from barehub import systemd, untrusted
+from barehub import permissions, systemd, untrusted
 from barehub.errors import UserError, render
 from barehub.layout import Layout
 from barehub.process import write_atomically
@@ -53,12 +53,13 @@ class Source:
         """Return the content of both files. Raises UserError if they cannot be read."""
         content = []
         for trait, path in (("ssl_cert", self.cert), ("ssl_key", self.key)):
+            elsewhere = f"c.JupyterHub.{trait} to another file"
             try:
                 content.append(untrusted.read_bytes(Path(path), follow=True))  # certbot's are links
             except FileNotFoundError as error:
-                raise UserError(f"{trait}: {path}: {error.strerror}", f"fix it, or c.JupyterHub.{trait}") from error
+                raise UserError(f"{trait}: {path}: {error.strerror}", f"put it there, or set {elsewhere}") from error
             except UntrustedError as error:
-                raise UserError(f"{trait}: {error}", f"fix it, or c.JupyterHub.{trait}") from error
+                raise UserError(f"{trait}: {error}", f"{error.fix}; or set {elsewhere}") from error
         return content[0], content[1]
 
     @property
@@ -113,11 +114,10 @@ def copy_files(layout: Layout, source: Source) -> list[str]:
     """Make the proxy's copy what the certificate files are; as `renew`."""
     cert, key = source.read()
     text, ends, warnings = examine(cert, key, source.names)
+    warnings += permissions.exposed_key(source.key)
     current = expiry_of(layout.certificate)
     if ends <= now() and current is not None and current > now():
         raise UserError(f"ssl_cert: {source.cert} has expired on {day(ends)}", "renew it; the copy in use has not")
-    if Path(source.key).stat().st_mode & 0o004:
-        warnings.append(f"everybody can read {source.key}: chmod 600 it, and consider a new key")
     proxy = layout.acme.stat().st_uid  # of the installation's accounts, the proxy's owns this directory
     write_atomically(layout.certificate, text, 0o400, (proxy if os.geteuid() == 0 else -1, -1))
     return warnings
