@@ -115,7 +115,7 @@ def test_the_repositorys_lock_is_what_its_wheels_give() -> None:
     assert not Lock.parse(written, "it").lines.keys() & {"nodejs", "barehub"}
 
 
-def test_wheels_are_for_this_machine_only(repository: Path) -> None:
+def test_a_lock_of_wheels_is_for_no_one_platform(repository: Path) -> None:
     for platform, virtual in (("linux-aarch64", ()), ("linux-64", ("__glibc=2.34",))):
         with pytest.raises(UserError, match="a lock of wheels is for all machines"):
             lock_environment(Stack(repository), platform, virtual, None, ())

@@ -157,7 +157,7 @@ sys.exit(release.main())
     assert done.returncode == 1
     assert "OSError: https://host/t/***/x?***" in done.stderr
     assert f"{kind}: http://host" in done.stderr
-    require_hidden(done.stderr.replace("hunter2@host/t/t0ken/x?key=k3y", ""))
+    require_hidden(done.stderr)
 
 
 def test_a_program_that_debug_shows_tells_no_secret(capsys: pytest.CaptureFixture[str]) -> None:
