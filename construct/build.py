@@ -44,11 +44,11 @@ def build_release(
     """Build the installer and the files beside it into `output`; return its path.
 
     `overlays` are folders, the first one lowest; `environment` is one that replaces the hub; `name` is the
-    distribution's, by default barehub or the environment's. The packages come from `channels`, or
-    from the recipe channel if there are none. `lock` replaces the repository's or the overlay's. `engine` is as for
-    `choose_engine`, `sign` is the key for `sign_release`. The build fails if anything needs a newer `glibc`. With
-    `any_python` nothing is said about an interpreter that is not the portable one. Nothing appears in `output` before
-    the installer is complete. Raises UserError for what the operator can fix.
+    distribution's, by default barehub or the environment's. The packages come from `channels`, or from the recipe
+    channel if there are none. `lock` replaces the repository's or the overlay's. `engine` is as for `choose_engine`,
+    `sign` is the key for `sign_release`. The build fails if anything needs a newer `glibc`. With `any_python` nothing
+    is said about an interpreter that is not the portable one. Nothing appears in `output` before the installer is
+    complete. Raises UserError for what the operator can fix.
     """
     began, limit = time.monotonic(), parse_limit(glibc)
     reach_lost = is_reach_lost(channels, any_python)

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from construct.measure import Measured
@@ -50,7 +51,7 @@ def owners_of(prefix: Path) -> dict[str, str]:
     return owners
 
 
-def is_reach_lost(channels: object, any_python: bool) -> bool:
+def is_reach_lost(channels: Sequence[str], any_python: bool) -> bool:
     """Return whether this build ships the interpreter that happens to run it, unasked."""
     return not channels and not any_python and not is_standalone(Path(sys.base_prefix))
 

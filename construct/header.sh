@@ -43,7 +43,7 @@
 # file_bytes=@FILE_BYTES@ payload_sha256=@PAYLOAD_SHA256@
 # header_sha256=@HEADER_SHA256@
 
-# shellcheck disable=SC2034  # preflight.sh and steps.sh of the payload read most variables
+# shellcheck disable=SC2034  # the payload's scripts read most variables
 main() {
     set -eu
     umask 022

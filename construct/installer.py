@@ -73,8 +73,8 @@ def render_header(values: Mapping[str, object]) -> bytes:
     """Return header.sh with each @NAME@ filled in (a missing one is a KeyError), padded with newlines to HEADER_BYTES.
 
     The header's own sha256, which it checks, is that of the header with NO_SHA256 in its place. The script ends with
-    `exit`, so the shell never reads what follows. Raises UserError if it is too long: the sizes
-    of the values are the builder's, and a unit test keeps room for them.
+    `exit`, so the shell never reads what follows. Raises UserError if it is too long: the sizes of the values are the
+    builder's, and a unit test keeps room for them.
     """
     known = {"HEADER_SHA256": NO_SHA256, **values}
     template = HEADER.read_text()

@@ -24,9 +24,8 @@ def render_sbom(
 ) -> str:
     """Return the SBOM's text: each conda package with its sha256, its licence, its dependencies and its wheel.
 
-    `libraries` are those inside the package `python`, which is their parent.
-
-    The same release gives the same text, including the serial number.
+    `libraries` are those inside the package `python`, which is their parent. The same release gives the same text,
+    including the serial number.
     """
     known = {record.name.normalized: reference(record) for record in records}
     document = {

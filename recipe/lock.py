@@ -30,8 +30,8 @@ Locked = TypeVar("Locked")
 def lock_wheels(stack: Stack, platform: str, virtual: Sequence[str], update: Sequence[str] | None) -> Path:
     """Write the stack's lock and its wheels.txt, and return the lock's path; without overlays pin the tools as well.
 
-    `update` is as for `held`. Raises UserError if no set of versions works together, or for another `platform` than
-    this machine's, or `virtual` packages: pip chooses wheels for the machine that runs it.
+    `update` is as for `held`. Raises UserError if no set of versions works together, and for a `platform` or `virtual`
+    packages: such a lock is one for all machines.
     """
     if platform != PLATFORM or virtual:
         raise UserError("a lock of wheels is for all machines", "leave out --platform, or use --channel")
