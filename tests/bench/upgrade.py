@@ -18,7 +18,7 @@ import requests
 import websocket
 from requests.cookies import get_cookie_header
 
-from tests.machines.hub_client import BAREHUB, HUB, TEST_CONFIG, URL, HubSession, Kernel
+from tests.machines.hub_client import BAREHUB, URL, Kernel, kernel_of, let_users_in
 from tests.machines.machine import Machine, booted
 from tests.machines.rootfs import cached_root
 
@@ -65,13 +65,9 @@ def prepare(machine: Machine, older: Path, newer: Path) -> list[Kernel]:
     machine.copy_in(older, "/mnt/older.sh")
     machine.copy_in(newer, "/mnt/newer.sh")
     machine.succeed("sh", "/mnt/older.sh", "-b")
-    machine.write("/opt/barehub/jupyterhub_config.d/50-test.py", TEST_CONFIG)
-    machine.succeed("systemctl", "restart", HUB)
-    machine.eventually(BAREHUB, "status")
-    alice = HubSession(machine, "alice")
-    alice.login()
-    alice.start_server()
-    kernels = [alice.start_kernel() for _ in range(KERNELS)]
+    let_users_in(machine)
+    first = kernel_of(machine, "alice")
+    kernels = [first, *(first.session.start_kernel() for _ in range(KERNELS - 1))]
     for kernel in kernels:
         kernel.execute("answer = 42")
     return kernels

@@ -12,7 +12,7 @@ from recipe.errors import UserError
 from tests.conftest import cannot_run
 from tests.machines import installers, rootfs
 from tests.machines.browser import chromium
-from tests.machines.hub_client import BAREHUB, HUB, TEST_CONFIG
+from tests.machines.hub_client import let_users_in
 from tests.machines.machine import Machine, booted, machines
 
 HERE = Path(__file__).parent
@@ -79,9 +79,7 @@ def hub(machine: Machine, installer: Path) -> Machine:
     """The module's machine with barehub on it, where alice and bob can log in."""
     machine.copy_in(installer, "/mnt/barehub.sh")
     machine.succeed("bash", "/mnt/barehub.sh", "-b")
-    machine.write("/opt/barehub/jupyterhub_config.d/50-test.py", TEST_CONFIG)
-    machine.succeed("systemctl", "restart", HUB)
-    machine.eventually(BAREHUB, "status")
+    let_users_in(machine)
     return machine
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.machines.hub_client import BAREHUB, HUB, PROXY, TEST_CONFIG, HubSession, Kernel
+from tests.machines.hub_client import BAREHUB, HUB, PROXY, HubSession, Kernel, let_users_in
 from tests.machines.machine import Machine
 
 # What uninstalling need not give back: mounts and temporary files, logs, systemd's own notes (random seed,
@@ -87,9 +87,7 @@ def test_install_without_questions(machine: Machine, files_before: set[str], ins
 def test_nobody_logs_in_before_the_admin_says_who(machine: Machine, alice: HubSession) -> None:
     assert "Sign in" in alice.get("/").text
     assert alice.login().status_code == 403
-    machine.write("/opt/barehub/jupyterhub_config.d/50-test.py", TEST_CONFIG)
-    machine.succeed("systemctl", "restart", HUB)
-    machine.eventually(BAREHUB, "status")
+    let_users_in(machine)
     assert alice.login("not her password").status_code == 403
     alice.login()
     assert alice.is_logged_in()

@@ -14,7 +14,7 @@ from construct.systems import parse_glibc
 from recipe.errors import UserError
 from tests.conftest import cannot_run
 from tests.machines import rootfs
-from tests.machines.hub_client import BAREHUB, HUB, PROXY, TEST_CONFIG, HubSession
+from tests.machines.hub_client import BAREHUB, HUB, PROXY, HubSession, let_users_in
 from tests.machines.machine import PATIENCE, Machine, booted
 from tests.machines.other_rootfs import DEBIAN_11, DEBIAN_13, KERNEL_ARGUMENTS, System, cached_other_root
 
@@ -76,9 +76,7 @@ def test_install_enables_all_units(machine: Machine, older: Path, installer: Pat
 
 
 def test_alice_logs_in_and_has_a_server(machine: Machine, alice: HubSession) -> None:
-    machine.write("/opt/barehub/jupyterhub_config.d/50-test.py", TEST_CONFIG)
-    machine.succeed("systemctl", "restart", HUB)
-    machine.eventually(BAREHUB, "status")
+    let_users_in(machine)
     assert alice.login("not her password").status_code == 403
     alice.login()
     assert alice.is_logged_in()

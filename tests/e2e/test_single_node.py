@@ -10,7 +10,7 @@ from websocket import WebSocketTimeoutException
 
 from tests.machines import installers
 from tests.machines.browser import press_stop
-from tests.machines.hub_client import URL, HubSession, Kernel
+from tests.machines.hub_client import URL, HubSession, Kernel, kernel_of
 from tests.machines.machine import Machine, booted
 from tests.machines.rootfs import USERS
 from tests.readme import admin_commands
@@ -35,10 +35,7 @@ def machine(root: Path) -> Iterator[Machine]:
 
 @pytest.fixture(scope="module")
 def kernel(machine: Machine) -> Kernel:
-    alice = HubSession(machine, "alice")
-    alice.login()
-    alice.start_server()
-    return alice.start_kernel()
+    return kernel_of(machine, "alice")
 
 
 def test_a_server_is_a_unit_of_its_users(machine: Machine, kernel: Kernel) -> None:

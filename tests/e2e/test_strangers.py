@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.machines.hub_client import BAREHUB, HUB, PROXY, TEST_CONFIG, HubSession, Kernel
+from tests.machines.hub_client import BAREHUB, HUB, PROXY, HubSession, Kernel, kernel_of, let_users_in
 from tests.machines.machine import Machine
 
 CONFIG = "/opt/barehub/jupyterhub_config.d"
@@ -65,9 +65,8 @@ def old_hub(machine: Machine, older: Path, installer: Path) -> Machine:
     machine.copy_in(installer, "/mnt/newer.sh")
     machine.succeed("sh", "/mnt/older.sh", "-b")
     machine.succeed("sed", "-i", "/hub_port/d; /traefik_api_url/d", f"{CONFIG}/10-install.py")
-    machine.write(f"{CONFIG}/50-test.py", TEST_CONFIG)
-    machine.succeed("systemctl", "restart", PROXY, HUB)
-    machine.eventually(BAREHUB, "status")
+    machine.succeed("systemctl", "restart", PROXY)
+    let_users_in(machine)
     machine.write("/mnt/thief.py", THIEF)
     machine.write("/etc/systemd/system/thief.service", UNIT)
     machine.succeed("systemctl", "enable", "--now", "thief.service")
@@ -76,10 +75,7 @@ def old_hub(machine: Machine, older: Path, installer: Path) -> Machine:
 
 @pytest.fixture(scope="module")
 def kernel(old_hub: Machine) -> Kernel:
-    alice = HubSession(old_hub, "alice")
-    alice.login()
-    alice.start_server()
-    return alice.start_kernel()
+    return kernel_of(old_hub, "alice")
 
 
 def thief(hub: Machine) -> str:
@@ -114,10 +110,7 @@ def test_an_upgrade_without_servers_moves_the_hub_and_the_thief_gets_nothing(old
 
 
 def test_no_restart_lets_anybody_in_between(old_hub: Machine) -> None:
-    alice = HubSession(old_hub, "alice")
-    alice.login()
-    alice.start_server()
-    kernel = alice.start_kernel()
+    kernel = kernel_of(old_hub, "alice")
     for unit in (HUB, PROXY, HUB):
         old_hub.succeed("systemctl", "restart", unit)
         old_hub.eventually(BAREHUB, "status")

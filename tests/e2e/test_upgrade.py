@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.machines.hub_client import BAREHUB, HUB, PROXY, TEST_CONFIG, HubSession, Kernel
+from tests.machines.hub_client import BAREHUB, HUB, PROXY, TEST_CONFIG, HubSession, Kernel, kernel_of, let_users_in
 from tests.machines.machine import Machine
 from tests.machines.watch import watched
 
@@ -45,21 +45,16 @@ def old_hub(machine: Machine, older: Path, installer: Path) -> Machine:
     machine.copy_in(older, "/mnt/older.sh")
     machine.copy_in(installer, "/mnt/newer.sh")
     machine.shell("umask 077; sh /mnt/older.sh -b --log /mnt/log")
-    machine.write(f"{CONFIG}/50-test.py", SITE)
     machine.write(f"/etc/systemd/system/{HUB}.d/site.conf", "[Service]\nEnvironment=SITE=ours\n")
     machine.succeed("systemctl", "daemon-reload")
-    machine.succeed("systemctl", "restart", HUB)
-    machine.eventually(BAREHUB, "status")
+    let_users_in(machine, SITE)
     return machine
 
 
 @pytest.fixture(scope="module")
 def kernel(old_hub: Machine) -> Kernel:
     """A kernel of alice's, which holds an answer."""
-    alice = HubSession(old_hub, "alice")
-    alice.login()
-    alice.start_server()
-    kernel = alice.start_kernel()
+    kernel = kernel_of(old_hub, "alice")
     kernel.execute("answer = 42")
     return kernel
 

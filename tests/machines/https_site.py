@@ -7,7 +7,7 @@ import pytest
 from tests.machines import pebble
 from tests.machines.authority import Pair
 from tests.machines.https_client import NAME, served
-from tests.machines.hub_client import BAREHUB, HUB, PROXY, TEST_CONFIG
+from tests.machines.hub_client import BAREHUB, HUB, PROXY, let_users_in
 from tests.machines.machine import Machine
 
 ALIAS = "alias.example.org"
@@ -37,9 +37,7 @@ def install(machine: Machine, cert: str, key: str) -> str:
     give(machine, cert, key, 1)
     files = ("--tls-cert", f"{LIVE}/fullchain.pem", "--tls-key", f"{LIVE}/privkey.pem")
     output = machine.succeed("sh", "/mnt/barehub.sh", "-b", "--bind-url", f"https://{NAME}", *files)
-    machine.write("/opt/barehub/jupyterhub_config.d/50-test.py", TEST_CONFIG)
-    machine.succeed("systemctl", "restart", HUB)
-    machine.eventually(BAREHUB, "status")
+    let_users_in(machine)
     return output
 
 

@@ -30,6 +30,21 @@ c.Spawner.default_url = "/lab"
 """
 
 
+def let_users_in(machine: Machine, config: str = TEST_CONFIG) -> None:
+    """Add the configuration that lets alice and bob log in, and restart the hub with it."""
+    machine.write("/opt/barehub/jupyterhub_config.d/50-test.py", config)
+    machine.succeed("systemctl", "restart", HUB)
+    machine.eventually(BAREHUB, "status")
+
+
+def kernel_of(machine: Machine, user: str) -> "Kernel":
+    """A kernel of a user, who logs in and starts a server."""
+    session = HubSession(machine, user)
+    session.login()
+    session.start_server()
+    return session.start_kernel()
+
+
 class HubSession(requests.Session):
     """A user who talks to the hub of `machine`, and has its cookies."""
 

@@ -1,7 +1,7 @@
 """The root file systems of an older and a newer machine than the usual one: Debian 11 and Debian 13.
 
 Smaller than the usual root: no environment for the users, whose servers are a stand-in of a few lines. Kept like that
-one, in CACHE/other-KEY/tree/, where KEY is the hash of this file and the suite.
+one, in CACHE/other-KEY/tree/, where KEY is the hash of this file, rootfs.py, and the suite.
 """
 
 import fcntl
@@ -11,7 +11,8 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.machines.rootfs import CLEAN, USERS, cache_dir, debian_mirror, run
+from tests.machines import rootfs
+from tests.machines.rootfs import cache_dir, debootstrap
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,9 @@ def cached_other_root(system: System) -> Path:
     """The root, built first if this recipe's is not there. Do not write to it: machines share it."""
     cache = cache_dir()
     cache.mkdir(parents=True, exist_ok=True)
-    key = hashlib.sha256(Path(__file__).read_bytes() + system.suite.encode()).hexdigest()[:16]
+    key = hashlib.sha256(
+        Path(__file__).read_bytes() + Path(rootfs.__file__).read_bytes() + system.suite.encode()
+    ).hexdigest()[:16]
     ours = cache / f"other-{key}"
     with (cache / "other-lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -69,16 +72,7 @@ def cached_other_root(system: System) -> Path:
 
 def build(suite: str, root: Path) -> None:
     """Fill `root` with the whole machine."""
-    include = f"--include={','.join(PACKAGES)}"
-    run("unshare", "--mount", "debootstrap", "--variant=minbase", include, suite, root, debian_mirror())
-    for deb in root.glob("var/cache/apt/archives/*.deb"):
-        deb.unlink()
-    for ours in ("etc/hostname", "etc/resolv.conf"):  # debootstrap copies the host's
-        (root / ours).unlink()
-    run("chroot", root, *CLEAN, "systemctl", "mask", "apt-daily.timer", "apt-daily-upgrade.timer")
-    for name, password in USERS.items():
-        run("chroot", root, *CLEAN, "useradd", "--create-home", "--shell=/bin/bash", name)
-        run("chroot", root, *CLEAN, "chpasswd", stdin=f"{name}:{password}\n")
+    debootstrap(suite, root, PACKAGES)
     program = root / "opt/users/bin/jupyterhub-singleuser"
     program.parent.mkdir(parents=True)
     program.write_text(SERVER)

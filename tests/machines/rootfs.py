@@ -134,20 +134,25 @@ def recipe_hash() -> str:
 
 def build(root: Path) -> None:
     """Fill `root` with the whole machine."""
-    include = f"--include={','.join(ROOT_PACKAGES)}"
+    debootstrap(SUITE, root, ROOT_PACKAGES)
+    run("chroot", root, *CLEAN, "systemctl", "disable", "munge", "slurmctld", "slurmd")
+    make_users_environment(root)
+
+
+def debootstrap(suite: str, root: Path, packages: Sequence[str]) -> None:
+    """Fill `root` with a suite of Debian, these packages, and the users."""
+    include = f"--include={','.join(packages)}"
     # It mounts /proc and /sys inside, which must not be there any more when a half-built root is removed.
-    run("unshare", "--mount", "debootstrap", "--variant=minbase", include, SUITE, root, debian_mirror())
+    run("unshare", "--mount", "debootstrap", "--variant=minbase", include, suite, root, debian_mirror())
     for deb in root.glob("var/cache/apt/archives/*.deb"):
         deb.unlink()
     for ours in ("etc/hostname", "etc/resolv.conf"):  # debootstrap copies the host's
         (root / ours).unlink()
     # These would fail some time after boot, there being no network, and tests end with "no failed units".
     run("chroot", root, *CLEAN, "systemctl", "mask", "apt-daily.timer", "apt-daily-upgrade.timer")
-    run("chroot", root, *CLEAN, "systemctl", "disable", "munge", "slurmctld", "slurmd")
     for name, password in USERS.items():
         run("chroot", root, *CLEAN, "useradd", "--create-home", "--shell=/bin/bash", name)
         run("chroot", root, *CLEAN, "chpasswd", stdin=f"{name}:{password}\n")
-    make_users_environment(root)
 
 
 def debian_mirror() -> str:
