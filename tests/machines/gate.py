@@ -75,5 +75,7 @@ def before_calls(machine: Machine, step: Sequence[Call]) -> Iterator[None]:
     for call in step:
         lines = "#!/bin/sh", f'case "$*" in {call.words}) {call.first} ;; esac', f'exec /usr/bin/{call.command} "$@"'
         machine.write(f"{PLACE}/{call.command}", "".join(f"{line}\n" for line in lines), mode=0o755)
-    yield
-    machine.succeed("rm", *(f"{PLACE}/{call.command}" for call in step))
+    try:
+        yield
+    finally:
+        machine.succeed("rm", *(f"{PLACE}/{call.command}" for call in step))

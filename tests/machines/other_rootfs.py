@@ -55,9 +55,8 @@ def cached_other_root(system: System) -> Path:
     """The root, built first if this recipe's is not there. Do not write to it: machines share it."""
     cache = cache_dir()
     cache.mkdir(parents=True, exist_ok=True)
-    key = hashlib.sha256(
-        Path(__file__).read_bytes() + Path(rootfs.__file__).read_bytes() + system.suite.encode()
-    ).hexdigest()[:16]
+    recipe = Path(__file__).read_bytes() + Path(rootfs.__file__).read_bytes()
+    key = hashlib.sha256(recipe + system.suite.encode()).hexdigest()[:16]
     ours = cache / f"other-{key}"
     with (cache / "other-lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
