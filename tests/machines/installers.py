@@ -28,31 +28,52 @@ def with_overlay(name: str) -> Path:
     return ready("auto", name=name, overlays=[ROOT / "construct/overlays" / name])
 
 
-def ready(engine: str, *, date: str | None = None, name: str = "barehub", overlays: Sequence[Path] = ()) -> Path:
+def environment(name: str) -> Path:
+    """An installer of one of the environments for users, named like it."""
+    return ready("auto", name=name, environment=ROOT / "construct/environments" / name)
+
+
+def ready(
+    engine: str,
+    *,
+    date: str | None = None,
+    name: str = "barehub",
+    overlays: Sequence[Path] = (),
+    environment: Path | None = None,
+) -> Path:
     """The installer that build_release makes of these, built now if it is not there. Safe from several processes."""
     release = date or datetime.now(UTC).strftime("%Y.%m.%d")
-    home = CACHE / key(engine, release, name, overlays)
+    folders = [*overlays, environment] if environment else overlays
+    home = CACHE / key(engine, release, name, folders)
     CACHE.mkdir(parents=True, exist_ok=True)
     with home.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not home.exists():
             staging = home.with_suffix(".new")
             shutil.rmtree(staging, ignore_errors=True)
-            build_release(ROOT, date=release, output=staging, overlays=list(overlays), name=name, engine=engine)
+            build_release(
+                ROOT,
+                date=release,
+                output=staging,
+                overlays=overlays,
+                environment=environment,
+                name=name,
+                engine=engine,
+            )
             staging.rename(home)
             remove_oldest()
     (installer,) = home.glob("*.sh")
     return installer
 
 
-def key(engine: str, release: str, name: str, overlays: Sequence[Path]) -> str:
+def key(engine: str, release: str, name: str, folders: Sequence[Path]) -> str:
     """A hash of all that a build reads."""
     digest = hashlib.sha256()
     # A build names its commit. test_build.py compares, so what it compares has to be of the commit there is now.
-    built = None if overlays else commit(ROOT)
-    said = (engine, release, name, sys.version, conda_constructor.command(), built, [str(one) for one in overlays])
+    built = None if folders else commit(ROOT)
+    said = (engine, release, name, sys.version, conda_constructor.command(), built, [str(one) for one in folders])
     digest.update(repr(said).encode())
-    for source in (*(ROOT / one for one in SOURCES), *overlays):
+    for source in (*(ROOT / one for one in SOURCES), *folders):
         files = [source] if source.is_file() else sorted(path for path in source.rglob("*") if path.is_file())
         for path in files:
             if "__pycache__" not in path.parts:
