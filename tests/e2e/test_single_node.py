@@ -12,7 +12,7 @@ from tests.machines import installers
 from tests.machines.browser import press_stop
 from tests.machines.hub_client import URL, HubSession, Kernel, kernel_of
 from tests.machines.machine import Machine, booted
-from tests.machines.rootfs import USERS
+from tests.machines.rootfs import USERS, USERS_ENVIRONMENT
 from tests.readme import admin_commands
 
 BASE, HUB = "/opt/single-node", "single-node-hub.service"
@@ -25,7 +25,7 @@ LIMITS = 'c.Spawner.mem_limit = "400M"\nc.Spawner.cpu_limit = 0.5\nc.JupyterHub.
 def machine(root: Path) -> Iterator[Machine]:
     with booted("single-node", root, limits=True) as new:
         new.copy_in(installers.with_overlay("single-node"), "/mnt/single-node.sh")
-        edit = "sed -i s,/opt/jupyter,/opt/users,"
+        edit = f"sed -i s,/opt/jupyter,{USERS_ENVIRONMENT},"
         for command in admin_commands("single-node", "/mnt/single-node.sh", edit):
             new.shell(command)
             new.write(f"{BASE}/jupyterhub_config.d/60-limits.py", LIMITS)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.machines import rootfs
-from tests.machines.rootfs import cache_dir, debootstrap
+from tests.machines.rootfs import USERS_ENVIRONMENT, cache_dir, debootstrap
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def cached_other_root(system: System) -> Path:
 def build(suite: str, root: Path) -> None:
     """Fill `root` with the whole machine."""
     debootstrap(suite, root, PACKAGES)
-    program = root / "opt/users/bin/jupyterhub-singleuser"
+    program = root / USERS_ENVIRONMENT[1:] / "bin/jupyterhub-singleuser"
     program.parent.mkdir(parents=True)
     program.write_text(SERVER)
     program.chmod(0o755)
