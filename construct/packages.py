@@ -42,8 +42,9 @@ def fill_channel(stack: Stack, lock: Lock, channels: Sequence[str], cache: Path,
         from_channels(stack, lock, channels, cache, channel)
     else:
         from_wheels(stack, lock, cache, channel)
-    # A lock of wheels is for several Pythons. What users' packages need for one of these only is there for all.
-    more = lock.lines if stack.environment and lock.pins_versions_only else ()
+    # A lock of wheels is for several Pythons. What users' packages need for one of these only is there for all, and is
+    # in the lock of that release, too, with which others build it from its channel.
+    more = lock.lines if stack.environment else ()
     records = solve_environment([Channel(channel.as_uri())], [*stack.specs, *more], PLATFORM)
     require_locked(records, lock, stack.own, relock(stack, channels))
     return records

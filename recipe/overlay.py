@@ -7,7 +7,7 @@ The folder of an environment for users (construct/environments/) has the same pa
     jupyterhub_config.d/    *.py, part of the release's configuration
     examples/               for administrators to copy
     python/                 modules for the configuration to import
-    share/                  anything else, below the prefix's share/
+    share/, etc/            anything else, below the prefix's share/ and etc/
     README.md               its guide, which `barehub help NAME` shows
 
 Each of these is optional; other files are not packaged. Overlays stack: where two bring the
@@ -35,6 +35,7 @@ PLACES = {
     "examples": PurePosixPath("share/barehub/examples"),
     "python": PurePosixPath("site-packages"),
     "share": PurePosixPath("share"),
+    "etc": PurePosixPath("etc"),
 }
 
 

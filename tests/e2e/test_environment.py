@@ -5,19 +5,31 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from selenium.webdriver import Chrome, Keys
+from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 
 from construct.build import build_release
 from construct.diff import diff
 from construct.verify import verify
 from tests.machines import installers
+from tests.machines.browser import run_first_cell
 from tests.machines.hub_client import URL, HubSession, Kernel, let_users_in
 from tests.machines.machine import Machine
 from tests.machines.rootfs import LAB, USERS
 
 BASE = "/srv/jupyter"
 PLOT = "import sys, matplotlib.pyplot as plt; plt.plot([1, 4, 9]); print(sys.prefix)"
+
+# Connects to a kernel's socket for what it prints, and prints what came of it.
+LISTEN = """
+import sys, zmq
+from zmq.utils.monitor import recv_monitor_message
+socket = zmq.Context().socket(zmq.SUB)
+done = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_DISCONNECTED
+monitor = socket.get_monitor_socket(done)
+socket.connect(f"tcp://127.0.0.1:{sys.argv[1]}")
+print(recv_monitor_message(monitor)["event"].name, flush=True)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -86,15 +98,24 @@ def test_alice_logs_in_and_plots(hub: Machine, lab: Path, browser: Chrome, scree
     browser.save_screenshot(screenshots / "starting.png")
     browser.find_element(By.CSS_SELECTOR, ".jp-LauncherCard[data-category=Notebook]").click()
     assert browser.current_url.startswith(f"{URL}/user/alice/lab")
-    browser.find_element(By.CSS_SELECTOR, ".jp-Notebook .cm-content").send_keys(PLOT, Keys.SHIFT, Keys.ENTER)
+    browser.find_element(By.CSS_SELECTOR, ".jp-Notebook-ExecutionIndicator[data-status=idle]")
+    run_first_cell(browser, PLOT)
     browser.find_element(By.CSS_SELECTOR, ".jp-OutputArea-output img")
     browser.save_screenshot(screenshots / "plot.png")
     assert prefix(lab) in browser.find_element(By.CSS_SELECTOR, ".jp-Notebook").text
+    assert "Jupyter news" not in browser.page_source
 
 
 def test_what_a_first_hour_needs_is_there(kernel: Kernel) -> None:
     kernel.execute("import ipywidgets, numpy, pandas, scipy.linalg")
     assert kernel.execute("print(pandas.Series(scipy.linalg.inv(numpy.eye(3) * 2).sum(axis=0)).mean())") == "0.5\n"
+
+
+def test_no_other_account_can_listen_to_a_kernel(hub: Machine, kernel: Kernel, lab: Path) -> None:
+    ask = "from ipykernel.kernelapp import IPKernelApp; print(IPKernelApp.instance().iopub_port)"
+    port = kernel.execute(ask).strip()
+    handshake = hub.as_user("bob", f"{prefix(lab)}/bin/python", "-c", LISTEN, port)
+    assert handshake in ("HANDSHAKE_FAILED_PROTOCOL\n", "DISCONNECTED\n")
 
 
 def test_the_next_release_is_that_of_the_mirrors_packages(lab: Path, newer: Path) -> None:

@@ -127,7 +127,7 @@ def remove_left_overs(cache: Path, keep: Path) -> None:
 
 
 def recipe_hash() -> str:
-    files = (Path(__file__), *sorted(LAB.iterdir()))
+    files = (Path(__file__), *sorted(path for path in LAB.rglob("*") if path.is_file()))
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
 
 
