@@ -62,7 +62,9 @@ def test_the_documents_commands_work_for_one_channel_after_another(
     for place in ("one", "two"):
         for line in (extract, construct):
             line = re.sub(r"\S+-x86_64\.sh", str(installer), line).replace("/tmp/channel", f"{tmp_path}/{place}")
-            line = re.sub(r"releases/barehub-2\S+", f"releases/barehub-{label}", line).replace("construct/", f"{ROOT}/construct/")
+            line = re.sub(r"releases/barehub-2\S+", f"releases/barehub-{label}", line).replace(
+                "construct/", f"{ROOT}/construct/"
+            )
             subprocess.run(["sh", "-c", line], cwd=tmp_path, check=True)
         words = ["sh", tmp_path / f"barehub-{label}-Linux-x86_64.sh", "-b", "-s", "-p", tmp_path / f"prefix-{place}"]
         subprocess.run(words, check=True)

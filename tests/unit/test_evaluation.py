@@ -15,18 +15,10 @@ from barehub.evaluation import Evaluated, evaluate, evaluate_here, main
 from barehub.layout import Layout
 from barehub.settings import Settings
 
-from tests.unit.installations import ME, SHARE, belongs_to
+from tests.unit.installations import ME
 
 OTHER = "daemon" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name
 SECONDS = 60.0
-
-
-@pytest.fixture
-def configured(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> Layout:
-    shutil.copytree(SHARE, layout.share, dirs_exist_ok=True)
-    belongs_to(layout, monkeypatch)
-    layout.hub_state.mkdir(parents=True)
-    return layout
 
 
 @pytest.fixture

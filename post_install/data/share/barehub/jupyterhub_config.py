@@ -3,10 +3,11 @@
 Your own settings belong in BASE/jupyterhub_config.d/*.py. They are loaded last and override these.
 """
 
+import logging
 import sys
 from pathlib import Path
 
-from barehub.config import CONFIG_EXIT, ConfigError, load_files
+from barehub.config import CONFIG_EXIT, PROXY_CLASS, ConfigError, OneLine, load_files
 from barehub.errors import render
 from barehub.layout import Layout
 from barehub.lifecycle.database import own_database
@@ -20,16 +21,19 @@ c.JupyterHub.db_url = f"sqlite:///{own_database(layout)}"
 c.JupyterHub.cookie_secret_file = str(layout.cookie_secret)
 
 # systemd runs the proxy, which keeps serving while the hub restarts.
-c.JupyterHub.proxy_class = "barehub.proxy.BarehubProxy"
+c.JupyterHub.proxy_class = PROXY_CLASS
 # A restart of the hub stops no user's server.
 c.JupyterHub.cleanup_servers = False
 
 find_authorities()
 
+is_hub = Path(sys.argv[0]).name == "jupyterhub"
+if is_hub:
+    logging.getLogger("JupyterHub").addFilter(OneLine())
 try:
     load_files(layout, c, load_subconfig)
 except ConfigError as error:
-    if Path(sys.argv[0]).name != "jupyterhub":  # barehub's own commands print it themselves
+    if not is_hub:  # barehub's own commands print it themselves
         raise
     print(render(error), file=sys.stderr)
     sys.exit(CONFIG_EXIT)
