@@ -122,6 +122,8 @@ def test_slurm_conf_and_the_sites_variables_reach_the_commands(
     assert asyncio.run(asked.run("squeue")) == "/cm/slurm/slurm.conf|x|"
     assert asyncio.run(asked.run_as_user("squeue")) == "/cm/slurm/slurm.conf|x|"
     assert slurm.environment({"SLURM_CONF": "/own"}) == {"SLURM_CONF": "/own"}
+    monkeypatch.setenv("SLURM_CONF_SERVER", "head:6817")  # without a file (slurm.conf(5), "configless")
+    assert slurm.environment({})["SLURM_CONF_SERVER"] == "head:6817"
 
 
 def test_a_command_that_takes_too_long_is_ended_with_its_children(commands: Commands, tmp_path: Path) -> None:
