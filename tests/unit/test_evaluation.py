@@ -153,6 +153,23 @@ def test_what_jupyterhub_takes_is_taken(configured: Layout, text: str, hub: str)
     found.require_proxy()
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\ufeffc.JupyterHub.hub_port = 9000\r\n",
+        "c.JupyterHub.hub_port = (\r\n    9000\r\n)\r\n",
+        "c = get_config()\nc.JupyterHub.hub_port = 9000\n",
+        "c = get_config()  # noqa\nc.JupyterHub.hub_port = 9000",
+        "get_config().JupyterHub.hub_port = 9000",
+        "# -*- coding: latin-1 -*-\nc.JupyterHub.hub_port = 9000",
+    ],
+)
+def test_what_editors_and_older_configurations_do_is_taken(configured: Layout, text: str) -> None:
+    with (configured.config / "50-site.py").open("w", newline="") as file:
+        file.write(text)
+    assert evaluate(configured, ME).endpoints.hub == "http://127.0.0.1:9000/hub/health"
+
+
 def test_a_file_that_the_hubs_account_may_not_read_is_a_matter_of_permissions(layout: Layout, readable: Path) -> None:
     path = readable / "50-secret.py"
     path.write_text("c.A.b = 1\n")

@@ -175,6 +175,10 @@ def test_a_home_that_is_missing_or_full_is_told_as_that(node: Node) -> None:
     (node.home / ".jupyterhub/job-17.log").mkdir(parents=True)
     _, comments = node.run()
     assert "cannot be written to on the node c1: Is a directory" in comments
+    (node.home / ".jupyterhub/job-17.log").rmdir()
+    (node.home / ".jupyterhub/job-17.log").symlink_to("/dev/full")  # as with a quota: it can be made, and not filled
+    _, comments = node.run()
+    assert "cannot be written to on the node c1: No space left on device" in comments
 
 
 def test_slurm_is_asked_for_memory_and_gpus_only_if_there_are_any(node: Node) -> None:

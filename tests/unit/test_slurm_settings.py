@@ -1,10 +1,14 @@
 """The overlay `slurm`: settings that have no effect are refused by name."""
 
+import ast
+from pathlib import Path
 from typing import Any
 
 import pytest
 from barehub_slurm.settings import SECTIONS, SettingError, refuse_settings
 from traitlets.config import Config
+
+OVERLAY = Path(__file__).parents[2] / "construct/overlays/slurm/jupyterhub_config.d/40-slurm.py"
 
 
 def set_it(config: Config, section: str, name: str, value: Any) -> None:
@@ -39,6 +43,13 @@ def test_what_has_an_effect_stays() -> None:
     other.merge(config)
     assert (other.SlurmSpawner.req_account, other.SlurmSpawner.req_qos) == ("before", "after")
     assert other.SlurmJobSpawner.limits == {"cores": 8}
+
+
+def test_who_waits_in_the_queue_keeps_nobody_from_starting() -> None:
+    """JupyterHub counts a queued job as a spawn (handlers/base.py, spawn_single_user), and 0 is no limit."""
+    lines = [node for node in ast.parse(OVERLAY.read_text()).body if isinstance(node, ast.Assign)]
+    set_there = {ast.unparse(node.targets[0]): node.value for node in lines}
+    assert ast.literal_eval(set_there["c.JupyterHub.concurrent_spawn_limit"]) == 0
 
 
 @pytest.mark.parametrize("name", ["limits", "defaults"])
