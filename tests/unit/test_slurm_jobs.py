@@ -1,6 +1,7 @@
 """The overlay `slurm`: how the hub's jobs are found in the queue."""
 
 import asyncio
+import dataclasses
 import time
 from pathlib import Path
 
@@ -124,6 +125,13 @@ def test_slurm_conf_and_the_sites_variables_reach_the_commands(
     assert slurm.environment({"SLURM_CONF": "/own"}) == {"SLURM_CONF": "/own"}
     monkeypatch.setenv("SLURM_CONF_SERVER", "head:6817")  # without a file (slurm.conf(5), "configless")
     assert slurm.environment({})["SLURM_CONF_SERVER"] == "head:6817"
+
+
+@pytest.mark.parametrize("prefix", ["sudo -u {user}", "sudo -u {}", "sudo '", "sudo {username"])
+def test_a_prefix_that_makes_no_command_is_named(commands: Commands, prefix: str) -> None:
+    broken = dataclasses.replace(commands.slurm(), prefix=prefix)
+    with pytest.raises(SlurmError, match=r"c\.SlurmSpawner\.exec_prefix is "):
+        asyncio.run(broken.run_as_user("sinfo"))
 
 
 def test_a_command_that_takes_too_long_is_ended_with_its_children(commands: Commands, tmp_path: Path) -> None:

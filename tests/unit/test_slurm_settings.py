@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from barehub_slurm.settings import SECTIONS, SettingError, refuse_settings
+from barehub_slurm.settings import LEAST, SECTIONS, SettingError, refuse_settings
 from traitlets.config import Config
 
 OVERLAY = Path(__file__).parents[2] / "construct/overlays/slurm/jupyterhub_config.d/40-slurm.py"
@@ -59,3 +59,13 @@ def test_limits_that_make_no_sense_are_refused(name: str, value: dict[str, float
     refuse_settings(config)
     with pytest.raises(SettingError, match=name):
         set_it(config, "SlurmJobSpawner", name, value)
+
+
+@pytest.mark.parametrize("name", LEAST)
+def test_times_that_would_ask_slurm_without_end_are_refused(name: str) -> None:
+    config = Config()
+    refuse_settings(config)
+    for value in (0, -1):
+        with pytest.raises(SettingError, match=f"{name} cannot be {value}: the least is"):
+            set_it(config, "SlurmJobSpawner", name, value)
+    set_it(config, "SlurmJobSpawner", name, 1)

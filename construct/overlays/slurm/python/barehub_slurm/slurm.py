@@ -104,7 +104,10 @@ class Slurm:
 
     async def run_as_user(self, command: str, *words: str, stdin: str = "", patience: float | None = None) -> str:
         """Run a Slurm command as the user. Raises SlurmError."""
-        prefix = [word.format(username=self.user) for word in shlex.split(self.prefix)]
+        try:
+            prefix = [word.format(username=self.user) for word in shlex.split(self.prefix)]
+        except (KeyError, IndexError, ValueError) as error:
+            raise SlurmError(f"c.SlurmSpawner.exec_prefix is {self.prefix!r}: {error!r}") from None
         try:
             account = pwd.getpwnam(self.user)
         except KeyError:
