@@ -168,7 +168,13 @@ def test_what_an_error_says_about_a_job(text: str, unreachable: bool, uncertain:
     assert (SlurmError(text).unreachable, SlurmError(text).uncertain) == (unreachable, uncertain)
 
 
-@pytest.mark.parametrize("printed", ["17", "17;cluster", "a plugin's words\n17", "17\nmore words"])
+@pytest.mark.parametrize(
+    "printed",
+    [
+        "17", "17;cluster", "a plugin's words\n17", "17\nmore words", "Submitted batch job 17",
+        "Submitted batch job 17 on cluster c1",
+    ],
+)  # fmt: skip
 def test_sbatchs_number_is_found(commands: Commands, printed: str) -> None:
     commands.say("sbatch", printed)
     assert asyncio.run(commands.slurm().submit("#!/bin/sh\n")) == "17"

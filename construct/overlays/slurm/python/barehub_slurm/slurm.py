@@ -129,7 +129,7 @@ class Slurm:
     async def submit(self, script: str) -> str:
         """Submit the job and return its id. The script holds the token, so it goes by stdin."""
         printed = await self.run_as_user("sbatch", "--parsable", stdin=script, patience=self.submit_patience)
-        if found := re.search(r"^(\d+)(;.*)?$", printed, re.MULTILINE):
+        if found := re.search(r"^(?:Submitted batch job )?(\d+)(;.*| on cluster .*)?$", printed, re.MULTILINE):
             return found[1]
         raise SlurmError(f"sbatch printed no job id but {printed[:200]!r}", timed_out=True)
 
