@@ -80,7 +80,7 @@ async def take_steps(layout: Layout, hub: Any) -> None:
     logged = LastError()
     hub.log.handlers, hub.log.propagate = [logged], False
     hub.log.setLevel(logging.ERROR)
-    if not Path(hub.cookie_secret_file).expanduser().exists():  # or one would be written
+    if not os.access(Path(hub.cookie_secret_file).expanduser(), os.F_OK):  # or one would be written
         hub.cookie_secret = hub.cookie_secret or secrets.token_bytes(32)
     hub.db_url, hub.db_kwargs, hub.upgrade_db, hub.reset_db = "sqlite:///:memory:", {}, False, False
     hub.proxy = None
@@ -123,13 +123,15 @@ def told(layout: Layout, *traits: str, logged: LastError | None = None) -> Itera
 
 
 def require_place(layout: Layout, trait: str, value: str) -> None:
-    """Raises ConfigError if the hub's account cannot make a file there. What is in its own directory it can."""
+    """Raises ConfigError if the hub's account cannot make or use a file there. What is in its own directory it can."""
     path = Path(layout.hub_state, Path(value).expanduser())
     if not value or path.parent == layout.hub_state:
         return
-    if not os.access(path if path.exists() else path.parent, os.W_OK) or path.is_dir():
+    there, above = os.access(path, os.F_OK), os.access(path.parent, os.W_OK | os.X_OK)
+    needed = os.R_OK if trait == "cookie_secret_file" else os.W_OK
+    if not (os.access(path, needed) and not path.is_dir() if there else above):
         place = place_of(layout, trait)
-        what = f"{place}c.JupyterHub.{trait} is {value}, which the hub's account cannot write"
+        what = f"{place}c.JupyterHub.{trait} is {value}, which the hub's account cannot use"
         raise ConfigError(what, f"let it, or name another place: ls -ld {path.parent}")
 
 

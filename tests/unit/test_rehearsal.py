@@ -1,5 +1,7 @@
 """barehub.rehearsal: what JupyterHub's start makes of the settings, found out before a hub has to start with them."""
 
+import dataclasses
+import getpass
 import logging
 import os
 from pathlib import Path
@@ -14,7 +16,7 @@ from tests.unit.installations import ME
 
 def said(layout: Layout, text: str) -> Evaluated:
     (layout.config / "50-site.py").write_text(f"{text}\n")
-    return evaluate(layout, ME, os.environ)
+    return evaluate(layout, dataclasses.replace(ME, hub_user=getpass.getuser()), os.environ)
 
 
 ROLE = "c.JupyterHub.load_roles = [{'name': 'role', 'scopes': ['self'], %s}]"
