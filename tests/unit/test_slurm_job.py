@@ -188,5 +188,9 @@ def test_slurm_is_asked_for_memory_and_gpus_only_if_there_are_any(node: Node) ->
     lines = node.script(gpus=2, account="jupyter").splitlines()
     wanted = ["#SBATCH --mem=2048M", "#SBATCH --gres=gpu:2", "#SBATCH --account=jupyter", "#SBATCH --time=60"]
     assert [line for line in lines if line in wanted] == [wanted[0], wanted[3], wanted[1], wanted[2]]
+    names = [
+        line for line in node.script(options="--job-name=x --constraint=avx2").splitlines() if "--job-name" in line
+    ]
+    assert names == ["#SBATCH --job-name=x --constraint=avx2", "#SBATCH --job-name=jupyterhub-1"]  # the last counts
     end = next(number for number, line in enumerate(lines) if line and not line.startswith("#"))
     assert [line for line in lines[end:] if line.startswith("#SBATCH")] == []  # sbatch would not read it

@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import pwd
 import time
 from pathlib import Path
 
@@ -125,6 +126,14 @@ def test_slurm_conf_and_the_sites_variables_reach_the_commands(
     assert slurm.environment({"SLURM_CONF": "/own"}) == {"SLURM_CONF": "/own"}
     monkeypatch.setenv("SLURM_CONF_SERVER", "head:6817")  # without a file (slurm.conf(5), "configless")
     assert slurm.environment({})["SLURM_CONF_SERVER"] == "head:6817"
+
+
+@pytest.mark.parametrize("user", ["4001", "0day", "Ada", "a b", "dora@example.org", "DOM\\ada", "x{y}", "-x", "$HOME"])
+def test_any_accounts_name_is_one_word(commands: Commands, monkeypatch: pytest.MonkeyPatch, user: str) -> None:
+    account = pwd.getpwuid(UID)
+    monkeypatch.setattr("pwd.getpwnam", lambda name: account)
+    told = dataclasses.replace(commands.slurm(), user=user, prefix=r"printf '%s\n' -u {username} --")
+    assert asyncio.run(told.run_as_user("sinfo", "-h")).splitlines()[:3] == ["-u", user, "--"]
 
 
 @pytest.mark.parametrize("prefix", ["sudo -u {user}", "sudo -u {}", "sudo '", "sudo {username"])
