@@ -37,19 +37,17 @@ class ConfigError(UserError):
 
 
 class OneLine(logging.Filter):
-    """One line instead of a traceback while the hub starts: what fails then is a setting, an address, or an account.
-
-    With c.JupyterHub.log_level = "DEBUG" the traceback stays.
-    """
+    """One line instead of a traceback while the hub starts: what fails then is a setting, an address, or an account."""
 
     starting = True
 
     def filter(self, record: logging.LogRecord) -> bool:
         self.starting &= not str(record.msg).startswith("JupyterHub is now running")
         error = record.exc_info and record.exc_info[1]
-        if self.starting and error and not logging.getLogger(record.name).isEnabledFor(logging.DEBUG):
+        if self.starting and error:
             what = record.getMessage() or "The hub does not start"
-            record.msg, record.args, record.exc_info = f"{what}: {type(error).__name__}: {error}", (), None
+            why = " ".join(str(error).split())
+            record.msg, record.args, record.exc_info = f"{what}: {type(error).__name__}: {why}", (), None
         return True
 
 

@@ -27,14 +27,13 @@ c.JupyterHub.cleanup_servers = False
 
 find_authorities()
 
-is_hub = Path(sys.argv[0]).name == "jupyterhub"
-if is_hub:
-    logging.getLogger("JupyterHub").addFilter(OneLine())
 try:
     load_files(layout, c, load_subconfig)
 except ConfigError as error:
-    if not is_hub:  # barehub's own commands print it themselves
+    if Path(sys.argv[0]).name != "jupyterhub":  # barehub's own commands print it themselves
         raise
     print(render(error), file=sys.stderr)
     sys.exit(CONFIG_EXIT)
 register_service(layout, c)
+if c.JupyterHub.get("log_level") not in ("DEBUG", logging.DEBUG):
+    logging.getLogger("JupyterHub").addFilter(OneLine())
