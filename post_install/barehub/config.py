@@ -185,9 +185,13 @@ def place_of(layout: Layout, trait: str) -> str:
 
 
 def located(layout: Layout, what: str) -> str:
-    """Return what is wrong with a setting, `c.JupyterHub.bind_url is ...`, with the place that sets it."""
+    """Return what is wrong with a setting, `c.JupyterHub.bind_url is ...`, with the place that sets it.
+
+    If it is not written like that, the place is that of the first setting whose name is in the text.
+    """
     setting = re.match(r"c\.\w+\.(\w+) ", what)
-    return f"{place_of(layout, setting[1]) if setting else ''}{what}"
+    names = [setting[1]] if setting else re.findall(r"\w{5,}", what)
+    return next((place for name in names if (place := place_of(layout, name))), "") + what
 
 
 def load_hub(layout: Layout) -> Any:

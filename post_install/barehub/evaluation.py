@@ -113,7 +113,7 @@ def evaluate_here(layout: Layout, *, rehearsal: bool = True) -> str:
         return json.dumps({"error": [located(layout, str(error)), error.fix]})
     except Exception as error:  # of a site's own classes, or a value that no trait has refused
         what = f"the configuration cannot be used: {type(error).__name__}: {error}"
-        return json.dumps({"error": [what, f"look in {layout.config}"]})
+        return json.dumps({"error": [located(layout, what), f"look in {layout.config}"]})
 
 
 def proxy_wanted(layout: Layout, hub: Any) -> ProxyWanted:

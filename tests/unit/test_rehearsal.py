@@ -60,6 +60,8 @@ MISTAKES = {
     "c.JupyterHub.proxy_cmd = 'x'": "c.JupyterHub.proxy_cmd is a setting of configurable-http-proxy",
     "c.ConfigurableHTTPProxy.auth_token = 'x'": "c.ConfigurableHTTPProxy.auth_token is a setting of configurable-http",
     "c.JupyterHub.port = 0": "c.JupyterHub.port makes the URL 'http://:0/', which is no address",
+    "c.JupyterHub.subdomain_hook = 'nope'": "subdomain_hook must be 'idna'",
+    "c.JupyterHub.cookie_secret = 'abc'": "cookie_secret set as a string must",
     "c.JupyterHub.hub_port = 0": "c.JupyterHub.hub_port makes the URL 'http://127.0.0.1:0', which is no address",
 }
 
@@ -72,6 +74,22 @@ def test_what_the_hubs_start_would_fail_with_is_one_line_with_its_place(configur
     assert MISTAKES[text] in str(caught.value)
     assert "\n" not in str(caught.value)
     assert caught.value.fix
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("c.Proxy.extra_routes = {'/x/': 'nope'}", "Proxy.extra_routes target /x/='nope' doesn't look like a URL"),
+        ("c.Proxy.extra_routes = {'x': 5}", "Values of the 'extra_routes' trait of a BarehubProxy instance must be"),
+        ("c.BarehubProxy.traefik_api_url = 'nope'", "traefik_api_url must be of the form http"),
+        ("c.JupyterHub.ssl_key = '/k'", "ssl_key is set without ssl_cert"),
+    ],
+)
+def test_what_the_proxy_would_fail_with_has_its_place(configured: Layout, text: str, what: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        said(configured, text).require_proxy()
+    assert str(caught.value).startswith(f"{configured.config}/50-site.py, line 1: ")
+    assert what in str(caught.value)
 
 
 @pytest.mark.parametrize(
