@@ -46,9 +46,14 @@ class OneLine(logging.Filter):
         error = record.exc_info and record.exc_info[1]
         if self.starting and error:
             what = record.getMessage() or "The hub does not start"
-            why = " ".join(str(error).split())
-            record.msg, record.args, record.exc_info = f"{what}: {type(error).__name__}: {why}", (), None
+            record.msg, record.args, record.exc_info = f"{what}: {one_line(error)}", (), None
         return True
+
+
+def one_line(error: BaseException) -> str:
+    """Return an exception as `TYPE: TEXT`, without a dictionary at its end: a service's may hold a token."""
+    text = " ".join(str(error).partition("{")[0].split())
+    return f"{type(error).__name__}: {text[:300]}"
 
 
 def config_files(layout: Layout) -> list[Path]:

@@ -44,11 +44,8 @@ class Endpoints:
     @classmethod
     def of(cls, hub: Any) -> "Endpoints":
         """Derive them from a JupyterHub application object with its configuration loaded (`config.load_hub`)."""
-        written = hub.config.JupyterHub
-        bind, local = (
-            parsed("bind_url" if "bind_url" in written else "port", bind_url(hub)),
-            urlsplit(listening(bind_url(hub))),
-        )
+        trait = "bind_url" if "bind_url" in hub.config.JupyterHub else "port"
+        bind, local = parsed(trait, bind_url(hub)), urlsplit(listening(bind_url(hub)))
         usual = 443 if bind.scheme == "https" else 80
         port = bind.port or usual
         name = "" if (bind.hostname or "") in WILDCARDS else str(bind.hostname)

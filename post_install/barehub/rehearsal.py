@@ -20,7 +20,7 @@ from typing import Any
 
 from jupyterhub.auth import LocalAuthenticator
 
-from barehub.config import ConfigError, place_of
+from barehub.config import ConfigError, one_line, place_of
 from barehub.layout import Layout
 
 # JupyterHub.initialize() in its order: a step, and the settings that it reads. Left out are those that write files,
@@ -66,7 +66,11 @@ def rehearse(layout: Layout, hub: Any) -> None:
     with told(layout, "db_url", "db_kwargs"):
         from sqlalchemy import create_engine
 
-        engine = create_engine(hub.db_url, **hub.db_kwargs)
+        try:
+            engine = create_engine(hub.db_url, **hub.db_kwargs)
+        except ValueError:  # its text may hold a part of the password
+            what = f"{place_of(layout, 'db_url')}c.JupyterHub.db_url cannot be read as a URL"
+            raise ConfigError(what, "write special characters of a password as %XX") from None
         if engine.dialect.name == "sqlite" and engine.url.database not in (None, "", ":memory:"):
             require_place(layout, "db_url", str(engine.url.database))
     with redirect_stderr(io.StringIO()):  # alembic logs what it does
@@ -114,12 +118,11 @@ def told(layout: Layout, *traits: str, logged: LastError | None = None) -> Itera
     except ConfigError:
         raise
     except (Exception, SystemExit) as error:
-        why = f"{type(error).__name__}: {error}"
+        why = one_line(error)
         if isinstance(error, SystemExit):
             why = error.code if isinstance(error.code, str) else (logged and logged.text) or why
         place = next((place for trait in traits if (place := place_of(layout, trait))), "")
-        what = f"{place}the hub would not start: {' '.join(why.split())[:300]}"
-        raise ConfigError(what, f"fix it in {layout.config}") from error
+        raise ConfigError(f"{place}the hub would not start: {why}", f"fix it in {layout.config}") from error
 
 
 def require_place(layout: Layout, trait: str, value: str) -> None:

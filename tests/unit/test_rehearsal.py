@@ -46,6 +46,8 @@ MISTAKES = {
     "c.JupyterHub.hub_routespec = '/hub/'; c.JupyterHub.subdomain_host = 'https://x.org'": "does not fit subdomain",
     "c.JupyterHub.db_url = 'nope://'": "sqlalchemy.dialects:nope",
     "c.JupyterHub.db_url = 'sqlite:////no/such/x.sqlite'": "db_url is /no/such/x.sqlite, which the hub's account",
+    "c.JupyterHub.db_url = 'postgresql://u:p@h:hidden/d'": "c.JupyterHub.db_url cannot be read as a URL",
+    "c.JupyterHub.services = [{'api_token': 'hidden'}]": "service spec must have a name:",
     "c.JupyterHub.db_kwargs = {'nope': 1}": "Invalid argument(s) 'nope'",
     "c.JupyterHub.pid_file = '/no/such/pid'": "pid_file is /no/such/pid, which the hub's account",
     "c.JupyterHub.extra_log_file = 'no/such.log'": "extra_log_file is no/such.log, which the hub's account",
@@ -72,6 +74,7 @@ def test_what_the_hubs_start_would_fail_with_is_one_line_with_its_place(configur
         said(configured, text)
     assert str(caught.value).startswith(f"{configured.config}/50-site.py, line 1: ")
     assert MISTAKES[text] in str(caught.value)
+    assert "hidden" not in str(caught.value)
     assert "\n" not in str(caught.value)
     assert caught.value.fix
 

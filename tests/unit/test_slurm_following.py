@@ -125,7 +125,7 @@ def test_a_state_that_is_no_end_ends_nothing(commands: Commands, state: str) -> 
 
 
 def test_a_running_job_that_goes_back_into_the_queue_is_cancelled_with_its_reason(commands: Commands) -> None:
-    """`scontrol requeue`, or a node that fails; it would be a different server, and its report would be refused."""
+    """An administrator can allow it (scontrol update Requeue=1). Its report would be refused."""
     job = follow(commands)
     commands.say("squeue", JOB)
     run(job.look())

@@ -35,5 +35,6 @@ except ConfigError as error:
     print(render(error), file=sys.stderr)
     sys.exit(CONFIG_EXIT)
 register_service(layout, c)
+# With DEBUG, what keeps the hub from starting has its traceback.
 if c.JupyterHub.get("log_level") not in ("DEBUG", logging.DEBUG):
     logging.getLogger("JupyterHub").addFilter(OneLine())

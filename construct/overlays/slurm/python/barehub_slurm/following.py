@@ -100,7 +100,7 @@ class Following:
             job = next((one for one in jobs if one.id == self.job_id), jobs[0])
             await self.cancel_others(one for one in jobs if one.alive and one != job)
             self.unseen_since, self.job_id = 0.0, job.id
-            if self.up and job.state in QUEUED:  # it would become a different server; --no-requeue stops not everybody
+            if self.up and job.state in QUEUED:  # it would become a different server
                 await self.cancel_others([job])
             self.ended, self.lost = not job.alive or (self.up and job.state in QUEUED), False
             return job
