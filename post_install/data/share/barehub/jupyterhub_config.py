@@ -25,6 +25,9 @@ c.JupyterHub.proxy_class = PROXY_CLASS
 # A restart of the hub stops no user's server.
 c.JupyterHub.cleanup_servers = False
 
+# Pages of ours; a site's own come before them: c.JupyterHub.template_paths.insert(0, DIRECTORY)
+c.JupyterHub.template_paths = [str(layout.share / "templates")]
+
 find_authorities()
 
 try:
