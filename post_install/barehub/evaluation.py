@@ -18,6 +18,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from barehub import systemd
+from barehub.accounts import current_user
 from barehub.config import CONFIG_EXIT, ConfigError, load_hub, located
 from barehub.errors import UserError, render
 from barehub.health import Endpoints
@@ -57,14 +58,17 @@ class Evaluated:
         return self.proxy
 
 
-def evaluate(layout: Layout, settings: Settings, environment: Mapping[str, str] | None = None) -> Evaluated:
+def evaluate(
+    layout: Layout, settings: Settings, environment: Mapping[str, str] | None = None, *, rehearsal: bool = True
+) -> Evaluated:
     """Return what the configuration says to the hub's account, in the environment that its unit gives it, or in this.
 
-    Only root can become another account. Raises ConfigError, with file and line where they are known, if the hub could
-    not start with it.
+    With a `rehearsal` of the hub's start; the proxy does not need it. Only root can become another account. Raises
+    ConfigError, with file and line where they are known, if the hub could not start with it.
     """
     environment = {**(environment or hub_environment(layout, settings)), "BAREHUB_BASE": str(layout.base)}
-    answer = call_as(settings.hub_user, lambda: evaluate_here(layout), environment, SECONDS)
+    rehearsal &= os.geteuid() == 0 or current_user() == settings.hub_user  # another account may less, or more
+    answer = call_as(settings.hub_user, lambda: evaluate_here(layout, rehearsal=rehearsal), environment, SECONDS)
     try:
         told = parse_json(answer, layout.config)
         if "error" in told:
@@ -83,7 +87,7 @@ def evaluate(layout: Layout, settings: Settings, environment: Mapping[str, str] 
         raise ConfigError(what, f"look for os._exit, exec or a wait in {layout.config}") from None
 
 
-def evaluate_here(layout: Layout) -> str:
+def evaluate_here(layout: Layout, *, rehearsal: bool = True) -> str:
     """Return, as JSON, what the configuration says to this process, which runs it; or the error."""
     # JupyterHub imports jsonschema, which builds the grammars of rfc3987_syntax if it is there: more than half of the
     # import's time, while clients wait for the proxy to restart. It validates nothing here.
@@ -92,6 +96,8 @@ def evaluate_here(layout: Layout) -> str:
     if layout.hub_state.is_dir() and os.access(layout.hub_state, os.X_OK):
         os.chdir(layout.hub_state)
     try:
+        from barehub.rehearsal import rehearse
+
         hub = load_hub(layout)
         endpoints = Endpoints.of(hub)
         proxy, no_proxy = None, ("", "")
@@ -99,13 +105,15 @@ def evaluate_here(layout: Layout) -> str:
             proxy = proxy_wanted(layout, hub)
         except UserError as error:
             no_proxy = located(layout, str(error)), error.fix
-        told = Evaluated(endpoints, str(hub.db_url), proxy, no_proxy)
-        return json.dumps(asdict(told))
+        told = json.dumps(asdict(Evaluated(endpoints, str(hub.db_url), proxy, no_proxy)))
+        if rehearsal:
+            rehearse(layout, hub)
+        return told
     except UserError as error:
         return json.dumps({"error": [located(layout, str(error)), error.fix]})
     except Exception as error:  # of a site's own classes, or a value that no trait has refused
         what = f"the configuration cannot be used: {type(error).__name__}: {error}"
-        return json.dumps({"error": [what, f"look in {layout.config}"]})
+        return json.dumps({"error": [located(layout, what), f"look in {layout.config}"]})
 
 
 def proxy_wanted(layout: Layout, hub: Any) -> ProxyWanted:

@@ -1,6 +1,10 @@
 """The overlay `single-node`: a unit for each server, and why one does not run."""
 
+import asyncio
+import importlib
 import re
+import sys
+from types import SimpleNamespace
 
 import pytest
 from barehub_single_node.units import unit_name, why_not_running
@@ -46,3 +50,40 @@ def test_a_start_that_fails_has_a_reason(properties: dict[str, str], said: str) 
     assert (why == "") is (said == "")
     if why:
         assert why.endswith("Administrators: journalctl --unit=jupyter-ada-singleuser")
+
+
+class Base:
+    """What systemdspawner is to the overlay; this one's start fails as the real one's would."""
+
+    error: Exception
+
+    def __init__(self, user: str) -> None:
+        self.user, self.name, self.unit_name = SimpleNamespace(name=user), "", f"jupyter-{user}-singleuser"
+        self.unit_extra_properties: dict[str, str] = {}
+        self.start_timeout = 60
+
+    async def start(self) -> None:
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (KeyError("getpwnam(): name not found: 'ada'"), "There is no account ada on this machine"),
+        (FileNotFoundError("no-such-command not found on /usr/bin"), "FileNotFoundError: no-such-command not found on"),
+        (PermissionError(13, "Permission denied", "/run/x"), "Permission denied: '/run/x'"),
+        (TypeError("expected string or bytes-like object, got 'int'"), "expected string or bytes-like object, got"),
+        (KeyError("other"), "KeyError: 'other'"),
+    ],
+)
+def test_whatever_keeps_a_server_from_starting_is_told_to_its_user(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, said: str
+) -> None:
+    monkeypatch.setitem(sys.modules, "systemdspawner", SimpleNamespace(SystemdSpawner=Base))
+    monkeypatch.delitem(sys.modules, "barehub_single_node.spawner", raising=False)
+    spawner = importlib.import_module("barehub_single_node.spawner")
+    monkeypatch.delitem(sys.modules, "barehub_single_node.spawner")
+    monkeypatch.setattr(Base, "error", error, raising=False)
+    with pytest.raises(spawner.StartError) as caught:
+        asyncio.run(spawner.UnitSpawner("ada").start())
+    assert said in caught.value.jupyterhub_message

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from barehub.proxy_unit.static import trusted
+from barehub.proxy_unit.supervisor import environment_of_traefik
 
 from tests.unit import proxies
 from tests.unit.proxies import Server, answers, free_port, get, named_server, wait_until
@@ -38,6 +39,25 @@ def test_nobody_notices_a_restart(place: Place) -> None:
                 place.systemd.start()
                 place.systemd.wait_until_ready()
     assert set(crowd.got) == {(200, "hub")}, crowd.got
+
+
+@pytest.mark.parametrize("name", ["http_proxy", "HTTP_PROXY"])
+def test_what_is_behind_the_proxy_is_reached_directly(place: Place, name: str) -> None:
+    """DefaultEnvironment= of systemd may have a web proxy. Go asks none for 127.0.0.1, but for any other address."""
+    with named_server("hub") as hub:
+        place.write_rules(hub.replace("127.0.0.1", "0.0.0.0"))
+        place.systemd.start(**{name: "http://127.0.0.1:1", "https_proxy": "http://127.0.0.1:1"})
+        place.systemd.wait_until_ready()
+        assert get(place.web) == (200, "hub")
+
+
+def test_a_web_proxy_is_for_acme_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "HTTPS_PROXY", "no_proxy", "NOTIFY_SOCKET"):
+        monkeypatch.setenv(name, "x")
+    with_acme = environment_of_traefik('{"certificatesResolvers": {}}')
+    assert (with_acme["HTTPS_PROXY"], with_acme["no_proxy"]) == ("x", "x")
+    assert not {"http_proxy", "NOTIFY_SOCKET"} & with_acme.keys()
+    assert "HTTPS_PROXY" not in environment_of_traefik("{}")
 
 
 def test_a_crash_refuses_nobody_and_nobody_gets_a_404(place: Place) -> None:

@@ -49,6 +49,18 @@ def main() -> int:
     return asyncio.run(Supervisor(traefik, list(doors.values()), readiness).run(left))
 
 
+def environment_of_traefik(static_config: str) -> dict[str, str]:
+    """Return what traefik gets of the unit's environment, which systemd's DefaultEnvironment= is part of.
+
+    Not the site's web proxy: traefik would ask it for the hub and for servers on other machines. These are reached over
+    HTTP; only an ACME server and a DNS provider are asked over HTTPS.
+    """
+    dropped = ["NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "HTTP_PROXY"]
+    if "certificatesResolvers" not in static_config:
+        dropped += ["HTTPS_PROXY"]
+    return {key: value for key, value in os.environ.items() if key.upper() not in dropped}
+
+
 def start_traefik(program: Path, static_config: Path, doors: dict[str, Door]) -> int:
     """Start traefik with the serving sockets for its entrypoints (sd_listen_fds(3)). Returns its process id."""
     if child := os.fork():
@@ -58,8 +70,7 @@ def start_traefik(program: Path, static_config: Path, doors: dict[str, Door]) ->
         moved = [fcntl.fcntl(door.serving, fcntl.F_DUPFD_CLOEXEC, FIRST_FD + len(doors)) for door in doors.values()]
         for number, descriptor in enumerate(moved, FIRST_FD):
             os.dup2(descriptor, number)
-        ours = ("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC")
-        environment = {key: value for key, value in os.environ.items() if key not in ours} | {
+        environment = environment_of_traefik(static_config.read_text()) | {
             "LISTEN_PID": str(os.getpid()),
             "LISTEN_FDS": str(len(doors)),
             "LISTEN_FDNAMES": ":".join(doors),

@@ -3,10 +3,11 @@
 Your own settings belong in BASE/jupyterhub_config.d/*.py. They are loaded last and override these.
 """
 
+import logging
 import sys
 from pathlib import Path
 
-from barehub.config import CONFIG_EXIT, ConfigError, load_files
+from barehub.config import CONFIG_EXIT, PROXY_CLASS, ConfigError, OneLine, load_files
 from barehub.errors import render
 from barehub.layout import Layout
 from barehub.lifecycle.database import own_database
@@ -20,9 +21,12 @@ c.JupyterHub.db_url = f"sqlite:///{own_database(layout)}"
 c.JupyterHub.cookie_secret_file = str(layout.cookie_secret)
 
 # systemd runs the proxy, which keeps serving while the hub restarts.
-c.JupyterHub.proxy_class = "barehub.proxy.BarehubProxy"
+c.JupyterHub.proxy_class = PROXY_CLASS
 # A restart of the hub stops no user's server.
 c.JupyterHub.cleanup_servers = False
+
+# Pages of ours; a site's own come before them: c.JupyterHub.template_paths.insert(0, DIRECTORY)
+c.JupyterHub.template_paths = [str(layout.share / "templates")]
 
 find_authorities()
 
@@ -34,3 +38,6 @@ except ConfigError as error:
     print(render(error), file=sys.stderr)
     sys.exit(CONFIG_EXIT)
 register_service(layout, c)
+# With DEBUG, what keeps the hub from starting has its traceback.
+if c.JupyterHub.get("log_level") not in ("DEBUG", logging.DEBUG):
+    logging.getLogger("JupyterHub").addFilter(OneLine())

@@ -39,11 +39,14 @@ class UnitSpawner(SystemdSpawner):  # type: ignore[misc]  # systemdspawner ships
         self.starting = True
         try:
             address: tuple[str, int] | None = await super().start()
-        except KeyError as error:
-            if "getpwnam" not in str(error):
-                raise
-            fix = "Administrators: c.PAMAuthenticator.pam_normalize_username makes logins the names of accounts."
-            raise StartError(f"There is no account {self.user.name} on this machine. {fix}") from None
+        except StartError:
+            raise
+        except Exception as error:  # JupyterHub shows its user nothing of any other
+            if isinstance(error, KeyError) and "getpwnam" in str(error):
+                fix = "Administrators: c.PAMAuthenticator.pam_normalize_username makes logins the names of accounts."
+                raise StartError(f"There is no account {self.user.name} on this machine. {fix}") from None
+            why = f"Your server did not start: {type(error).__name__}: {error}"
+            raise StartError(f"{why}. Administrators: look at the settings of the spawner") from error
         finally:
             self.starting = False
         if address is None:

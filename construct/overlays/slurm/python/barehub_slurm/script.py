@@ -25,7 +25,7 @@ def job_script(spawner: Any, request: Request, name: str) -> str:
         "job_name": name,
         "users_environment": shlex.quote(spawner.users_environment.rstrip("/")),
         "env": [(name, shlex.quote(str(value))) for name, value in variables.items()],
-        "launch": (files(__package__) / "launch.py").read_text(),
+        "launch": shlex.quote((files(__package__) / "launch.py").read_text()),
         "login_timeout": spawner.login_timeout,
         "cmd": shlex.join([*accepts, *spawner.cmd, *spawner.get_args()]),
     }

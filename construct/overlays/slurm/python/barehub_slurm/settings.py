@@ -45,6 +45,9 @@ BATCHSPAWNER = {
     "state_exechost_exp": OWN,
     "state_unknown_re": OWN,
 }
+# The least that makes sense: a pause of 0 would ask Slurm without end.
+LEAST = {"queue_interval": 0.1, "submit_timeout": 1, "unseen_timeout": 1, "concurrent_submissions": 1}
+LEAST |= {"launch_timeout": 1, "login_timeout": 1, "report_timeout": 1}
 SECTIONS = ("UserEnvMixin", "BatchSpawnerBase", "BatchSpawnerRegexStates", "SlurmSpawner", "SlurmJobSpawner")
 
 
@@ -56,6 +59,8 @@ def require_setting(section: str, name: str, value: Any) -> None:
     """Raise SettingError if this setting has no effect, or a value that makes no sense."""
     if why := BATCHSPAWNER.get(name):
         raise SettingError(f"c.{section}.{name} has no effect: {why}")
+    if section == "SlurmJobSpawner" and isinstance(value, int | float) and value < LEAST.get(name, -math.inf):
+        raise SettingError(f"c.{section}.{name} cannot be {value}: the least is {LEAST[name]}")
     if section == "SlurmJobSpawner" and name in ("limits", "defaults") and isinstance(value, dict):
         for field, amount in value.items():
             if field not in FIELDS:
