@@ -50,8 +50,8 @@ def build_release(
     channel if there are none. `lock` replaces the repository's or the overlay's. `engine` is as for `choose_engine`,
     `sign` is the key for `sign_release`. The build fails if anything needs a newer `glibc`. With `any_python` nothing
     is said about an interpreter that is not the portable one. The installer is for `platform`; `python_mirror` may have
-    the interpreter of another machine than this. Nothing appears in `output` before the installer is
-    complete. Raises UserError for what the operator can fix.
+    the interpreter of another machine than this. Nothing appears in `output` before the installer is complete. Raises
+    UserError for what the operator can fix.
     """
     began, limit = time.monotonic(), parse_limit(glibc)
     reach_lost = platform == PLATFORM and is_reach_lost(channels, any_python)
