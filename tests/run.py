@@ -65,8 +65,8 @@ def prepare_host() -> None:
     """Install the host's packages and make the machines' root, where machines can run at all."""
     try:
         rootfs.install_host_packages()
-        other_machine.install_emulator()
         rootfs.cached_root()
+        other_machine.install_emulator()
     except UserError as error:
         if os.environ.get("CI") == "true":
             raise
