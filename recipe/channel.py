@@ -209,8 +209,8 @@ def build_barehub(root: Path, cache: Path) -> Wheel:
 @functools.cache
 def interpreter_digest(interpreter: Interpreter) -> str:
     """Return a hash of what the `python` package is made from: the interpreter's files and the libraries they load."""
-    files = interpreter_files(interpreter)
-    return digest(*(f"{path.name} {file_sha256(path)}" for path in files))
+    files = [f"{path.name} {file_sha256(path)}" for path in interpreter_files(interpreter)]
+    return digest(str(interpreter.is_of_the_same_build), *files)
 
 
 def converter_digest() -> str:
