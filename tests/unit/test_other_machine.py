@@ -24,6 +24,7 @@ from recipe.convert import build_package
 from recipe.elf import is_elf, machine, needed_libraries, require_machine
 from recipe.errors import UserError
 from recipe.interpreter import interpreter_files, stage_interpreter
+from recipe.libraries import linked_in
 from recipe.metadata import PLATFORM, Target
 from recipe.overlay import Stack
 from recipe.shipped import Interpreter, running_target, shipped_interpreter
@@ -133,6 +134,20 @@ def test_without_that_interpreter_there_is_no_release(
     with pytest.raises(UserError, match=f"the portable interpreter for {MACHINE} cannot be had") as caught:
         shipped_interpreter(OTHER, tmp_path / "none", str(tmp_path / "nowhere"))
     assert "--python-mirror" in caught.value.fix
+
+
+def test_the_versions_of_its_libraries_are_those_of_the_same_build_s(
+    tmp_path: Path, tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No program of it runs here, so they are known if the running interpreter is of one upstream release with it."""
+    found = shipped_interpreter(OTHER, tmp_path / "cache", str(offer(tmp_path, tree, monkeypatch)))
+    monkeypatch.setattr(sys, "base_prefix", str(tmp_path / "here/python"))
+    (tmp_path / "here").mkdir()
+    for made, same in (("20991231", True), ("20990101", False)):
+        (tmp_path / "here/standalone").write_text(f"cpython-{MINOR}.99+{made}-{os.uname().machine}-linux.tar.gz\n")
+        assert found.is_of_the_same_build is same
+    assert {one.name for one in linked_in(())} == {one.name for one in linked_in((), versions=False)}
+    assert not any(one.version for one in linked_in((), versions=False))
 
 
 def test_a_wheel_for_it_holds_files_for_it(tmp_path: Path) -> None:
