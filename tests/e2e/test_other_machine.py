@@ -1,4 +1,7 @@
-"""An installer for aarch64, built here: by its files, then run under an emulator where nothing is of this machine."""
+"""An installer for aarch64, built here: by its files, then run under an emulator where nothing is of this machine.
+
+No hub is started there: the proxy's sockets need SO_ATTACH_REUSEPORT_CBPF, which qemu-user does not know.
+"""
 
 import os
 import platform
@@ -107,14 +110,15 @@ def output(debian: Path, *words: str) -> str:
 
 
 def test_it_installs_there(debian: Path, foreign: Path) -> None:
-    shutil.copyfile(foreign, debian / "mnt/barehub.sh")
-    output(debian, "sh", "/mnt/barehub.sh", "-b", "--bind-url", "http://127.0.0.1:8000")
+    shutil.copyfile(foreign, debian / "tmp/barehub.sh")
+    output(debian, "sh", "/tmp/barehub.sh", "-b", "--bind-url", "http://127.0.0.1:8000")
     programs = [path for path in (debian / PREFIX).rglob("*") if is_elf(path)]
     assert len(programs) > 50
     assert {machine(path) for path in programs} == {MACHINE}
-    assert not [path for path in (debian / PREFIX).rglob("__pycache__") if path.is_symlink()]
     told = output(debian, f"/{PREFIX}/bin/python", "-c", "import jupyterhub, platform, ssl; print(platform.machine())")
     assert told == f"{MACHINE}\n"
+    version = read_installer(foreign).lock.lines["jupyterhub-base"].version
+    assert output(debian, "/opt/barehub/hub/bin/jupyterhub", "--version") == f"{version}\n"
     assert "Version:" in output(debian, f"/{PREFIX}/bin/traefik", "version")
     output(debian, f"/{PREFIX}/bin/python", "-I", "-m", "pip", "check")
 

@@ -70,6 +70,9 @@ def build(root: Path) -> None:
             subprocess.run(["tar", "-x", "--keep-directory-symlink", "-C", root], stdin=unpacked.stdout, check=True)
         deb.unlink()
     (root / "usr/bin/awk").symlink_to("mawk")
+    if (root / "proc").is_symlink():  # what debootstrap makes of it in a container
+        (root / "proc").unlink()
+        (root / "proc").mkdir()
     (root / "etc/passwd").write_text(PASSWD)
     (root / "etc/group").write_text("root:x:0:\nwww-data:x:33:\n")
     (root / "etc/hosts").write_text("127.0.0.1 localhost\n")
