@@ -21,7 +21,7 @@ BLOCK = 4096  # bytes: the usual unit of allocation
 BARE = {"PATH": "/usr/bin:/bin"}
 # The dynamic linker of each machine below its sysroot, which is /usr/MACHINE-linux-gnu with Debian's packages.
 LOADERS = {"x86_64": "lib64/ld-linux-x86-64.so.2", "aarch64": "lib/ld-linux-aarch64.so.1"}
-EMULATOR = "apt-get install qemu-user-static libc6-arm64-cross libgcc-s1-arm64-cross, to try it here as well"
+DEBIAN = {"x86_64": "amd64", "aarch64": "arm64"}  # what Debian calls them
 FIX = "python3 release.py lock, or correct construct/environment.yml"
 
 
@@ -61,7 +61,10 @@ def measure(
             try_engine(engine, channel, records, work / "tried", BARE | emulator)
         else:
             say(f"WARNING: nothing of it was run: programs for {MACHINES[platform]} do not run on this machine")
-            say(f"  fix: {EMULATOR}")
+            name = DEBIAN[MACHINES[platform]]
+            say(
+                f"  fix: apt-get install qemu-user-static libc6-{name}-cross libgcc-s1-{name}-cross, to try it here too"
+            )
     entries = list(prefix.rglob("*"))
     return Measured(
         # Counted, since what a file system reports depends on its type and on whether it has written yet.
@@ -96,9 +99,7 @@ def require_packages(records: Sequence[RepoDataRecord], prefix: Path) -> None:
 def link(records: Sequence[RepoDataRecord], prefix: Path, platform: str) -> None:
     """Fill `prefix` with packages of another machine. It runs nothing of them."""
     cache = prefix.with_name("cache")
-    asyncio.run(
-        install([*records], prefix, cache, platform=Subdir(platform), show_progress=False),
-    )
+    asyncio.run(install([*records], prefix, cache, platform=Subdir(platform), show_progress=False))
 
 
 def emulation(machine: str, programs: Sequence[Path]) -> dict[str, str]:

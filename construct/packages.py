@@ -24,13 +24,15 @@ def read_lock(stack: Stack, path: Path | None, channels: Sequence[str], platform
     """Read the lock at `path`, by default the stack's own for `platform`. Raises UserError if there is none."""
     path = path or stack.lock_for(platform if channels else PLAIN)
     if not path.exists():
-        raise UserError(f"there is no {path}", relock(stack, channels))
+        raise UserError(f"there is no {path}", relock(stack, channels, platform))
     return Lock.read(path)
 
 
-def relock(stack: Stack, channels: Sequence[str]) -> str:
+def relock(stack: Stack, channels: Sequence[str], platform: str = PLATFORM) -> str:
     """Return the fix for a lock that does not fit."""
     options = "".join(f" --channel {one}" for one in channels) + stack.options
+    if channels and platform != PLATFORM:
+        options += f" --platform {platform}"
     return f"if you want that: python3 release.py lock{options}, and review the diff"
 
 
@@ -56,7 +58,7 @@ def fill_channel(
     # A lock of wheels is for several Pythons. What users' packages need for one of these only is there for all.
     more = lock.lines if stack.environment and lock.pins_versions_only else ()
     records = solve_environment([Channel(channel.as_uri())], [*stack.specs, *more], platform)
-    require_locked(records, lock, stack.own, relock(stack, channels))
+    require_locked(records, lock, stack.own, relock(stack, channels, platform))
     return records
 
 
