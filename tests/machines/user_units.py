@@ -9,8 +9,12 @@ BASE = "/home/{}/hub"
 
 def start_systemd(machine: Machine, user: str) -> None:
     """Start the user's systemd, now and at boot."""
-    machine.succeed("loginctl", "enable-linger", user)
-    machine.wait_for_unit(f"user@{uid(machine, user)}.service")
+    unit = f"user@{uid(machine, user)}.service"
+    if machine.run("loginctl", "enable-linger", user).returncode:
+        # On a host with cgroup v1, logind 257 does not know who asks. It leaves this file, and reads it at boot.
+        machine.write(f"/var/lib/systemd/linger/{user}", "")
+        machine.succeed("systemctl", "start", unit)
+    machine.wait_for_unit(unit)
 
 
 def uid(machine: Machine, user: str) -> str:
