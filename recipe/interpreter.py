@@ -162,8 +162,8 @@ def loaded_libraries(path: Path, origin: Path, interpreter: Interpreter) -> list
     """Return (soname, file) of the libraries outside glibc that ldd finds for `path`, without those in `origin`.
 
     ldd examines the staged copy with the original's library directory on LD_LIBRARY_PATH, since an rpath may be
-    relative to the place of the original. It runs the loader, which another machine's file has none of here: what such
-    an interpreter needs is in that directory. Raises UserError if a library is missing.
+    relative to the place of the original. It runs the loader, and there is none here for another machine's files: what
+    these need is in that directory. Raises UserError if a library is missing.
     """
     place = interpreter.prefix / "lib"
     if not interpreter.runs_here:
