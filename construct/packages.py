@@ -22,10 +22,18 @@ from recipe.shipped import shipped_interpreter
 
 def read_lock(stack: Stack, path: Path | None, channels: Sequence[str], platform: str = PLATFORM) -> Lock:
     """Read the lock at `path`, by default the stack's own for `platform`. Raises UserError if there is none."""
-    path = path or stack.lock_for(platform if channels else PLAIN)
+    path = path or own_lock(stack, channels, platform)
     if not path.exists():
         raise UserError(f"there is no {path}", relock(stack, channels, platform))
     return Lock.read(path)
+
+
+def own_lock(stack: Stack, channels: Sequence[str], platform: str) -> Path:
+    """Return the path of the stack's lock: of wheels, also if a mirror has them as packages, it is one for all."""
+    path, plain = stack.lock_for(platform), stack.lock_for(PLAIN)
+    if not channels or (not path.exists() and plain.exists() and Lock.read(plain).pins_versions_only):
+        return plain
+    return path
 
 
 def relock(stack: Stack, channels: Sequence[str], platform: str = PLATFORM) -> str:

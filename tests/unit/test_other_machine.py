@@ -226,11 +226,12 @@ def test_wheels_have_one_lock_and_channels_one_for_each_machine(
 ) -> None:
     """And a mirror for the other machine has its packages, and what makes the engine."""
     stack = Stack(write_repository(tmp_path / "repository"))
-    (stack.root / "environment.lock.yml").write_text("name: wheels\nchannels:\ndependencies:\n  - python>=3.11\n")
     forge = str(write_channel(tmp_path / "forge", FORGE, OTHER))
     with pytest.raises(UserError, match=f"there is no .*{OTHER}") as caught:
         read_lock(stack, None, [forge], OTHER)
     assert f"--channel {forge} --platform {OTHER}," in caught.value.fix
+    (stack.root / "environment.lock.yml").write_text("name: wheels\nchannels:\ndependencies:\n  - python>=3.11\n")
+    assert read_lock(stack, None, [forge], OTHER).name == "wheels"  # a mirror of what is made from wheels
     lock_from_channels(stack, OTHER, (), None, [forge])
     assert read_lock(stack, None, (), OTHER).name == "wheels"
     assert read_lock(stack, None, [forge], OTHER).name == "barehub"
