@@ -20,6 +20,7 @@ import yaml
 
 from recipe.standalone import is_standalone
 from tests.conftest import cannot_run
+from tests.machines.checkout import copy_checkout
 
 ROOT = Path(__file__).parents[2]
 LABEL = "2026.11.24.7"
@@ -77,11 +78,7 @@ class Runner:
     def make_remote(self) -> Path:
         """A bare repository with one commit: the files of this checkout as they are now."""
         remote, tree = self.home / "remote.git", self.home / "tree"
-        listed = ["git", "-C", ROOT, "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-        for name in subprocess.run(listed, capture_output=True, text=True, check=True).stdout.split("\0"):
-            if name and (ROOT / name).is_file():
-                (tree / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(ROOT / name, tree / name)
+        copy_checkout(tree)
         who = ("-c", "user.name=test", "-c", "user.email=test@example.org")
         for words in (["init", "-q"], ["add", "--all"], [*who, "commit", "-q", "-m", "As it is"]):
             subprocess.run(["git", "-C", tree, *words], check=True)
