@@ -1,11 +1,13 @@
-"""What idle clients cost the proxy, and how tightly its units and the hub's are closed.
+"""Attempts to smuggle requests; what idle clients cost the proxy; how tightly its units and the hub's are closed.
 
     PYTHONPATH=post_install python -m tests.bench.hostile       with the hub environment's Python: barehub and traefik
 
-It needs unshare. In a network namespace of its own it opens 10,000 connections to traefik, with barehub's static
-configuration, of which a third says nothing, a third half a header, and a third half a body. It prints the proxy's
-memory before and with them, and whether somebody else is still served. On a machine with barehub it also prints what
-`systemd-analyze security` says of each unit (the proxy at most 1.2, the hub for remote spawners at most 3.0).
+It needs unshare. In a network namespace of its own it tries all of tests/unit/test_smuggling.py, and prints how many
+attempts there were, and how many of them did nothing but what is expected. Then it opens 10,000 connections to traefik,
+with barehub's static configuration, of which a third says nothing, a third half a header, and a third half a body. It
+prints the proxy's memory before and with them, and whether somebody else is still served. On a machine with barehub it
+also prints what `systemd-analyze security` says of each unit (the proxy at most 1.2, the hub for remote spawners at
+most 3.0).
 """
 
 import contextlib
@@ -19,12 +21,10 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
-from barehub.layout import Layout
-from barehub.proxy_unit.static import as_text, static_config
-
-from tests.unit.proxies import answers, free_port, get, make_base, running, traefik
+from tests.unit.behind import proxied_servers
+from tests.unit.proxies import answers, barehub_config, free_port, get, make_base, running, traefik
+from tests.unit.test_smuggling import HTTP_1, HTTP_2
 
 CONNECTIONS = 10_000
 SOURCES = 4  # addresses, since one has 28,000 ports
@@ -51,14 +51,29 @@ def main() -> int:
         return 1
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     with tempfile.TemporaryDirectory() as directory:
-        return measure(Path(directory))
+        return smuggle(Path(directory) / "smuggle") or measure(Path(directory))
+
+
+def smuggle(base: Path) -> int:
+    """Try to make the proxy and what is behind it disagree; 1 if an attempt did."""
+    failed = []
+    with proxied_servers(make_base(base)) as proxied:
+        for name, attempt in (HTTP_1 | HTTP_2).items():
+            attempt.send(proxied.port)
+            try:
+                held = proxied.arrived() == list(attempt.arrives)
+            except AssertionError:  # of a header or an address
+                held = False
+            failed += [] if held else [name]
+    tried = len(HTTP_1) + len(HTTP_2)
+    print(f"{tried} attempts to smuggle   {tried - len(failed)} held", *failed)
+    return 1 if failed else 0
 
 
 def measure(directory: Path) -> int:
     """Open the connections; 1 if they cost too much or keep others out."""
-    port, path = free_port(), configured(directory / "base")
-    config = path.read_text().replace('":8000"', f'"127.0.0.1:{port}"').replace(":8099", f":{free_port()}")
-    path.write_text(config)
+    port = free_port()
+    path = barehub_config(make_base(directory / "base"), f"127.0.0.1:{port}", f"127.0.0.1:{free_port()}")
     with running(traefik(), f"--configfile={path}") as proxy, contextlib.ExitStack() as stack:
         while not answers(port):
             time.sleep(0.01)
@@ -71,19 +86,6 @@ def measure(directory: Path) -> int:
         used = memory(proxy.pid)
     print(f"{CONNECTIONS} idle connections    {before} MB -> {used} MB, at most {LIMIT}; others get {status}")
     return 0 if used <= LIMIT and status == 404 else 1
-
-
-def configured(base: Path) -> Path:
-    """Write barehub's static configuration for HTTP; the file."""
-    make_base(base)
-    layout = Layout(base)
-    proxy = SimpleNamespace(
-        public_url="http://:8000", trusted_networks=[], traefik_api_url="http://127.0.0.1:8099", is_https=False,
-        traefik_log_level="", traefik_entrypoint="web", traefik_api_entrypoint="api", extra_static_config={},
-        traefik_providers_throttle_duration="0s",
-    )  # fmt: skip
-    layout.static_config.write_text(as_text(static_config(layout, proxy)))
-    return layout.static_config
 
 
 def memory(pid: int) -> int:
