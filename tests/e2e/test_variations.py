@@ -37,12 +37,14 @@ def test_a_hostile_shell_gives_the_same_installation(machine: Machine) -> None:
     machine.as_user("alice", "sh", "-c", "! ls /opt/barehub/state/hub 2>/dev/null")
 
 
-def test_the_proxy_is_well_sandboxed_and_nobody_logs_secrets(machine: Machine) -> None:
-    verdict = machine.succeed("systemd-analyze", "security", "--no-pager", "barehub-proxy.service")
-    assert float(re.search(r"exposure level for \S+: ([\d.]+)", verdict)[1]) <= 1.2
+def test_hub_and_proxy_are_well_sandboxed_and_nobody_logs_secrets(machine: Machine) -> None:
+    for unit, most in (("proxy", 1.2), ("hub", 6.5), ("certificates", 1.7)):
+        verdict = machine.succeed("systemd-analyze", "security", "--no-pager", f"barehub-{unit}.service")
+        assert float(re.search(r"exposure level for \S+: ([\d.]+)", verdict)[1]) <= most
     # The hub's would be its notebooks' too: all devices, GPUs among them, and sudo.
     assert machine.unit("barehub-hub.service", "DeviceAllow") == ""
     assert machine.unit("barehub-hub.service", "NoNewPrivileges") == "no"
+    assert machine.unit("barehub-hub.service", "OOMPolicy") == "continue"  # a notebook's memory is not the hub's end
     journal = machine.succeed("journalctl", "--no-pager", "-u", "barehub-hub", "-u", "barehub-proxy")
     credentials = json.loads(machine.read("/opt/barehub/state/hub/traefik-api.json"))
     for secret in (*credentials.values(), machine.read("/opt/barehub/state/hub/jupyterhub_cookie_secret").strip()):
