@@ -1,6 +1,7 @@
 """The overlay `slurm`: how the hub's jobs are found in the queue."""
 
 import asyncio
+import dataclasses
 import time
 from pathlib import Path
 
@@ -122,6 +123,14 @@ def test_slurm_conf_and_the_sites_variables_reach_the_commands(
     assert asyncio.run(asked.run("squeue")) == "/cm/slurm/slurm.conf|x|"
     assert asyncio.run(asked.run_as_user("squeue")) == "/cm/slurm/slurm.conf|x|"
     assert slurm.environment({"SLURM_CONF": "/own"}) == {"SLURM_CONF": "/own"}
+
+
+@pytest.mark.parametrize("name", ["#0", "0", "-u", "root x", "ada\n", "{username}", "*", "ada\\", ""])
+def test_only_an_account_by_its_name_runs_anything(commands: Commands, name: str) -> None:
+    """To sudo, #0 is root."""
+    with pytest.raises(SlurmError, match="there is no account"):
+        asyncio.run(dataclasses.replace(commands.slurm(), user=name).run_as_user("squeue"))
+    assert commands.calls == []
 
 
 def test_a_command_that_takes_too_long_is_ended_with_its_children(commands: Commands, tmp_path: Path) -> None:
