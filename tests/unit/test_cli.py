@@ -104,15 +104,16 @@ def test_what_root_runs_is_not_in_the_callers_path(layout: Layout, monkeypatch: 
     assert "alice" not in os.environ["PATH"]
 
 
-def test_the_command_finds_its_python_whatever_the_callers_path_is(tmp_path: Path) -> None:
+def test_the_command_finds_its_own_python_whatever_the_caller_has_set(tmp_path: Path) -> None:
     prefix, hostile = tmp_path / "release/bin", tmp_path / "hostile"
     for directory in (prefix, hostile):
         directory.mkdir(parents=True)
     shutil.copy(REPOSITORY / "post_install/data/bin/barehub", prefix)
     for path in (prefix / "python", *(hostile / name for name in ("realpath", "dirname", "sh", "python", "exec"))):
-        path.write_text('#!/bin/sh\necho "$0" "$@"\n')
+        path.write_text('#!/bin/sh\necho "$0" "$@" "$LD_LIBRARY_PATH"\n')
         path.chmod(0o755)
     (tmp_path / "barehub").symlink_to(prefix / "barehub")
-    words = [tmp_path / "barehub", "status", "--json"]
-    done = subprocess.run(words, env={"PATH": str(hostile)}, capture_output=True, text=True, check=True)
-    assert done.stdout == f"{prefix}/python -I -m barehub status --json\n"
+    env = {"PATH": str(hostile), "LD_LIBRARY_PATH": "/mine"}
+    for word, libraries in (("status", ""), ("run", "/mine")):
+        done = subprocess.run([tmp_path / "barehub", word], env=env, capture_output=True, text=True, check=True)
+        assert done.stdout == f"{prefix}/python -I -m barehub {word} {libraries}\n"
