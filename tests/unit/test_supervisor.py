@@ -107,6 +107,38 @@ def test_who_waited_cannot_forge_an_address(place: Place) -> None:
                 assert client.recv(4096).endswith(b"\r\n" + seen)
 
 
+def test_who_waited_has_an_address_as_everybody(place: Place) -> None:
+    """The PROXY protocol tells it, if it is the supervisor who speaks it: load balancers who waited are believed."""
+    path = place.base / "state/proxy/traefik.yaml"
+    config = json.loads(path.read_text())
+    config["entryPoints"]["web"]["forwardedHeaders"] = {"trustedIPs": [*trusted(["127.0.0.0/24", "127.66.0.0/16"])]}
+    config["entryPoints"]["web"]["proxyProtocol"] = {"trustedIPs": ["127.66.97.114/32"]}
+    path.write_text(json.dumps(config))
+    head = b"GET / HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 7.7.7.7\r\n\r\n"
+    forged = b"PROXY TCP4 127.0.0.9 127.0.0.1 9 9\r\n"  # a load balancer's
+    relay = "127.66.97.114"
+    expected = {"127.1.2.3": b"127.1.2.3", "127.0.0.9": b"7.7.7.7, 127.0.0.9", relay: relay.encode()}
+    with header_server("X-Forwarded-For") as hub, contextlib.ExitStack() as stack:
+        place.write_rules(hub)
+        place.systemd.prepare()
+
+        def visitor(source: str, sent: bytes = b"") -> socket.socket:
+            client = socket.create_connection(("127.0.0.1", place.web), timeout=120, source_address=(source, 0))
+            client.sendall(sent + head)
+            return stack.enter_context(client)
+
+        waited = {who: visitor(who) for who in expected}
+        place.systemd.start()
+        place.systemd.wait_until_ready()
+        for who, seen in expected.items():
+            assert waited[who].recv(4096).endswith(b"\r\n" + seen)
+            waited[who].sendall(head)  # later, on that connection
+            assert waited[who].recv(4096).endswith(b"\r\n" + seen)
+            assert visitor(who).recv(4096).endswith(b"\r\n" + seen)
+        assert visitor("127.1.2.3", forged).recv(4096).endswith(b"\r\n127.1.2.3")
+        assert visitor(relay, forged).recv(4096).startswith(b"HTTP/1.1 400 ")  # a second line is a request
+
+
 @contextlib.contextmanager
 def header_server(name: str) -> Iterator[str]:
     """It answers with a header of the request; its URL."""
