@@ -21,8 +21,9 @@ c.JupyterHub.cookie_secret_file = str(layout.cookie_secret)
 
 # systemd runs the proxy, which keeps serving while the hub restarts.
 c.JupyterHub.proxy_class = "barehub.proxy.BarehubProxy"
-# A restart of the hub stops no user's server.
+# A restart of the hub stops no user's server, and the default spawner finds each of them again, and nothing else.
 c.JupyterHub.cleanup_servers = False
+c.JupyterHub.spawner_class = "barehub.local_spawner.KnownProcessSpawner"
 
 find_authorities()
 
