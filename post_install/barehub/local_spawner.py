@@ -15,6 +15,8 @@ class KnownProcessSpawner(LocalProcessSpawner):  # type: ignore[misc]  # Jupyter
     process's. JupyterHub takes that for the server, and ends it when it does not answer: as root, whosever it is.
     """
 
+    pid: int
+
     def get_state(self) -> dict[str, Any]:
         state: dict[str, Any] = super().get_state()
         return state | ({"started": started(self.pid)} if self.pid else {})

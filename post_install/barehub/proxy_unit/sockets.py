@@ -50,8 +50,8 @@ class Door:
 
     waiting: socket.socket
     serving: socket.socket
-    is_open: bool = False
-    turn: asyncio.Lock = field(default_factory=asyncio.Lock)  # of those who use `connection`
+    is_open: bool = field(default=False, init=False)
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)  # of those who use `connection`
 
     @classmethod
     def make(cls, address: str) -> "Door":
