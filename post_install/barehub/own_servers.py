@@ -101,16 +101,18 @@ class OwnServers(TraefikFileProviderProxy):  # type: ignore[misc]  # it ships no
     async def _look_again(self) -> None:
         while self._watched:
             await asyncio.sleep(LOOK)
-            self._watched = {spawner: place for spawner, place in self._watched.items() if spawner.ready}
-            try:
-                for spawner in await asyncio.to_thread(gone, dict(self._watched)):
+            for spawner in await asyncio.to_thread(gone, dict(self._watched)):
+                try:
                     await self._cut_off(spawner)
-            except Exception:
-                self.log.exception("Cannot see who listens in the place of users' servers")
+                except Exception:
+                    self.log.exception("Cannot delete the route of %s", spawner.user.name)
+                    self._watched.pop(spawner, None)  # JupyterHub still polls it
 
     async def _cut_off(self, spawner: Any) -> None:
         """Delete the route to a server that has ended, as JupyterHub does when it polls; or to one that is ending."""
-        if spawner.ready and await spawner.poll_and_notify() is None and await self.get_route(spawner.proxy_spec):
+        if not spawner.ready:  # the hub knows: it stops the server, or has done so
+            self._watched.pop(spawner, None)
+        elif await spawner.poll_and_notify() is None and await self.get_route(spawner.proxy_spec):
             self.log.warning("The server of %s does not listen at %s any more", spawner.user.name, spawner.server.host)
             await self.delete_user(spawner.user, spawner.name)
 
