@@ -1,5 +1,6 @@
 """barehub.config: the configuration files, their order, and the message about a mistake."""
 
+import logging
 import shutil
 from pathlib import Path
 
@@ -78,6 +79,17 @@ def test_no_example_lets_root_in(layout: Layout, example: Path) -> None:
     load_files(layout, loaded, lambda *_: None)
     assert loaded.Authenticator.allow_all is True
     assert loaded.Authenticator.blocked_users == {"root"}
+
+
+def test_no_line_of_the_log_does_anything_to_a_terminal(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """`/hub/api/users/%1b%5b31m` is answered 403, and logged."""
+    monkeypatch.setattr(logging, "_logRecordFactory", logging.getLogRecordFactory())  # restored afterwards
+    belongs_to(layout, monkeypatch)
+    JupyterHub().load_config_file(str(SHARE / "jupyterhub_config.py"))
+    logging.getLogger("any").warning("not authorized: user=%s", "\x1b[31mx\r\n[I JupyterHub] \u202eada")
+    assert caplog.messages == ["not authorized: user=\\x1b[31mx\\r\n[I JupyterHub] \\u202eada"]
 
 
 def test_the_cullers_example_and_other_files_add_to_the_same_lists(layout: Layout) -> None:

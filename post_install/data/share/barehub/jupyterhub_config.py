@@ -3,17 +3,19 @@
 Your own settings belong in BASE/jupyterhub_config.d/*.py. They are loaded last and override these.
 """
 
+import logging
 import sys
 from pathlib import Path
 
 from barehub.config import CONFIG_EXIT, ConfigError, load_files
-from barehub.errors import render
+from barehub.errors import PrintableRecord, render
 from barehub.layout import Layout
 from barehub.lifecycle.database import own_database
 from barehub.lifecycle.servers import register_service
 from barehub.proxy_unit.certificates import find_authorities
 
 layout = Layout.from_environment()
+logging.setLogRecordFactory(PrintableRecord)
 
 # What must outlive a release is in BASE/state; what must be private, in a directory only the hub's account can enter.
 c.JupyterHub.db_url = f"sqlite:///{own_database(layout)}"
