@@ -53,14 +53,6 @@ def test_a_damaged_store_without_a_copy_is_set_aside(layout: Layout) -> None:
     assert [path.name for path in layout.acme.iterdir()] == ["acme.json.damaged"]
 
 
-def test_a_store_that_traefik_has_just_made_is_not_damaged(layout: Layout) -> None:
-    """Nobody has answered it yet: the authority is away."""
-    layout.acme_store.touch(0o600)
-    os.utime(layout.acme_store, (0, time.time() - 60))
-    assert acme.keep_store(layout, running=True) == acme.keep_store(layout, running=False) == []
-    assert [path.name for path in layout.acme.iterdir()] == ["acme.json"]
-
-
 def test_a_store_that_others_can_read_is_fixed(layout: Layout) -> None:
     layout.acme_store.write_text(STORE)
     layout.acme_store.chmod(0o644)
