@@ -134,6 +134,13 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
         metavar="PACKAGE",
         help="change the versions of these packages only (names as in the lock; of all packages if none is named)",
     )
+    command.add_argument(
+        "--days-old",
+        type=int,
+        default=5,
+        metavar="N",
+        help="of versions only those that are N days old; 0 for an index that does not tell (default: %(default)s)",
+    )
     command.set_defaults(command=lock)
 
     command = commands.add_parser("mirror", help="write the locked packages and the wheels to a directory")
@@ -248,12 +255,15 @@ def lock(arguments: argparse.Namespace) -> int:
     from recipe.metadata import PLATFORM
     from recipe.overlay import Stack
 
+    if arguments.days_old:
+        os.environ.setdefault("PIP_UPLOADED_PRIOR_TO", f"P{arguments.days_old}D")
     lock_environment(
         Stack.of(ROOT, arguments.overlay, arguments.environment),
         arguments.platform or PLATFORM,
         arguments.virtual_package,
         arguments.update,
         arguments.channel,
+        arguments.days_old,
     )
     return 0
 

@@ -184,6 +184,8 @@ check_ground() {
     while :; do
         if [ "$directory" = "$base" ] || systemd_runs; then
             others=$(find "$directory" -maxdepth 0 \( ! -user 0 -o -perm -002 -o -perm -020 ! -group 0 \))
+            # An ACL names accounts; what they may do at most are the group's bits (acl(5)), and `ls` shows a plus.
+            case $(ls -ld "$directory") in ?????w????+*) others=$directory ;; esac
             [ -z "$others" ] || die 6 "others than root can change $directory: $(ls -ld "$directory")" \
                 "chown root $directory; chmod go-w $directory, after a look at what is in it; or $elsewhere"
         fi

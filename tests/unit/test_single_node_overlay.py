@@ -24,7 +24,9 @@ def test_each_named_server_has_a_unit_of_its_own() -> None:
     assert unit_name("jupyter", "ada", "one") != unit_name("jupyter", "bob", "one")
 
 
-@pytest.mark.parametrize("user", ["DOM\\ada", "a b", "a:b", "a%b", "a'b", 'a"b', "a$b", "a/b", "über", "a,b", "a\tb"])
+@pytest.mark.parametrize(
+    "user", ["DOM\\ada", "a b", "a:b", "a%b", "a'b", 'a"b', "a$b", "a/b", "über", "a,b", "a\tb", "a*", "d\\*,@a"]
+)
 @pytest.mark.parametrize("server", ["", "lab/2", "a\\b"])
 def test_any_accounts_name_makes_a_unit_that_systemd_takes(user: str, server: str) -> None:
     """systemd.unit(5); and the name is part of EnvironmentFile= and RuntimeDirectory=, which read \\ % : and spaces."""

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from barehub_slurm.options import RefusedError
 
 from tests.unit.slurm_node import Node, answering_hub
 
@@ -194,3 +195,12 @@ def test_slurm_is_asked_for_memory_and_gpus_only_if_there_are_any(node: Node) ->
     assert names == ["#SBATCH --job-name=x --constraint=avx2", "#SBATCH --job-name=jupyterhub-1"]  # the last counts
     end = next(number for number, line in enumerate(lines) if line and not line.startswith("#"))
     assert [line for line in lines[end:] if line.startswith("#SBATCH")] == []  # sbatch would not read it
+
+
+@pytest.mark.parametrize("name", ["account", "qos", "reservation"])
+@pytest.mark.parametrize(
+    "value", ["a\n#SBATCH --time=0", "a --mem=0", "a\r--mem=0", "a\x0b--mem=0", "a' --mem=0", 'a" b']
+)
+def test_no_word_of_a_hook_becomes_another_option(node: Node, name: str, value: str) -> None:
+    with pytest.raises(RefusedError, match=name):
+        node.script(**{name: value})

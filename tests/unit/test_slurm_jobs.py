@@ -143,6 +143,14 @@ def test_a_prefix_that_makes_no_command_is_named(commands: Commands, prefix: str
         asyncio.run(broken.run_as_user("sinfo"))
 
 
+@pytest.mark.parametrize("name", ["#0", "0", "-u", "root x", "ada\n", "{username}", "*", "ada\\", ""])
+def test_only_an_account_by_its_name_runs_anything(commands: Commands, name: str) -> None:
+    """To sudo, #0 is root."""
+    with pytest.raises(SlurmError, match="there is no account"):
+        asyncio.run(dataclasses.replace(commands.slurm(), user=name).run_as_user("squeue"))
+    assert commands.calls == []
+
+
 def test_a_command_that_takes_too_long_is_ended_with_its_children(commands: Commands, tmp_path: Path) -> None:
     commands.say("sbatch", first=f"sh -c 'echo $$ >{tmp_path}/child; exec sleep 60'")
     with pytest.raises(SlurmError) as error:

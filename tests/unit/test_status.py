@@ -12,6 +12,7 @@ from barehub.proxy_unit.static import as_text
 from barehub.status import Status, check, show, text
 
 from tests.unit.installations import NEW, OLD, answering, fake_command, make_active, make_database, make_release
+from tests.unit.installers import give_by_acl
 
 
 @pytest.fixture
@@ -110,6 +111,10 @@ def test_a_file_that_others_can_change_is_worth_a_warning(installed: Layout) -> 
     (installed.config / "50-site.py").chmod(0o666)
     (warning,) = check(installed).warnings
     assert warning.endswith(f"chmod o-w {installed.config}/50-site.py")
+    (installed.config / "50-site.py").chmod(0o644)
+    give_by_acl(installed.config / "50-site.py", 65534)
+    (warning,) = check(installed).warnings
+    assert warning.endswith(f"chmod g-w {installed.config}/50-site.py")
 
 
 def test_units_that_are_not_active_are_problems(

@@ -8,13 +8,14 @@ import sys
 from pathlib import Path
 
 from barehub.config import CONFIG_EXIT, PROXY_CLASS, ConfigError, OneLine, load_files
-from barehub.errors import render
+from barehub.errors import PrintableRecord, render
 from barehub.layout import Layout
 from barehub.lifecycle.database import own_database
 from barehub.lifecycle.servers import register_service
 from barehub.proxy_unit.certificates import find_authorities
 
 layout = Layout.from_environment()
+logging.setLogRecordFactory(PrintableRecord)
 
 # What must outlive a release is in BASE/state; what must be private, in a directory only the hub's account can enter.
 c.JupyterHub.db_url = f"sqlite:///{own_database(layout)}"
@@ -22,8 +23,9 @@ c.JupyterHub.cookie_secret_file = str(layout.cookie_secret)
 
 # systemd runs the proxy, which keeps serving while the hub restarts.
 c.JupyterHub.proxy_class = PROXY_CLASS
-# A restart of the hub stops no user's server.
+# A restart of the hub stops no user's server, and the default spawner finds each of them again, and nothing else.
 c.JupyterHub.cleanup_servers = False
+c.JupyterHub.spawner_class = "barehub.local_spawner.KnownProcessSpawner"
 
 # Pages of ours; a site's own come before them: c.JupyterHub.template_paths.insert(0, DIRECTORY)
 c.JupyterHub.template_paths = [str(layout.share / "templates")]

@@ -155,16 +155,15 @@ class SlurmJobSpawner(SlurmSpawner):  # type: ignore[misc]  # batchspawner ships
     async def start(self) -> tuple[str, int]:
         """Submit the job and wait for its server; its address. Raises JobError."""
         self.require_site()
+        name = f"jupyterhub-{secrets.token_hex(4)}"
         try:
-            request = (await self.offer()).check(self.user_options)
+            script = job_script(self, (await self.offer()).check(self.user_options), name)
         except SlurmError as error:
             raise JobError(no_answer(error)) from None
         except options.RefusedError as error:
             if self.catalogue.error:  # what was known may not be so any more
                 raise JobError(no_answer(self.catalogue.error)) from None
             raise JobError(f"Your server was not started. {error}.") from None
-        name = f"jupyterhub-{secrets.token_hex(4)}"
-        script = job_script(self, request, name)
         self.job.begin(name, orm.APIToken.find(self.user.db, self.api_token).id)
         self.remember()
         # Not cancelled with this coroutine: a job that is accepted a moment later would belong to nobody.
