@@ -6,6 +6,7 @@ from importlib.resources import files
 from typing import Any
 
 import jupyterhub
+from barehub.environments import modules
 from jinja2 import Template
 
 from barehub_slurm.options import Request
@@ -17,13 +18,17 @@ def template() -> Template:
     return made
 
 
-def job_script(spawner: Any, request: Request, name: str) -> str:
-    """Return the script of a spawner's job, which is called `name`. It holds the server's token."""
+def job_script(spawner: Any, request: Request, name: str, environment: str) -> str:
+    """Return the script of a spawner's job, which is called `name`. It holds the server's token.
+
+    `environment` is a prefix, or `module load NAME...`.
+    """
     variables = {name: value for name, value in spawner.get_env().items() if name not in ("HOME", "USER", "SHELL")}
     accepts = (spawner.oldest_jupyterhub, jupyterhub.__version__, str(spawner.report_timeout))
     names = {
         "job_name": name,
-        "users_environment": shlex.quote(spawner.users_environment.rstrip("/")),
+        "environment": shlex.quote(environment.rstrip("/")),
+        "modules": modules(environment),
         "env": [(name, shlex.quote(str(value))) for name, value in variables.items()],
         "launch": (files(__package__) / "launch.py").read_text(),
         "login_timeout": spawner.login_timeout,
