@@ -39,6 +39,12 @@ class Found:
     missing: str = ""
     unknown: str = ""
 
+    def __str__(self) -> str:
+        """Say where it is and what is there, or why that is not known."""
+        where = f"{self.missing} on this machine" if self.missing else self.real
+        unknown = f"unknown: {self.unknown}" if self.unknown else ""
+        return ", ".join(filter(None, (where, f"jupyterhub {self.jupyterhub}" if self.jupyterhub else unknown)))
+
     @property
     def refusal(self) -> str:
         """Why no server of the account that looked can run from it; empty if nobody could look."""
@@ -85,7 +91,7 @@ def offered_by(spawner: Any) -> dict[str, str]:
     """
     if several := getattr(spawner, "environments", None):
         return dict(several)
-    command = PurePath(next(iter(spawner.cmd), ""))
+    command = PurePath(next(iter(spawner.cmd or []), ""))
     own = str(command.parent.parent) if command.is_absolute() and command.parent.name == "bin" else ""
     prefix = str(getattr(spawner, "users_environment", own)).rstrip("/")
     return {prefix: prefix} if prefix else {}
@@ -94,6 +100,13 @@ def offered_by(spawner: Any) -> dict[str, str]:
 def started_from(prefix: str, jupyterhub: str) -> dict[str, str]:
     """Return what a spawner keeps in its state of the environment that its server runs from."""
     return {"prefix": prefix, "jupyterhub": jupyterhub}
+
+
+def version_in(state: dict[str, Any]) -> str:
+    """Return the version of jupyterhub in the state of a spawner; empty if it keeps none."""
+    kept = state.get(STATE)
+    version = kept.get("jupyterhub") if isinstance(kept, dict) else None
+    return version if isinstance(version, str) and VERSION.fullmatch(version) else ""
 
 
 def inside(real: str, prefix: str, command: list[str], paths: list[str]) -> tuple[list[str], list[str]]:
@@ -122,7 +135,7 @@ def find(prefix: str) -> Found:
     if not os.access(python, os.X_OK):
         return Found(real, missing=f"{python} may not be run by {current_user()}")
     try:
-        versions = {version for site in sites(Path(real)) for version in versions_in(site)}
+        versions = {version for site in sites(Path(real)) for version in versions_at(site)}
     except OSError as error:
         return Found(real, unknown=unseen(error))
     if len(versions) == 1:
@@ -141,7 +154,7 @@ def sites(prefix: Path) -> list[Path]:
     return [site for site in found if site.is_dir()]
 
 
-def versions_in(site: Path) -> list[str]:
+def versions_at(site: Path) -> list[str]:
     """Return the versions of jupyterhub in a directory of packages. Raises OSError."""
     found = (re.fullmatch(rf"jupyterhub-({VERSION.pattern})\.dist-info", path.name) for path in site.iterdir())
     return [one[1] for one in found if one]
