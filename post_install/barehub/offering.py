@@ -17,7 +17,7 @@ from typing import Any
 
 from traitlets import Dict, HasTraits, TraitError, Unicode, validate
 
-from barehub.environments import Found, modules, offered_by, prefixes, read
+from barehub.environments import Found, misfit, modules, offered_by, prefixes, read
 
 AGE = 60.0  # seconds for which a look at the environments serves everyone's form
 PATIENCE = 5.0  # seconds that a form waits for it
@@ -115,18 +115,24 @@ class OffersEnvironments(HasTraits):
         await self.apply_group_overrides()  # or the form would not show what only a group is offered
         offered = offered_by(self)
         found = await self.lookout.look(offered.values())
-        misfits = {label: found[environment].misfit for label, environment in offered.items()}
-        if len(misfits) > 1:
-            return field(misfits, self.user_options.get(FIELD)), ""
-        return "", "".join(f"The environment {label} has {why}." for label, why in misfits.items() if why)
+        versions = {label: found[environment].jupyterhub for label, environment in offered.items()}
+        if len(versions) > 1:
+            return field(versions, self.user_options.get(FIELD)), ""
+        return "", "".join(f"The environment is {why}." for why in map(unfit, versions.values()) if why)
 
 
-def field(misfits: Mapping[str, str], last: object) -> str:
-    """Return the field as HTML: each label with what is wrong with its environment; the last choice is selected."""
+def unfit(version: str) -> str:
+    """Return what is wrong with a version of jupyterhub, short enough for a telephone; empty if it fits."""
+    how = misfit(version)
+    return f"{how} for this hub (jupyterhub {version})" if how else ""
+
+
+def field(versions: Mapping[str, str], last: object) -> str:
+    """Return the field as HTML, given the jupyterhub of each label's environment; the last choice is selected."""
     choices = "\n".join(
         f'<option value="{escape(label)}"{" selected" if label == last else ""}>'
-        f"{escape(f'{label}: {why}' if why else label)}</option>"
-        for label, why in misfits.items()
+        f"{escape(': '.join(filter(None, (label, unfit(version)))))}</option>"
+        for label, version in versions.items()
     )
     return (
         f'<div class="mb-3"><label class="form-label" for="{FIELD}">Environment</label>\n'

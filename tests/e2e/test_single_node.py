@@ -1,6 +1,5 @@
 """The overlay `single-node`: people of this machine, each server in a unit of its own that keeps to its limits."""
 
-import importlib.metadata
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,7 +21,6 @@ BASE, HUB = "/opt/single-node", "single-node-hub.service"
 BAREHUB = f"{BASE}/hub/bin/barehub"
 UNIT = "jupyter-alice-singleuser.service"
 LAB = "/opt/lab"
-VERSION = importlib.metadata.version("jupyterhub")
 ENVIRONMENTS = f"""
 c.UnitSpawner.environments = {{
     "Users": "/opt/users",
@@ -121,8 +119,8 @@ def test_a_server_keeps_its_release_when_current_is_switched(
     machine.eventually(BAREHUB, "status")
     log_in(browser, "bob")
     choice = Select(browser.find_element(By.ID, "environment"))
-    too_old = f"Second: jupyterhub 1.5.0, which is too old for the hub's {VERSION}"
-    assert [one.text for one in choice.options] == ["Users", "Current", too_old]
+    too_old = "too old for this hub (jupyterhub 1.5.0)"
+    assert [one.text for one in choice.options] == ["Users", "Current", f"Second: {too_old}"]
     choice.select_by_visible_text("Current")
     browser.save_screenshot(screenshots / "environments.png")
     browser.find_element(By.CSS_SELECTOR, "#spawn_form [type=submit]").click()
@@ -136,9 +134,8 @@ def test_a_server_keeps_its_release_when_current_is_switched(
     assert bob.stop_server().status_code in (202, 204)
     machine.eventually("sh", "-c", "! systemctl is-active --quiet jupyter-bob-singleuser.service")
     browser.get(f"{URL}/hub/spawn")  # the choice is remembered, and means the other release now
-    assert Select(browser.find_element(By.ID, "environment")).first_selected_option.text.startswith(
-        "Current: jupyterhub 1"
-    )
+    choice = Select(browser.find_element(By.ID, "environment"))
+    assert choice.first_selected_option.text == f"Current: {too_old}"
     machine.succeed("chmod", "o-x", f"{LAB}/releases/2/bin")
     for environment, why in (
         ("None", "There is no environment None for you; there is Users, Current, Second"),
