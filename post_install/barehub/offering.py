@@ -101,11 +101,12 @@ class OffersEnvironments(HasTraits):
     def chosen(self, options: Mapping[str, Any]) -> tuple[str, str]:
         """Return the label and the environment that options ask for, by default the first; empty texts without any.
 
-        Raises NotOfferedError.
+        With only one to offer, what an option says is not asked: it may be from before, when there were more, and there
+        is no form now to change it. Raises NotOfferedError.
         """
         offered = offered_by(self)
         first = next(iter(offered), "")
-        label = (self.environments and options.get(FIELD)) or first
+        label = (len(offered) > 1 and options.get(FIELD)) or first
         if not isinstance(label, str) or label not in {*offered, first}:
             raise NotOfferedError(f"There is no environment {str(label)[:40]} for you; there is {', '.join(offered)}")
         return label, offered.get(label, "")

@@ -98,6 +98,7 @@ def test_the_first_is_the_default() -> None:
     assert spawner.chosen({"environment": ""}) == ("A", "/a")
     assert spawner.chosen({"environment": "B"}) == ("B", "module load b")
     assert Spawner().chosen({"environment": "B"}) == ("", "")  # the option is one of the site's own
+    assert Spawner(environments={"A": "/a"}).chosen({"environment": "gone"}) == ("A", "/a")
 
 
 @pytest.mark.parametrize("wrong", ["lab", "module load lab", "", "./lab", 5])

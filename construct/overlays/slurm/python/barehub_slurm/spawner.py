@@ -218,6 +218,7 @@ class SlurmJobSpawner(OffersEnvironments, SlurmSpawner):  # type: ignore[misc]  
         """Note the port that the job reports, and what its server runs from; False if it has reported one before."""
         if not self.job.take_port(port, environment):
             return False
+        self.log.info("%s: job %s runs from %s", internals.log_name(self), self.job.job_id, environment.get("prefix"))
         self.remember()
         self.job.news.set()
         return True
