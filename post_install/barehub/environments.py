@@ -17,6 +17,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from barehub.accounts import current_user
+from barehub.errors import printable
 from barehub.process import call_as
 from barehub.untrusted import UntrustedError, parse_json
 
@@ -89,8 +90,9 @@ def offered_by(spawner: Any) -> dict[str, str]:
 
     That is its `environments`; without them the prefix in `users_environment`, or that of the command PREFIX/bin/NAME.
     """
-    if several := getattr(spawner, "environments", None):
-        return dict(several)
+    several = getattr(spawner, "environments", None)
+    if several and isinstance(several, dict):  # another class may call something else so
+        return {str(label): str(environment) for label, environment in several.items()}
     command = PurePath(next(iter(spawner.cmd or []), ""))
     own = str(command.parent.parent) if command.is_absolute() and command.parent.name == "bin" else ""
     prefix = str(getattr(spawner, "users_environment", own)).rstrip("/")
@@ -112,11 +114,12 @@ def version_in(state: dict[str, Any]) -> str:
 def inside(real: str, prefix: str, command: list[str], paths: list[str]) -> tuple[list[str], list[str]]:
     """Return a server's command and PATH, for an environment by its real path.
 
-    A name without a directory, or a path below `prefix`, is a program of the environment; others stay as they are.
+    A name without a directory, or a path below `prefix`, is a program of the environment, and so is every
+    jupyterhub-singleuser; others stay as they are.
     """
     program = PurePath(command[0])
-    if program.name == command[0]:
-        program = PurePath(real, "bin", program)
+    if program.name in (command[0], "jupyterhub-singleuser"):
+        program = PurePath(real, "bin", program.name)
     elif program.is_relative_to(prefix):
         program = real / program.relative_to(prefix)
     return [str(program), *command[1:]], [f"{real}/bin", *(path for path in paths if path != f"{prefix}/bin")]
@@ -168,7 +171,10 @@ def tell(prefixes: Iterable[str]) -> str:
 def read(told: str, environments: Iterable[str]) -> dict[str, Found]:
     """Return what another process has told of environments. Whatever it has not told is unknown."""
     try:
-        found = {prefix: Found(**one) for prefix, one in parse_json(told, Path("/")).items()}
+        answer = parse_json(told, Path("/"))
+        found = {
+            prefix: Found(**{name: printable(one[name], keep="") for name in one}) for prefix, one in answer.items()
+        }
     except (UntrustedError, TypeError, AttributeError):
         found = {}
     of_modules = Found(unknown="what modules load is not looked at")

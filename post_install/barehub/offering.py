@@ -1,6 +1,8 @@
 """What the overlays' spawners share: several environments for users, of which each user chooses one in the form.
 
-class MySpawner(OffersEnvironments, Spawner): ...
+    class MySpawner(OffersEnvironments, Spawner): ...
+
+The spawner puts `environment_field` into its form, and its start asks `chosen`.
 """
 
 import asyncio

@@ -116,7 +116,7 @@ def test_another_process_tells_the_same(lab: Path) -> None:
     assert read(told, [f"{lab}/current"])[f"{lab}/current"].jupyterhub == "6.1.1"
 
 
-@pytest.mark.parametrize("told", ["", "[]", "{", '{"/x": 5}', '{"/x": {"evil": 1}}', "5"])
+@pytest.mark.parametrize("told", ["", "[]", "{", '{"/x": 5}', '{"/x": {"evil": "1"}}', '{"/x": {"real": 1}}', "5"])
 def test_an_answer_that_did_not_come_is_no_answer(told: str) -> None:
     assert read(told, ["/x"]) == {"/x": SILENT}
     assert SILENT.unknown
@@ -169,17 +169,25 @@ def test_a_single_environment_needs_no_label() -> None:
     assert offered_by(SimpleNamespace(environments={}, cmd=command)) == one
     assert offered_by(SimpleNamespace(cmd=command)) == one  # JupyterHub's own spawners
     assert offered_by(SimpleNamespace(users_environment="/opt/jupyter/", cmd=["jupyterhub-singleuser"])) == one
+    assert offered_by(SimpleNamespace(environments=["theirs"], cmd=command)) == one  # some other class's
     for cmd in (["jupyterhub-singleuser"], ["/opt/start-notebook"], [], ["./bin/x"]):
         assert offered_by(SimpleNamespace(cmd=cmd)) == {}
 
 
 def test_a_server_runs_the_program_of_its_release() -> None:
     real, current = "/lab/releases/1", "/lab/current"
-    for command in (["jupyterhub-singleuser", "-x"], ["/lab/current/bin/jupyterhub-singleuser", "-x"]):
+    for program in (
+        "jupyterhub-singleuser",
+        "/lab/current/bin/jupyterhub-singleuser",
+        "/old/bin/jupyterhub-singleuser",
+    ):
+        command = [program, "-x"]
         assert inside(real, current, command, ["/usr/bin"]) == (
             ["/lab/releases/1/bin/jupyterhub-singleuser", "-x"],
             ["/lab/releases/1/bin", "/usr/bin"],
         )
+    labhub, _ = inside(real, current, ["/lab/current/bin/jupyter-labhub"], [])
+    assert labhub == ["/lab/releases/1/bin/jupyter-labhub"]
     assert inside(real, current, ["/opt/wrapper"], ["/lab/current/bin", "/bin"]) == (
         ["/opt/wrapper"],
         ["/lab/releases/1/bin", "/bin"],

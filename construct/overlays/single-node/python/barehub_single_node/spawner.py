@@ -107,7 +107,8 @@ class UnitSpawner(OffersEnvironments, SystemdSpawner):  # type: ignore[misc]  # 
         if self.environments and found.refusal:  # without them, the site's own command need not be of an environment
             raise StartError(f"Your server was not started from {label}: {found.refusal}.")
         real = found.real or environment
-        self.cmd, self.extra_paths = inside(real, environment, self.cmd, self.extra_paths)
+        literal = real.replace("{", "{{").replace("}", "}}")  # to systemdspawner, {USERNAME} is the user's name
+        self.cmd, self.extra_paths = inside(literal, environment, self.cmd, self.extra_paths)
         self.environment = started_from(real, found.jupyterhub)
         self.log.info("%s: its server starts from %s", self.user.name, real)
 
