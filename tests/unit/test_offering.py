@@ -132,7 +132,10 @@ def test_one_look_serves_every_form_for_a_minute(tmp_path: Path, monkeypatch: py
 
 
 def test_a_file_system_that_is_away_holds_up_no_form(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "executable", str(interpreter(tmp_path / "slow", "import time; time.sleep(600)")))
+    slow = tmp_path / "slow"
+    slow.write_text("#!/bin/sh\nexec sleep 600\n")
+    slow.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(slow))
     monkeypatch.setattr(offering, "PATIENCE", 0.2)
     assert asyncio.run(look(["/lab"])) == {"/lab": SILENT}
 

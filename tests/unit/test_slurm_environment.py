@@ -65,8 +65,9 @@ def test_a_login_file_cannot_change_which_release_that_is(node: Node) -> None:
 
 
 def test_an_environment_that_is_not_there_or_closed_is_named(node: Node) -> None:
-    _, comments = node.run(node.script("/no/such/env"))
-    assert "there is no /no/such/env/bin/python on the node c1 that you may run" in comments
+    for environment in ("/no/such/env", "/no/it's $HOME"):
+        _, comments = node.run(node.script(environment))
+        assert f"there is no {environment}/bin/python on the node c1 that you may run" in comments
     (node.path / "users/bin/python").chmod(0o644)
     _, comments = node.run(node.script(f"{node.path}/current"))
     assert f"there is no {node.path}/users/bin/python on the node c1 that you may run" in comments

@@ -27,7 +27,7 @@ def job_script(spawner: Any, request: Request, name: str, environment: str) -> s
     accepts = (spawner.oldest_jupyterhub, jupyterhub.__version__, str(spawner.report_timeout))
     names = {
         "job_name": name,
-        "environment": shlex.quote(environment.rstrip("/")),
+        "environment": shlex.quote(environment),
         "modules": modules(environment),
         "env": [(name, shlex.quote(str(value))) for name, value in variables.items()],
         "launch": (files(__package__) / "launch.py").read_text(),
