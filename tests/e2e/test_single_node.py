@@ -22,6 +22,7 @@ BAREHUB = f"{BASE}/hub/bin/barehub"
 UNIT = "jupyter-alice-singleuser.service"
 LAB = "/opt/lab"
 ENVIRONMENTS = f"""
+c.Spawner.environment = {{"SITE": "set"}}
 c.UnitSpawner.environments = {{
     "Users": "/opt/users",
     "Current": "{LAB}/current",
@@ -129,8 +130,10 @@ def test_a_server_keeps_its_release_when_current_is_switched(
     bob = HubSession(machine, "bob")
     bob.login()
     bob.get("/user/bob/lab").raise_for_status()
-    told = bob.start_kernel().execute("import os, sys; print(sys.prefix, os.environ['PATH'].split(':')[0])")
-    assert told == f"{LAB}/releases/1 {LAB}/releases/1/bin\n"
+    told = bob.start_kernel().execute(
+        "import os, sys; print(sys.prefix, os.environ['PATH'].split(':')[0], os.environ['SITE'])"
+    )
+    assert told == f"{LAB}/releases/1 {LAB}/releases/1/bin set\n"
     assert bob.stop_server().status_code in (202, 204)
     machine.eventually("sh", "-c", "! systemctl is-active --quiet jupyter-bob-singleuser.service")
     browser.get(f"{URL}/hub/spawn")  # the choice is remembered, and means the other release now

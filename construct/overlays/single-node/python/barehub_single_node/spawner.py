@@ -31,7 +31,7 @@ class UnitSpawner(OffersEnvironments, SystemdSpawner):  # type: ignore[misc]  # 
     """systemdspawner 1.0.2 knows one unit for each user, so that a second named server would end the first."""
 
     starting = False
-    environment: dict[str, str] = {}  # noqa: RUF012 - replaced, never changed: what the server runs from
+    runs_from: dict[str, str] = {}  # noqa: RUF012 - replaced, never changed: the environment, as the state has it
     cmd: Any
     extra_paths: Any
 
@@ -62,15 +62,15 @@ class UnitSpawner(OffersEnvironments, SystemdSpawner):  # type: ignore[misc]  # 
 
     def get_state(self) -> dict[str, Any]:
         state: dict[str, Any] = super().get_state()
-        return state | ({STATE: self.environment} if self.environment else {})
+        return state | ({STATE: self.runs_from} if self.runs_from else {})
 
     def load_state(self, state: dict[str, Any]) -> None:
         super().load_state(state)
-        self.environment = state.get(STATE, {})
+        self.runs_from = state.get(STATE, {})
 
     def clear_state(self) -> None:
         super().clear_state()
-        self.environment = {}
+        self.runs_from = {}
 
     async def start(self) -> tuple[str, int]:
         self.unit_extra_properties: dict[str, Any] = {**PROPERTIES, **self.unit_extra_properties}
@@ -109,7 +109,7 @@ class UnitSpawner(OffersEnvironments, SystemdSpawner):  # type: ignore[misc]  # 
         real = found.real or environment
         literal = real.replace("{", "{{").replace("}", "}}")  # to systemdspawner, {USERNAME} is the user's name
         self.cmd, self.extra_paths = inside(literal, environment, self.cmd, self.extra_paths)
-        self.environment = started_from(real, found.jupyterhub)
+        self.runs_from = started_from(real, found.jupyterhub)
         self.log.info("%s: its server starts from %s", self.user.name, real)
 
     async def poll(self) -> int | None:
