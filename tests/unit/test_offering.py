@@ -12,6 +12,7 @@ from barehub import offering
 from barehub.accounts import current_user
 from barehub.environments import SILENT, hubs_version
 from barehub.offering import Lookout, NotOfferedError, OffersEnvironments, look
+from jupyterhub.spawner import LocalProcessSpawner
 from traitlets import TraitError
 from traitlets.config import Config, Configurable
 
@@ -111,6 +112,11 @@ def test_modules_are_for_jobs() -> None:
     assert OfJobs(environments={"M": "module load jupyter/4.2"}).environments
     with pytest.raises(TraitError, match=r"an absolute path, or `module load NAME\.\.\.`$"):
         OfJobs(environments={"M": "module load"})
+
+
+def test_nothing_of_jupyterhubs_spawner_is_replaced() -> None:
+    ours = {name for name in vars(OffersEnvironments) if not name.startswith("_")}
+    assert {name for name in ours if hasattr(LocalProcessSpawner, name)} == set()
 
 
 def test_one_look_serves_every_form_for_a_minute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
