@@ -58,7 +58,7 @@ class Found:
         return f"jupyterhub {self.jupyterhub}, which is {how} for the hub's {hubs_version()}" if how else ""
 
 
-SILENT = Found(unknown="there was no answer in time")
+SILENT = Found(unknown="nobody could look, or not in time")
 
 
 def hubs_version() -> str:

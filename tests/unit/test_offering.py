@@ -158,6 +158,8 @@ def test_a_user_looks_as_that_user() -> None:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(sys, "executable", str(program))
             assert asyncio.run(look(["/x"], user))["/x"].missing == user
+            program.chmod(0o644)  # a hub that is closed to its users
+            assert asyncio.run(look(["/x"], user)) == {"/x": SILENT}
             with pytest.raises(KeyError, match="getpwnam"):
                 asyncio.run(look(["/x"], "nobody-here"))
     finally:
