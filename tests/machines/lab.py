@@ -7,19 +7,22 @@ PLACE/current                         -> releases/1
 from tests.machines.machine import Machine
 
 USERS = "/opt/users"
-SITE = "lib/python3.11/site-packages"
 
 # The version of the second one is what the hub reads, not what is imported: names of files are all that it looks at.
 MAKE = f"""
 umask 022
+purelib='import sysconfig; print(sysconfig.get_path("purelib"))'
 for release in 1 2; do
     prefix=PLACE/releases/$release
-    python3 -m venv --without-pip $prefix
-    echo {USERS}/{SITE} >$prefix/{SITE}/users.pth
+    {USERS}/bin/python -m venv --without-pip $prefix
+    {USERS}/bin/python -c "$purelib" >"$($prefix/bin/python -c "$purelib")/users.pth"
+    mkdir -p $prefix/share/jupyter
+    ln -s {USERS}/share/jupyter/lab* $prefix/share/jupyter/
+    ln -s {USERS}/etc $prefix/
     sed "1s:.*:#!$prefix/bin/python:" {USERS}/bin/jupyterhub-singleuser >$prefix/bin/jupyterhub-singleuser
     chmod +x $prefix/bin/jupyterhub-singleuser
 done
-mkdir PLACE/releases/2/{SITE}/jupyterhub-1.5.0.dist-info
+mkdir "$($prefix/bin/python -c "$purelib")/jupyterhub-1.5.0.dist-info"
 ln -s releases/1 PLACE/current
 """
 
