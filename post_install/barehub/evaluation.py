@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 from barehub import systemd
 from barehub.accounts import current_user
 from barehub.config import CONFIG_EXIT, ConfigError, load_hub, located
+from barehub.environments import offered_by
 from barehub.errors import UserError, render
 from barehub.health import Endpoints
 from barehub.layout import Layout
@@ -48,6 +49,7 @@ class Evaluated:
 
     endpoints: Endpoints
     db_url: str
+    environments: dict[str, str]  # what users' servers run from: barehub.environments.offered_by
     proxy: ProxyWanted | None
     no_proxy: tuple[str, str]
 
@@ -81,7 +83,8 @@ def evaluate(
             addresses_of(proxy.static)  # the answer is another account's
         only_here = told["endpoints"].pop("only_here") is True
         endpoints = Endpoints(**{name: str(value) for name, value in told["endpoints"].items()}, only_here=only_here)
-        return Evaluated(endpoints, str(told["db_url"]), proxy, tuple(told["no_proxy"]))
+        environments = {str(label): str(environment) for label, environment in told["environments"].items()}
+        return Evaluated(endpoints, str(told["db_url"]), environments, proxy, tuple(told["no_proxy"]))
     except (ValueError, KeyError, TypeError, AttributeError, UntrustedError):
         what = "the configuration ends the process that runs it, or needs more than a minute"
         raise ConfigError(what, f"look for os._exit, exec or a wait in {layout.config}") from None
@@ -105,7 +108,7 @@ def evaluate_here(layout: Layout, *, rehearsal: bool = True) -> str:
             proxy = proxy_wanted(layout, hub)
         except UserError as error:
             no_proxy = located(layout, str(error)), error.fix
-        told = json.dumps(asdict(Evaluated(endpoints, str(hub.db_url), proxy, no_proxy)))
+        told = json.dumps(asdict(Evaluated(endpoints, str(hub.db_url), offered_by(spawner_of(hub)), proxy, no_proxy)))
         if rehearsal:
             rehearse(layout, hub)
         return told
@@ -114,6 +117,14 @@ def evaluate_here(layout: Layout, *, rehearsal: bool = True) -> str:
     except Exception as error:  # of a site's own classes, or a value that no trait has refused
         what = f"the configuration cannot be used: {type(error).__name__}: {error}"
         return json.dumps({"error": [located(layout, what), f"look in {layout.config}"]})
+
+
+def spawner_of(hub: Any) -> Any:
+    """Return a spawner of no user's, for the values of its traits."""
+    spawner = hub.spawner_class.__new__(hub.spawner_class)
+    with contextlib.suppress(Exception):  # `load_hub` has refused wrong values, and says what else may be raised
+        spawner._load_config(hub.config)
+    return spawner
 
 
 def proxy_wanted(layout: Layout, hub: Any) -> ProxyWanted:

@@ -88,6 +88,25 @@ def test_what_the_configuration_says_is_told(configured: Layout) -> None:
     assert (source.cert, source.names) == ("/a.pem", ("hub.example.org",))
 
 
+OFFERING = """\
+from barehub.offering import OffersEnvironments
+from jupyterhub.spawner import LocalProcessSpawner
+class Mine(OffersEnvironments, LocalProcessSpawner): pass
+c.JupyterHub.spawner_class = Mine
+c.Mine.environments = {"Lab": ENVIRONMENT, "Other": "/opt/other"}
+"""
+
+
+def test_the_environments_that_a_spawner_offers_are_told(configured: Layout) -> None:
+    assert said(configured, "").environments == {}
+    found = said(configured, 'c.Spawner.cmd = ["/opt/jupyter/bin/jupyterhub-singleuser"]\n')
+    assert found.environments == {"/opt/jupyter": "/opt/jupyter"}
+    found = said(configured, OFFERING.replace("ENVIRONMENT", "'/lab/current'"))
+    assert found.environments == {"Lab": "/lab/current", "Other": "/opt/other"}
+    with pytest.raises(ConfigError, match=r"50-site\.py, line 5: .* 'lab/current' for 'Lab'.*an absolute path$"):
+        said(configured, OFFERING.replace("ENVIRONMENT", "'lab/current'"))
+
+
 # What is in the file -> what is said; each is one line.
 MISTAKES = {
     "c.JupyterHub.hub_port = '8081'": "50-site.py, line 1: the configuration is refused: The 'hub_port' trait",

@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from barehub.environments import STATE
 from jupyterhub.spawner import SpawnException
 
 from barehub_slurm import internals, words
@@ -17,7 +18,7 @@ from barehub_slurm.slurm import Slurm, SlurmError
 MARGIN = 5  # seconds before JupyterHub's own time limit, which gives no reason
 REFUSALS = 5  # of scancel, before its user is told to cancel the job
 
-KEPT = ("job_name", "job_id", "uid", "token_id", "reported", "up", "submitted")
+KEPT = ("job_name", "job_id", "uid", "token_id", "reported", STATE, "up", "submitted")
 
 
 class JobError(SpawnException):  # type: ignore[misc]  # JupyterHub ships no types
@@ -43,6 +44,7 @@ class Following:
     uid: int = -1  # the user's number at the submission: the name may be unknown for a moment; -1 in older states
     token_id: int = 0  # of the token that the job was given
     reported: int = 0  # the port, once the job has told it
+    environment: dict[str, str] = field(default_factory=dict)  # that the server runs from, as the job has told
     up: bool = False
     submitted: float = 0.0
     last_end: str = ""  # why the server before ended, for the form
@@ -70,6 +72,7 @@ class Following:
     def clear(self) -> None:
         self.queue.forget(self.job_name)
         self.job_name, self.job_id, self.uid, self.token_id, self.reported, self.up = "", "", -1, 0, 0, False
+        self.environment = {}
         self.doubt, self.ended, self.lost, self.unseen_since = "", False, False, 0.0
         self.said = "Asking Slurm"
         self.news.clear()
@@ -221,11 +224,11 @@ class Following:
             ) from None
         return found
 
-    def take_port(self, port: int) -> bool:
+    def take_port(self, port: int, environment: dict[str, str]) -> bool:
         """Note what the job reports; False if it has done so before."""
         if self.reported:
             return False
-        self.reported = port
+        self.reported, self.environment = port, environment
         return True
 
     async def why(self, job: Job | None) -> str:

@@ -7,6 +7,7 @@ from importlib.resources import files
 from typing import Any
 
 import jupyterhub
+from barehub.environments import modules
 from jinja2 import Template
 
 from barehub_slurm.options import RefusedError, Request
@@ -20,17 +21,18 @@ def template() -> Template:
     return made
 
 
-def job_script(spawner: Any, request: Request, name: str) -> str:
+def job_script(spawner: Any, request: Request, name: str, environment: str) -> str:
     """Return the script of a spawner's job, which is called `name`. It holds the server's token.
 
-    Raises RefusedError for a value that would be more than one word of an #SBATCH line, as a site's hook may make it
-    from what a user has typed.
+    `environment` is a prefix, or `module load NAME...`. Raises RefusedError for a value that would be more than one
+    word of an #SBATCH line, as a site's hook may make it from what a user has typed.
     """
     exported = {name: value for name, value in spawner.get_env().items() if name not in ("HOME", "USER", "SHELL")}
     accepts = (spawner.oldest_jupyterhub, jupyterhub.__version__, str(spawner.report_timeout))
     names = {
         "job_name": name,
-        "users_environment": shlex.quote(spawner.users_environment.rstrip("/")),
+        "environment": shlex.quote(environment),
+        "modules": modules(environment),
         "env": [(name, shlex.quote(str(value))) for name, value in exported.items()],
         "launch": shlex.quote((files(__package__) / "launch.py").read_text()),
         "login_timeout": spawner.login_timeout,
