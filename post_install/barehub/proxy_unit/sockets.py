@@ -85,20 +85,21 @@ class Door:
     def connection(self) -> Iterator[socket.socket]:
         """A socket for a connection to traefik that is relayed; in the block, connect it to `address`.
 
-        It comes from RELAYED, from where by IPv4 nothing else reaches traefik. One at a time: take your `turn`. Raises
-        ConnectionError if the door is shut.
+        It comes from RELAYED, from where by IPv4 nothing else reaches traefik. One at a time: take your `turn`. It gets
+        through a shut door too: who was accepted while it was open is still served.
         """
-        if not self.is_open:
-            raise ConnectionError("the door is shut")
         relayed = socket.socket(self.family)
         relayed.setblocking(False)
         relayed.bind((RELAYED[self.family], 0))
-        self._filter(self._all_but_relayed(relayed.getsockname()[1]))
+        port = relayed.getsockname()[1]
+        self._filter(self._all_but_relayed(port) if self.is_open else only_from((RELAYED[self.family], port)))
         try:
             yield relayed
         finally:
-            if self.is_open:  # not if it was shut meanwhile
+            if self.is_open:
                 self.open()
+            else:  # perhaps meanwhile
+                self.shut()
 
     def shut(self, admit: Address | None = None) -> None:
         """Let new connections wait from now on, except one from `admit`, an address and port of this machine."""
