@@ -7,7 +7,7 @@ from barehub import systemd
 from tests.readme import ROOT
 
 DOCUMENT = ROOT / "post_install/SYSTEMD.md"
-OLD = (239, 242, 244, 245, 247, 248)  # a version in which a directive of the units came
+OLD = (239, 242, 243, 244, 245, 247, 248)  # a version in which a directive of the units came
 VALUES = {
     "NAME": "barehub",
     "BASE": "/opt/barehub",

@@ -63,6 +63,7 @@ class Base:
         self.user, self.name, self.unit_name = SimpleNamespace(name=user), "", f"jupyter-{user}-singleuser"
         self.unit_extra_properties: dict[str, str] = {}
         self.start_timeout = 60
+        self.cmd, self.extra_paths, self.user_options = ["jupyterhub-singleuser"], [], {}
 
     async def start(self) -> None:
         raise self.error

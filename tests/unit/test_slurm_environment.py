@@ -78,7 +78,7 @@ def test_modules_bring_python_and_server(node: Node) -> None:
     (node.path / "users/bin/python3").symlink_to("python")
     script = node.script("module load jupyter/4.2  cuda", prologue="echo first; hash -r")
     log, comments = node.run(script)
-    assert log.startswith("first\nload jupyter/4.2 cuda is done\nserver: 1 False")
+    assert log.startswith("job 17 on c1\nfirst\nload jupyter/4.2 cuda is done\nserver: 1 False")
     assert comments == ""
 
 
@@ -114,7 +114,7 @@ def test_what_cannot_be_a_prefix_or_a_version_is_not_kept(prefix: str, version: 
 
 def test_the_database_keeps_it_as_long_as_the_job() -> None:
     queue = Queue()
-    job = Following(SimpleNamespace(log=logging.getLogger("test")), queue)
+    job = Following(SimpleNamespace(log=logging.getLogger("test"), slurm=SimpleNamespace(uid=4001)), queue)
     job.begin("jupyterhub-1", 1)
     assert job.take_port(43210, started_from("/lab/releases/1", "6.1.1"))
     assert not job.take_port(43211, started_from("/evil", "1"))
