@@ -4,26 +4,21 @@
     start       `jupyterhub-singleuser --help-all`, which imports what a server imports, from both; cold: mounted just
                 before; warm: once more
 
-The slow one is sshfs to this machine's own sftp-server, over a relay that holds what it gets for half of LATENCY in
-each direction. As NFS does, it waits for an answer to each open, mkdir, rename and stat, and not to each write. Needs
-root and the packages sshfs and openssh-sftp-server.
+The slow one is a directory behind FUSE. As NFS does, it answers each operation on a name, and each open file's first
+and last, after LATENCY; it does not make a writer wait. Several operations at a time are as slow as one. Needs root,
+the package fuse3, and `.venv/bin/pip install mfusepy`.
 """
 
 import argparse
 import contextlib
-import queue
-import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from tests.bench.install import ROOT, run, seconds
-
-SFTP_SERVER = "/usr/lib/openssh/sftp-server"
 
 
 def main() -> int:
@@ -81,55 +76,16 @@ def warmed(directory: Path, mountpoint: Path, latency: float) -> Iterator[None]:
 @contextlib.contextmanager
 def shared(directory: Path, mountpoint: Path, latency: float) -> Iterator[None]:
     """Within it, `mountpoint` shows `directory` as another machine's."""
-    with relay(latency) as port:
-        run("sshfs", "-o", f"directport={port},allow_other", f"127.0.0.1:{directory}", mountpoint)
+    words = [sys.executable, "-m", "tests.bench.slow_disk", directory, mountpoint, str(latency)]
+    with subprocess.Popen(words) as server:
+        while not mountpoint.is_mount():
+            if server.poll() is not None:
+                sys.exit("error: nothing was mounted")
+            time.sleep(0.1)
         try:
             yield
         finally:
             run("umount", mountpoint)
-
-
-@contextlib.contextmanager
-def relay(latency: float) -> Iterator[int]:
-    """The port of an sftp-server for one client, which gets and gives each byte half of `latency` seconds later."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        threading.Thread(target=serve, args=(server, latency / 2), daemon=True).start()
-        yield server.getsockname()[1]
-
-
-def serve(server: socket.socket, delay: float) -> None:
-    client, _ = server.accept()
-    with client, subprocess.Popen(SFTP_SERVER, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0) as sftp:
-        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        assert sftp.stdin
-        assert sftp.stdout
-        answers = sftp.stdout
-        threads = [
-            threading.Thread(target=forward, args=(lambda: client.recv(1 << 16), sftp.stdin.write, delay)),
-            threading.Thread(target=forward, args=(lambda: answers.read(1 << 16), client.sendall, delay)),
-        ]
-        for thread in threads:
-            thread.start()
-        threads[0].join()
-        sftp.stdin.close()
-        threads[1].join()
-
-
-def forward(receive: Callable[[], bytes], send: Callable[[bytes], object], delay: float) -> None:
-    """Send what `receive` returns `delay` seconds after it came, until it returns nothing."""
-    waiting: queue.Queue[tuple[float, bytes]] = queue.Queue()
-
-    def deliver() -> None:
-        while (entry := waiting.get())[1]:
-            time.sleep(max(0.0, entry[0] - time.monotonic()))
-            send(entry[1])
-
-    sender = threading.Thread(target=deliver)
-    sender.start()
-    while data := receive():
-        waiting.put((time.monotonic() + delay, data))
-    waiting.put((0, b""))
-    sender.join()
 
 
 if __name__ == "__main__":
