@@ -3,7 +3,6 @@
 It ends when it is unmounted.
 """
 
-# ruff: noqa: PTH - the operations are those of os, on texts
 import os
 import sys
 import time

@@ -12,14 +12,18 @@ from construct.build import build_release
 from construct.diff import diff
 from construct.verify import verify
 from tests.machines import installers
-from tests.machines.browser import run_first_cell
+from tests.machines.browser import run_cell
 from tests.machines.hub_client import URL, HubSession, Kernel, let_users_in
 from tests.machines.machine import Machine
 from tests.machines.rootfs import LAB, USERS
+from tests.machines.slurm_site import until
+from tests.readme import commands
+from tests.unit.wheels import make
 
 BASE = "/srv/jupyter"
 PLOT = "import sys, matplotlib.pyplot as plt; plt.plot([1, 4, 9]); print(sys.prefix)"
 
+SEEN = "import numpy, sys, demo\nprint(sys.prefix, numpy.__file__, demo.NAME)\n"
 # Connects to a kernel's socket for what it prints, and prints what came of it.
 LISTEN = """
 import sys, zmq
@@ -98,11 +102,10 @@ def test_alice_logs_in_and_plots(hub: Machine, lab: Path, browser: Chrome, scree
     browser.save_screenshot(screenshots / "starting.png")
     browser.find_element(By.CSS_SELECTOR, ".jp-LauncherCard[data-category=Notebook]").click()
     assert browser.current_url.startswith(f"{URL}/user/alice/lab")
-    browser.find_element(By.CSS_SELECTOR, ".jp-Notebook-ExecutionIndicator[data-status=idle]")
-    run_first_cell(browser, PLOT)
+    browser.find_element(By.CSS_SELECTOR, ".jp-Notebook")
+    assert until(lambda: run_cell(browser, PLOT), "what the cell prints") == prefix(lab)
     browser.find_element(By.CSS_SELECTOR, ".jp-OutputArea-output img")
     browser.save_screenshot(screenshots / "plot.png")
-    assert prefix(lab) in browser.find_element(By.CSS_SELECTOR, ".jp-Notebook").text
     assert "Jupyter news" not in browser.page_source
 
 
@@ -116,6 +119,26 @@ def test_no_other_account_can_listen_to_a_kernel(hub: Machine, kernel: Kernel, l
     port = kernel.execute(ask).strip()
     handshake = hub.as_user("bob", f"{prefix(lab)}/bin/python", "-c", LISTEN, port)
     assert handshake in ("HANDSHAKE_FAILED_PROTOCOL\n", "DISCONNECTED\n")
+
+
+def test_a_user_adds_a_package_as_the_page_of_the_release_says(hub: Machine, lab: Path, tmp_path: Path) -> None:
+    page, release = LAB / "README.md", prefix(lab)
+    assert hub.read(f"{release}/share/barehub/guides/lab.md") == page.read_text()
+    wheel = make(tmp_path, "demo", files={"demo.py": "NAME = 'mine'\n"}).path
+    hub.copy_in(wheel, f"/srv/wheels/{wheel.name}")
+    hub.write("/srv/seen.py", SEEN)
+    *add, remove = (
+        line.replace("/shared/jupyter", BASE).replace("/shared/wheels", "/srv/wheels").replace("PACKAGE", "demo")
+        for line in commands(page)
+    )
+    for command in add:
+        hub.as_user("alice", "sh", "-euc", command)
+    printed = hub.as_user("alice", f"{release}/bin/jupyter", "run", "--kernel=mine", "/srv/seen.py")
+    kernels, numpy, name = printed.splitlines()[-1].split()
+    assert (kernels, name) == ("/home/alice/kernels/mine", "mine")
+    assert numpy.startswith(f"{release}/")
+    hub.as_user("alice", "sh", "-euc", remove)
+    assert "mine" not in hub.as_user("alice", f"{release}/bin/jupyter", "kernelspec", "list")
 
 
 def test_the_next_release_is_that_of_the_mirrors_packages(lab: Path, newer: Path) -> None:

@@ -24,7 +24,7 @@ LAB = "/opt/lab"
 ENVIRONMENTS = f"""
 c.Spawner.environment = {{"SITE": "set"}}
 c.UnitSpawner.environments = {{
-    "Users": "/opt/users",
+    "Users": "{USERS_ENVIRONMENT}",
     "Current": "{LAB}/current",
     "Second": "{LAB}/releases/2",
 }}

@@ -3,21 +3,19 @@
 The hub runs as root, in its tighter sandbox. After each test there is no job, no route and no pending server left.
 """
 
-import contextlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from selenium.common.exceptions import WebDriverException
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 
-from tests.machines.browser import chromium, press_stop
+from tests.machines.browser import chromium, press_stop, run_cell
 from tests.machines.cluster import Cluster
 from tests.machines.hub_client import URL
 from tests.machines.lab import make_lab
-from tests.machines.rootfs import USERS
+from tests.machines.rootfs import USERS, USERS_ENVIRONMENT
 from tests.machines.slurm_site import (
     BAREHUB,
     CONFIG,
@@ -33,7 +31,7 @@ from tests.machines.slurm_site import (
 )
 
 LAB = "/home/lab"  # which the cluster shares
-ENVIRONMENTS = f'c.SlurmJobSpawner.environments = {{"Users": "/opt/users", "The newest": "{LAB}/current"}}\n'
+ENVIRONMENTS = f'c.SlurmJobSpawner.environments = {{"Users": "{USERS_ENVIRONMENT}", "The newest": "{LAB}/current"}}\n'
 
 
 @pytest.fixture(scope="module")
@@ -56,39 +54,6 @@ def clean(cluster: Cluster) -> Iterator[None]:
 def browser(cluster: Cluster) -> Iterator[Chrome]:
     with cluster.head.network(), chromium() as new:
         yield new
-
-
-# In one go, so that JupyterLab, still setting itself up, cannot take the focus away in between.
-TYPE = """
-document.querySelector('.jp-Notebook .cm-content').focus();
-document.execCommand('selectAll');
-document.execCommand('insertText', false, arguments[0]);
-"""
-# `[ ]:` as long as the cell has not been run, `[*]:` while it is, then a number; and what it has printed so far.
-STATE = """
-const cell = document.querySelector('.jp-Notebook .jp-CodeCell');
-const text = (selector) => cell.querySelector(selector)?.innerText.trim() ?? '';
-return {code: text('.cm-content'), prompt: text('.jp-InputPrompt'), printed: text('.jp-OutputArea-output pre')};
-"""
-
-
-def run_cell(browser: Chrome, code: str) -> str:
-    """Get one step further with running this code in the first cell; what it has printed, when it has ended.
-
-    Any step can be lost, as long as JupyterLab is not ready, and can be taken again: the button is pressed only while
-    the cell has not been run.
-    """
-    with contextlib.suppress(WebDriverException):  # the cell is made again, or covered, at that moment
-        now = browser.execute_script(STATE)
-        if now["code"] != code:
-            browser.execute_script(TYPE, code)
-        elif now["prompt"] == "[ ]:":
-            browser.find_element(By.CSS_SELECTOR, ".jp-Notebook .cm-content").click()  # running it goes on to the next
-            # Not a key, which goes to whatever has the focus by then.
-            browser.find_element(By.CSS_SELECTOR, "[data-command='notebook:run-cell-and-select-next']").click()
-        elif now["prompt"] != "[*]:":
-            return now["printed"]
-    return ""
 
 
 def test_alice_waits_works_and_stops(cluster: Cluster, browser: Chrome, screenshots: Path) -> None:

@@ -4,8 +4,10 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 
-from selenium.webdriver import ActionChains, Chrome, ChromeOptions, Keys
+from selenium.common import WebDriverException
+from selenium.webdriver import Chrome, ChromeOptions
 from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
 
 SWITCHES = (
     "headless=new",
@@ -18,6 +20,20 @@ SWITCHES = (
     "no-first-run",
     "window-size=1200,900",
 )
+
+
+# In one go, so that JupyterLab, still setting itself up, cannot take the focus away in between.
+TYPE = """
+document.querySelector('.jp-Notebook .cm-content').focus();
+document.execCommand('selectAll');
+document.execCommand('insertText', false, arguments[0]);
+"""
+# `[ ]:` as long as the cell has not been run, `[*]:` while it is, then a number; and what it has printed so far.
+STATE = """
+const cell = document.querySelector('.jp-Notebook .jp-CodeCell');
+const text = (selector) => cell.querySelector(selector)?.innerText.trim() ?? '';
+return {code: text('.cm-content'), prompt: text('.jp-InputPrompt'), printed: text('.jp-OutputArea-output pre')};
+"""
 
 
 @contextlib.contextmanager
@@ -48,16 +64,20 @@ def press_stop(browser: Chrome, stopped: Callable[[], bool]) -> None:
         time.sleep(1)
 
 
-def run_first_cell(browser: Chrome, code: str) -> None:
-    """Type one line into the first cell of the notebook on the page, and run it.
+def run_cell(browser: Chrome, code: str) -> str:
+    """Get one step further with running this code in the first cell; what it has printed, when it has ended.
 
-    Once is not enough: JupyterLab replaces the cell's elements while the notebook opens, and what was typed is lost.
+    Any step can be lost, as long as JupyterLab is not ready, and can be taken again: the button is pressed only while
+    the cell has not been run.
     """
-    cell = "document.querySelector('.jp-Notebook .cm-content')"
-    typing = ActionChains(browser).key_down(Keys.CONTROL).send_keys("a").key_up(Keys.CONTROL).send_keys(code)
-    deadline = time.monotonic() + 240
-    while browser.execute_script(f"return {cell}.textContent") != code:
-        assert time.monotonic() < deadline, "nothing can be typed into the notebook"
-        browser.execute_script(f"{cell}.focus()")
-        typing.perform()
-    ActionChains(browser).key_down(Keys.SHIFT).send_keys(Keys.ENTER).key_up(Keys.SHIFT).perform()
+    with contextlib.suppress(WebDriverException):  # the cell is made again, or covered, at that moment
+        now = browser.execute_script(STATE)
+        if now["code"] != code:
+            browser.execute_script(TYPE, code)
+        elif now["prompt"] == "[ ]:":
+            browser.find_element(By.CSS_SELECTOR, ".jp-Notebook .cm-content").click()  # running it goes on to the next
+            # Not a key, which goes to whatever has the focus by then.
+            browser.find_element(By.CSS_SELECTOR, "[data-command='notebook:run-cell-and-select-next']").click()
+        elif now["prompt"] != "[*]:":
+            return now["printed"]
+    return ""

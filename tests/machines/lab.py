@@ -1,12 +1,11 @@
-"""Two releases of an environment for users, as light as a test can do with: they have the packages of /opt/users.
+"""Two releases of an environment for users, as light as a test can do with: they have the packages of `lab`.
 
 PLACE/releases/1, PLACE/releases/2    a Python of their own, and its server
 PLACE/current                         -> releases/1
 """
 
 from tests.machines.machine import Machine
-
-USERS = "/opt/users"
+from tests.machines.rootfs import USERS_ENVIRONMENT
 
 # The version of the second one is what the hub reads, not what is imported: names of files are all that it looks at.
 MAKE = f"""
@@ -14,12 +13,12 @@ umask 022
 purelib='import sysconfig; print(sysconfig.get_path("purelib"))'
 for release in 1 2; do
     prefix=PLACE/releases/$release
-    {USERS}/bin/python -m venv --without-pip $prefix
-    {USERS}/bin/python -c "$purelib" >"$($prefix/bin/python -c "$purelib")/users.pth"
+    {USERS_ENVIRONMENT}/bin/python -m venv --without-pip $prefix
+    {USERS_ENVIRONMENT}/bin/python -c "$purelib" >"$($prefix/bin/python -c "$purelib")/users.pth"
     mkdir -p $prefix/share/jupyter
-    ln -s {USERS}/share/jupyter/lab* $prefix/share/jupyter/
-    ln -s {USERS}/etc $prefix/
-    sed "1s:.*:#!$prefix/bin/python:" {USERS}/bin/jupyterhub-singleuser >$prefix/bin/jupyterhub-singleuser
+    ln -s {USERS_ENVIRONMENT}/share/jupyter/lab* $prefix/share/jupyter/
+    ln -s {USERS_ENVIRONMENT}/etc $prefix/
+    sed "1s:.*:#!$prefix/bin/python:" {USERS_ENVIRONMENT}/bin/jupyterhub-singleuser >$prefix/bin/jupyterhub-singleuser
     chmod +x $prefix/bin/jupyterhub-singleuser
 done
 mkdir "$($prefix/bin/python -c "$purelib")/jupyterhub-1.5.0.dist-info"
