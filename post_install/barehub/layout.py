@@ -90,6 +90,14 @@ class Layout:
     def installer_config(self) -> Path:
         return self.config / "10-install.py"
 
+    @property
+    def announcement(self) -> Path:
+        return self.base / "announcement.md"
+
+    @property
+    def maintenance(self) -> Path:
+        return self.base / "maintenance.md"
+
     # state
     @property
     def state(self) -> Path:

@@ -11,6 +11,7 @@ from barehub.errors import render
 from barehub.layout import Layout
 from barehub.lifecycle.database import own_database
 from barehub.lifecycle.servers import register_service
+from barehub.notices import register_announcement
 from barehub.proxy_unit.certificates import find_authorities
 
 layout = Layout.from_environment()
@@ -34,3 +35,4 @@ except ConfigError as error:
     print(render(error), file=sys.stderr)
     sys.exit(CONFIG_EXIT)
 register_service(layout, c)
+register_announcement(layout, c)

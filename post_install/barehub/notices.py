@@ -1,0 +1,113 @@
+"""What an administrator tells people by a file in BASE. It is read whenever a page is shown, and upgrades keep it.
+
+    announcement.md     on the hub's own pages
+    maintenance.md      on the page that stands in for the hub while it is away (barehub.proxy_unit.pages)
+
+The text becomes HTML with paragraphs, line breaks, **bold**, # headings in bold, and links. Everything else, HTML for
+example, is shown as it was written. The hub environment holds no Markdown library.
+
+There is no maintenance for all but some named people. Before a login nobody is known, so those people would have to
+get past it to log in; after it, only JupyterHub's own handlers know them, and there is no supported way to get between.
+"""
+
+import os
+import re
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from barehub.errors import UserError
+from barehub.layout import Layout
+from barehub.untrusted import UntrustedError, content_of, opened
+
+MARKS = re.compile(
+    r"^\#{1,6}[ ]+(?P<heading>.+)$"
+    r"|\*\*(?P<bold>[^*\n]+)\*\*"
+    r"|\[(?P<name>[^\[\]]+)\]\((?P<target>(?:https?://|mailto:|/)[^\s()]+)\)"
+    r"|(?P<bare>https?://[^\s()<>\"]*[^\s()<>\".,:;!?])",
+    re.MULTILINE,
+)
+
+
+def as_html(text: str) -> str:
+    """Return a text as HTML, escaped but for the marks above; nothing for a blank one."""
+    paragraphs = (part for part in re.split(r"\n\s*\n", text.replace("\r\n", "\n").strip()) if part)
+    return "".join(f"<p>{'<br>'.join(marked(part).splitlines())}</p>" for part in paragraphs)
+
+
+def marked(text: str) -> str:
+    """Return one paragraph, escaped, with its marks as HTML."""
+    done, parts = 0, []
+    for found in MARKS.finditer(text):
+        parts += [escape(text[done : found.start()]), element(found)]
+        done = found.end()
+    return "".join(parts) + escape(text[done:])
+
+
+def element(found: re.Match[str]) -> str:
+    """Return the HTML element for one mark."""
+    if strong := found["heading"] or found["bold"]:
+        return f"<strong>{escape(strong)}</strong>"
+    target = found["target"] or found["bare"]
+    return f'<a href="{escape(target)}">{escape(found["name"] or target)}</a>'
+
+
+def text_of(path: Path) -> str:
+    """Return what such a file says; nothing if there is none.
+
+    Raises UntrustedError if it cannot be read, or if another account than the owner of BASE could have written it.
+    """
+    try:
+        with opened(path) as descriptor:
+            found = os.fstat(descriptor)
+            if found.st_uid != path.parent.stat().st_uid or found.st_mode & 0o022:
+                raise UntrustedError(path, "can be changed by other accounts, so it is not shown")
+            return content_of(descriptor, path).decode(errors="replace")
+    except FileNotFoundError:
+        return ""
+
+
+def shown(path: Path) -> str:
+    """Return what a page shows of such a file, as HTML; nothing if there is none, or none that can be trusted."""
+    try:
+        return as_html(text_of(path))
+    except UserError:
+        return ""  # `barehub status` says so
+
+
+class Announcement:
+    """JupyterHub's template variable `announcement`, which its pages show as the HTML that it is (`| safe`).
+
+    While there is no file, it is what the configuration has set; a callable gets the user whom the page is for.
+    """
+
+    def __init__(self, path: Path, otherwise: Any = "") -> None:
+        self.path = path
+        self.otherwise = otherwise
+
+    def __call__(self, user: Any) -> "Announcement":
+        return Announcement(self.path, self.otherwise(user) if callable(self.otherwise) else self.otherwise)
+
+    def __html__(self) -> str:
+        return shown(self.path) or str(self.otherwise or "")
+
+    def __bool__(self) -> bool:
+        return bool(self.__html__())
+
+
+def register_announcement(layout: Layout, config: Any) -> None:
+    """Let the hub's pages show BASE/announcement.md: set the template variable in its configuration."""
+    found = config.JupyterHub.get("template_vars", {})
+    variables = found.get_value({}) if hasattr(found, "get_value") else found  # of a file that has only added to it
+    ours = {"announcement": Announcement(layout.announcement, variables.get("announcement", ""))}
+    config.JupyterHub.template_vars = {**variables, **ours}
+
+
+def complaint(path: Path) -> str:
+    """Return why hub and proxy do not show such a file; nothing if they do, or if there is none."""
+    try:
+        if not text_of(path) or os.geteuid() != 0 or path.stat().st_mode & 0o004:
+            return ""
+    except UserError as error:
+        return f"{error}: chown --reference={path.parent} {path}; chmod 644 {path}"
+    return f"{path} is not shown, since the accounts of hub and proxy cannot read it: chmod 644 {path}"
