@@ -145,6 +145,11 @@ class Layout:
         return self.rules / ".new"
 
     @property
+    def logo(self) -> Path:
+        """The hub's own logo, as a URL that holds it, for the pages that the proxy shows; not where traefik reads."""
+        return self.rules_staging / "logo"
+
+    @property
     def proxy_state(self) -> Path:
         return self.state / "proxy"
 

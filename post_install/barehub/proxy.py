@@ -28,7 +28,7 @@ from barehub import untrusted
 from barehub.layout import Layout
 from barehub.listeners import require_no_impostor
 from barehub.process import write_atomically
-from barehub.rules import Config, RulesFile, fixed_rules, home_of, middlewares, rule
+from barehub.rules import Config, RulesFile, fixed_rules, home_of, keep_logo, middlewares, rule
 from barehub.untrusted import UntrustedError
 from barehub.urls import bind_url, is_address
 
@@ -186,8 +186,8 @@ class BarehubProxy(TraefikFileProviderProxy):  # type: ignore[misc]  # it ships 
         return self._with_changes(nothing, self.dynamic_config_handler.load())
 
     async def _setup_traefik_dynamic_config(self) -> None:
-        hsts = self.hsts_seconds if self.is_https else None
-        ours = fixed_rules(self.traefik_entrypoint, hsts, home_of(self.parent))
+        keep_logo(self.parent, Layout.from_environment().logo)
+        ours = fixed_rules(self.traefik_entrypoint, self.hsts_seconds if self.is_https else None, home_of(self.parent))
         self.extra_dynamic_config = deep_merge(ours, self.extra_dynamic_config)
         await super()._setup_traefik_dynamic_config()
 

@@ -3,9 +3,11 @@
 Readers need neither JupyterHub nor traefik for it.
 """
 
+import base64
 import copy
 import json
 import logging
+import mimetypes
 import re
 import sys
 from pathlib import Path
@@ -28,6 +30,9 @@ HUB_AWAY, SERVER_AWAY = "barehub-hub-away", "barehub-server-away"  # middlewares
 PAGES = "barehub-pages"
 PAGES_ENVIRONMENT = "BAREHUB_PAGES"
 PAGES_URL = f"{{{{ env `{PAGES_ENVIRONMENT}` | default `http://127.0.0.1:9` }}}}"
+
+OWN_LOGO = "jupyterhub-80.png"  # JupyterHub's, which the pages have anyway
+LOGO_SIZE = 2**18  # bytes; it is in each page
 
 Config = dict[str, Any]
 
@@ -91,6 +96,20 @@ def middlewares(data: Config, *, hsts: bool) -> list[str]:
 def home_of(hub: Any) -> str:
     """Return the URL of a hub's home page, for a JupyterHub application object: a path if it has no host of its own."""
     return f"{getattr(hub, 'public_url', '') or getattr(hub, 'base_url', '/')}hub/home"
+
+
+def keep_logo(hub: Any, path: Path) -> None:
+    """Put the logo of a JupyterHub application object, if it is not JupyterHub's, where the proxy's pages find it."""
+    logo = Path(getattr(hub, "logo_file", ""))
+    kind = mimetypes.guess_type(logo)[0] or ""
+    try:
+        if logo.name == OWN_LOGO or not kind.startswith("image/") or logo.stat().st_size > LOGO_SIZE:
+            path.unlink(missing_ok=True)
+            return
+        path.parent.mkdir(mode=0o750, exist_ok=True)
+        write_atomically(path, f"data:{kind};base64,{base64.b64encode(logo.read_bytes()).decode()}", 0o640)
+    except OSError as error:  # the hub itself shows none, and goes on
+        logging.getLogger(__name__).warning("The logo cannot be shown while the hub is away: %s", error)
 
 
 class RulesFile:

@@ -7,7 +7,7 @@ import json
 import os
 import socket
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import NamedTuple
@@ -23,6 +23,7 @@ if os.environ.get("CI") != "true":
     pytest.importorskip("jupyterhub_traefik_proxy")
 
 from barehub.proxy import BarehubProxy
+from jupyterhub.app import JupyterHub
 
 BROWSER = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8", "Cookie": "c=secret"}
 PROGRAM = {"Accept": "*/*", "Authorization": "token secret"}
@@ -58,23 +59,16 @@ def away(place: Place) -> Place:
     return place
 
 
-def route(place: Place, routes: dict[str, str]) -> None:
+def route(place: Place, routes: dict[str, str], hub: JupyterHub | None = None) -> None:
     """Let the hub's side of the proxy add routes; that of / leads to the hub."""
 
-    async def add(proxy: BarehubProxy) -> None:
+    async def add() -> None:
+        traits = {"public_url": f"http://127.0.0.1:{place.web}", "traefik_api_url": f"http://127.0.0.1:{place.api}"}
+        proxy = BarehubProxy(parent=hub, **traits) if hub else BarehubProxy(**traits)
         for spec, target in routes.items():
             await proxy.add_route(spec, target, {"hub": True} if spec == "/" else {"user": "alice"})
 
-    with_proxy(place, add)
-
-
-def with_proxy(place: Place, story: Callable[[BarehubProxy], Awaitable[None]]) -> None:
-    async def main() -> None:
-        await story(
-            BarehubProxy(public_url=f"http://127.0.0.1:{place.web}", traefik_api_url=f"http://127.0.0.1:{place.api}")
-        )
-
-    asyncio.run(main())
+    asyncio.run(add())
 
 
 @pytest.mark.parametrize("path", ["/", "/hub/home?next=%2F", "/hub/api/oauth2/authorize?client_id=x", "/user/bob/lab"])
@@ -130,17 +124,22 @@ def test_a_server_that_has_ended_leads_to_the_hub_and_is_not_asked_for_ever(away
 
 
 def test_the_page_of_a_hub_with_a_path_of_its_own_leads_there(place: Place) -> None:
-    async def add(_: BarehubProxy) -> None:
-        from jupyterhub.app import JupyterHub
-
-        proxy = BarehubProxy(
-            parent=JupyterHub(bind_url=f"http://127.0.0.1:{place.web}/dev/"),
-            traefik_api_url=f"http://127.0.0.1:{place.api}",
-        )
-        await proxy.add_route("/dev/user/alice/", f"http://127.0.0.1:{free_port()}", {"user": "alice"})
-
-    with_proxy(place, add)
+    hub = JupyterHub(bind_url=f"http://127.0.0.1:{place.web}/dev/")
+    route(place, {"/dev/user/alice/": f"http://127.0.0.1:{free_port()}"}, hub)
     assert 'href="/dev/hub/home"' in ask(place.web, "/dev/user/alice/", BROWSER).text
+
+
+def test_the_page_has_the_hubs_logo(place: Place, tmp_path: Path) -> None:
+    ours = place.base / "hub/share/jupyterhub/static/images/jupyterhub-80.png"
+    ours.parent.mkdir(parents=True)
+    ours.write_bytes(b"ours")
+    sites = tmp_path / "logo.svg"
+    sites.write_text("<svg/>")
+    for file, shown in ((sites, "data:image/svg+xml;base64,PHN2Zy8+"), (ours, "data:image/png;base64,b3Vycw==")):
+        route(place, {"/": f"http://127.0.0.1:{free_port()}"}, JupyterHub(logo_file=str(file)))
+        assert f'src="{shown}"' in ask(place.web, "/hub/home", BROWSER).text
+    (place.base / "state/rules/.new/logo").write_text('data:image/png;base64,"><script>')
+    assert 'src="data:image/png;base64,b3Vycw=="' in ask(place.web, "/hub/home", BROWSER).text
 
 
 def test_the_pages_are_there_after_a_restart_of_the_proxy(away: Place) -> None:

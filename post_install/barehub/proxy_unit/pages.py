@@ -13,6 +13,7 @@ import asyncio
 import base64
 import contextlib
 import json
+import re
 import socket
 import time
 from functools import cached_property
@@ -21,17 +22,20 @@ from pathlib import Path
 from string import Template
 from urllib.parse import parse_qs, urlsplit
 
-from barehub import notices
+from barehub import notices, untrusted
 from barehub.layout import Layout
+from barehub.rules import OWN_LOGO
+from barehub.untrusted import UntrustedError
 
 ANSWER = 5.0  # seconds for a request to arrive and its answer to leave
 HEAD = 2**14  # bytes of a request at most
 AT_ONCE = 256  # connections; it shares the supervisor's descriptors with the clients that are relayed
 RETRY = 5  # seconds
+IMAGE = re.compile(r"data:image/[a-z0-9.+-]+;base64,[A-Za-z0-9+/]+=*")  # as the hub writes it (`rules.keep_logo`)
 
 HUB = (
     "The hub is not available",
-    "<p>It may be restarting. This page tries again every few seconds, at the same address.</p>"
+    "<p>This page tries again every few seconds, and leads on when the hub is back.</p>"
     "<p>Servers that are running continue, with their notebooks and kernels.</p>",
     "the hub is not available: try again later",
 )
@@ -128,10 +132,19 @@ class Pages:
         text = notices.shown(self.layout.maintenance)
         return f'<div class="note">{text}</div>\n' if text else ""
 
-    @cached_property
+    @property
     def logo(self) -> str:
-        """JupyterHub's logo as an element of the page; its name if there is none."""
+        """The hub's logo as an element of the page: its own, else JupyterHub's, else that name."""
+        with contextlib.suppress(OSError, UntrustedError):
+            own = untrusted.read_text(self.layout.logo, (self.layout.rules.stat().st_uid,))
+            if IMAGE.fullmatch(own):
+                return f'<img alt="JupyterHub" src="{own}">'
+        return self.jupyterhubs_logo
+
+    @cached_property
+    def jupyterhubs_logo(self) -> str:
         with contextlib.suppress(OSError):
-            image = (self.layout.hub / "share/jupyterhub/static/images/jupyterhub-80.png").read_bytes()
-            return f'<img alt="JupyterHub" src="data:image/png;base64,{base64.b64encode(image).decode()}">'
+            image = (self.layout.hub / f"share/jupyterhub/static/images/{OWN_LOGO}").read_bytes()
+            data = base64.b64encode(image).decode()
+            return f'<img class="jupyterhub" alt="JupyterHub" src="data:image/png;base64,{data}">'
         return "JupyterHub"
