@@ -55,13 +55,13 @@ def element(found: re.Match[str]) -> str:
 def text_of(path: Path) -> str:
     """Return what such a file says; nothing if there is none.
 
-    Raises UntrustedError if it cannot be read, or if another account than the owner of BASE could have written it.
+    Raises UntrustedError if it cannot be read, or if another account than root and the owner of BASE can change it.
     """
     try:
         with opened(path) as descriptor:
             found = os.fstat(descriptor)
-            if found.st_uid != path.parent.stat().st_uid or found.st_mode & 0o022:
-                raise UntrustedError(path, "can be changed by other accounts, so it is not shown")
+            if found.st_uid not in (0, path.parent.stat().st_uid) or found.st_mode & 0o022:
+                raise UntrustedError(path, "can be changed by other accounts")
             return content_of(descriptor, path).decode(errors="replace")
     except FileNotFoundError:
         return ""
@@ -109,5 +109,5 @@ def complaint(path: Path) -> str:
         if not text_of(path) or os.geteuid() != 0 or path.stat().st_mode & 0o004:
             return ""
     except UserError as error:
-        return f"{error}: chown --reference={path.parent} {path}; chmod 644 {path}"
-    return f"{path} is not shown, since the accounts of hub and proxy cannot read it: chmod 644 {path}"
+        return f"{error}, so it is not shown: {error.fix}"
+    return f"{path} cannot be read by the accounts of hub and proxy, so it is not shown: chmod 644 {path}"

@@ -95,8 +95,8 @@ def test_what_others_can_change_is_not_shown_and_status_says_so(installed: Layou
     status = check(installed)
     assert status.notices == {"announcement": str(installed.announcement)}
     (warning,) = (one for one in status.warnings if "announcement.md" in one)
-    assert warning.startswith(f"{installed.announcement} can be changed by other accounts, so it is not shown")
-    assert warning.endswith(f"chmod 644 {installed.announcement}")
+    assert warning.startswith(f"{installed.announcement} can be changed by other accounts, so it is not shown: ")
+    assert warning.endswith(f"ls -l {installed.announcement}")
 
 
 def test_a_link_is_not_followed_and_status_says_so(installed: Layout, tmp_path: Path) -> None:

@@ -123,10 +123,16 @@ def test_a_server_that_has_ended_leads_to_the_hub_and_is_not_asked_for_ever(away
     assert (status, json.loads(text)["status"]) == (502, 502)
 
 
-def test_the_page_of_a_hub_with_a_path_of_its_own_leads_there(place: Place) -> None:
-    hub = JupyterHub(bind_url=f"http://127.0.0.1:{place.web}/dev/")
-    route(place, {"/dev/user/alice/": f"http://127.0.0.1:{free_port()}"}, hub)
-    assert 'href="/dev/hub/home"' in ask(place.web, "/dev/user/alice/", BROWSER).text
+@pytest.mark.parametrize(
+    ("traits", "home"),
+    [
+        ({"bind_url": "http://127.0.0.1:8000/dev/"}, "/dev/hub/home"),
+        ({"subdomain_host": "https://hub.example.org"}, "https://hub.example.org/hub/home"),
+    ],
+)
+def test_the_way_to_the_hub_is_the_hubs_own(place: Place, traits: dict[str, str], home: str) -> None:
+    route(place, {"/dev/user/alice/": f"http://127.0.0.1:{free_port()}"}, JupyterHub(**traits))
+    assert f'href="{home}"' in ask(place.web, "/dev/user/alice/", BROWSER).text
 
 
 def test_the_page_has_the_hubs_logo(place: Place, tmp_path: Path) -> None:
