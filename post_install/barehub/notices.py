@@ -31,17 +31,13 @@ MARKS = re.compile(
 
 def as_html(text: str) -> str:
     """Return a text as HTML, escaped but for the marks above; nothing for a blank one."""
-    paragraphs = (part for part in re.split(r"\n\s*\n", text.replace("\r\n", "\n").strip()) if part)
-    return "".join(f"<p>{'<br>'.join(marked(part).splitlines())}</p>" for part in paragraphs)
-
-
-def marked(text: str) -> str:
-    """Return one paragraph, escaped, with its marks as HTML."""
+    # Not <p>: a box with space of its own is around it, JupyterHub's or that of the page.
+    text = re.sub(r"\n\s*\n", "\n\n", text.replace("\r\n", "\n").strip())
     done, parts = 0, []
     for found in MARKS.finditer(text):
         parts += [escape(text[done : found.start()]), element(found)]
         done = found.end()
-    return "".join(parts) + escape(text[done:])
+    return "<br>".join(("".join(parts) + escape(text[done:])).splitlines())
 
 
 def element(found: re.Match[str]) -> str:

@@ -164,7 +164,7 @@ def test_what_maintenance_md_says_is_on_the_page_while_it_is_there(away: Place) 
     path = away.base / "maintenance.md"
     path.write_text("Back at **14:00** <script>")
     path.chmod(0o644)
-    assert "<p>Back at <strong>14:00</strong> &lt;script&gt;</p>" in ask(away.web, "/hub/home", BROWSER).text
+    assert "Back at <strong>14:00</strong> &lt;script&gt;" in ask(away.web, "/hub/home", BROWSER).text
     assert "14:00" not in ask(away.web, "/user/alice/", BROWSER).text
     path.chmod(0o666)
     assert "14:00" not in ask(away.web, "/hub/home", BROWSER).text
