@@ -6,8 +6,9 @@
 The text becomes HTML with paragraphs, line breaks, **bold**, # headings in bold, and links. Everything else, HTML for
 example, is shown as it was written. The hub environment holds no Markdown library.
 
-There is no maintenance for all but some named people. Before a login nobody is known, so those people would have to
-get past it to log in; after it, only JupyterHub's own handlers know them, and there is no supported way to get between.
+There is no maintenance that lets some people through by name. The proxy does not know who asks. JupyterHub does after
+the login, but its pages are only a part of it: the API, and an address that starts a server, would have to be closed to
+the others as well, inside JupyterHub's own handlers. To stop the hub closes all of them.
 """
 
 import os

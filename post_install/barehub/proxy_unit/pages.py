@@ -35,7 +35,7 @@ IMAGE = re.compile(r"data:image/[a-z0-9.+-]+;base64,[A-Za-z0-9+/]+=*")  # as the
 
 HUB = (
     "The hub is not available",
-    "<p>This page tries again every few seconds, and leads on when the hub is back.</p>"
+    "<p>This page reloads every few seconds until the hub is back.</p>"
     "<p>Servers that are running continue, with their notebooks and kernels.</p>",
     "the hub is not available: try again later",
 )
