@@ -90,6 +90,14 @@ class Layout:
     def installer_config(self) -> Path:
         return self.config / "10-install.py"
 
+    @property
+    def announcement(self) -> Path:
+        return self.base / "announcement.md"
+
+    @property
+    def maintenance(self) -> Path:
+        return self.base / "maintenance.md"
+
     # state
     @property
     def state(self) -> Path:
@@ -135,6 +143,11 @@ class Layout:
     def rules_staging(self) -> Path:
         """Where the hub writes the rules before it renames them into place."""
         return self.rules / ".new"
+
+    @property
+    def logo(self) -> Path:
+        """The hub's own logo, as a URL that holds it, for the pages that the proxy shows; not where traefik reads."""
+        return self.rules_staging / "logo"
 
     @property
     def proxy_state(self) -> Path:

@@ -27,7 +27,7 @@ from barehub import untrusted
 from barehub.layout import Layout
 from barehub.own_servers import OwnServers
 from barehub.process import write_atomically
-from barehub.rules import HSTS, Config, RulesFile, fixed_rules, rule
+from barehub.rules import Config, RulesFile, fixed_rules, home_of, keep_logo, middlewares, rule
 from barehub.untrusted import UntrustedError
 from barehub.urls import bind_url, is_address
 
@@ -185,7 +185,8 @@ class BarehubProxy(OwnServers):
         return self._with_changes(nothing, self.dynamic_config_handler.load())
 
     async def _setup_traefik_dynamic_config(self) -> None:
-        ours = fixed_rules(self.traefik_entrypoint, self.hsts_seconds if self.is_https else None)
+        keep_logo(self.parent, Layout.from_environment().logo)
+        ours = fixed_rules(self.traefik_entrypoint, self.hsts_seconds if self.is_https else None, home_of(self.parent))
         self.extra_dynamic_config = deep_merge(ours, self.extra_dynamic_config)
         await super()._setup_traefik_dynamic_config()
 
@@ -254,8 +255,7 @@ class BarehubProxy(OwnServers):
         traefik, hub = super()._dynamic_config_for_route(routespec, target, data)
         for router in traefik["http"]["routers"].values():
             router["rule"] = rule(routespec)
-            if self.is_https and self.hsts_seconds:
-                router["middlewares"] = [HSTS]
+            router["middlewares"] = middlewares(data, hsts=self.is_https and self.hsts_seconds > 0)
         return traefik, hub
 
     async def _is_live(self, generation: int) -> bool:

@@ -3,14 +3,16 @@
 Readers need neither JupyterHub nor traefik for it.
 """
 
+import base64
 import copy
 import json
 import logging
+import mimetypes
 import re
 import sys
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 from barehub import untrusted
 from barehub.process import sync_directory, write_atomically
@@ -21,6 +23,16 @@ RESERVED = re.compile(r"%(3A|2F|3F|23|5B|5D|40|21|24|26|27|28|29|2A|2B|2C|3B|3D|
 
 READY = "barehub-ready"  # a router, and below / the path that it answers: the proxy's supervisor asks for it
 HSTS = "barehub-hsts"  # a middleware
+HUB_AWAY, SERVER_AWAY = "barehub-hub-away", "barehub-server-away"  # middlewares
+
+# The service of the pages for these. Only the proxy's supervisor knows its port, which is another one at each start: it
+# tells traefik by its environment, and traefik runs the rules through Go's text/template. Without one, nobody is there.
+PAGES = "barehub-pages"
+PAGES_ENVIRONMENT = "BAREHUB_PAGES"
+PAGES_URL = f"{{{{ env `{PAGES_ENVIRONMENT}` | default `http://127.0.0.1:9` }}}}"
+
+OWN_LOGO = "jupyterhub-80.png"  # JupyterHub's, which the pages have anyway
+LOGO_SIZE = 2**18  # bytes; it is in each page
 
 Config = dict[str, Any]
 
@@ -43,14 +55,61 @@ TLS: Config = {
 }
 
 
-def fixed_rules(entrypoint: str, hsts_seconds: int | None) -> Config:
-    """Return what the rules hold beside the hub's routes; `hsts_seconds` is None without HTTPS."""
+def fixed_rules(entrypoint: str, hsts_seconds: int | None, home: str = "/hub/home") -> Config:
+    """Return what the rules hold beside the hub's routes.
+
+    `hsts_seconds` is None without HTTPS; `home` is the URL of the hub's home page.
+    """
     # traefik itself answers it, with 418.
     ready = {"rule": f"Path(`/{READY}`)", "entryPoints": [entrypoint], "service": "noop@internal"}
+    http: Config = {
+        "routers": {READY: ready},
+        "services": {PAGES: {"loadBalancer": {"servers": [{"url": PAGES_URL}]}}},
+        "middlewares": {
+            # JupyterHub itself answers neither.
+            HUB_AWAY: {"errors": page("/hub?status={status}") | {"statusRewrites": {"502": 503, "504": 503}}},
+            SERVER_AWAY: {"errors": page(f"/server?status={{status}}&home={quote(home, safe='')}")},
+        },
+    }
     if hsts_seconds is None:
-        return {"http": {"routers": {READY: ready}}}
-    hsts = {"headers": {"stsSeconds": hsts_seconds}}
-    return {"http": {"routers": {READY: ready}, "middlewares": {HSTS: hsts}}, "tls": copy.deepcopy(TLS)}
+        return {"http": http}
+    http["middlewares"][HSTS] = {"headers": {"stsSeconds": hsts_seconds}}
+    return {"http": http, "tls": copy.deepcopy(TLS)}
+
+
+def page(query: str) -> Config:
+    """Return the options of a middleware that shows a page where a route leads to nobody who answers.
+
+    https://doc.traefik.io/traefik/reference/routing-configuration/http/middlewares/errorpages/
+    traefik answers 502 where a connection is refused or breaks, 504 where it is not accepted in time. It cannot tell
+    these from a server's own (traefik/traefik#2936): such an answer keeps its status and gets our text.
+    """
+    # Of the request's headers only this one: no cookie or token goes there.
+    return {"status": ["502", "504"], "service": PAGES, "query": query, "errorRequestHeaders": ["Accept"]}
+
+
+def middlewares(data: Config, *, hsts: bool) -> list[str]:
+    """Return the middlewares of a route with this data, which the hub has given it."""
+    return [*([HSTS] if hsts else []), HUB_AWAY if data.get("hub") else SERVER_AWAY]
+
+
+def home_of(hub: Any) -> str:
+    """Return the URL of a hub's home page, for a JupyterHub application object: a path if it has no host of its own."""
+    return f"{getattr(hub, 'public_url', '') or getattr(hub, 'base_url', '/')}hub/home"
+
+
+def keep_logo(hub: Any, path: Path) -> None:
+    """Put the logo of a JupyterHub application object, if it is not JupyterHub's, where the proxy's pages find it."""
+    logo = Path(getattr(hub, "logo_file", ""))
+    kind = mimetypes.guess_type(logo)[0] or ""
+    try:
+        if logo.name == OWN_LOGO or not kind.startswith("image/") or logo.stat().st_size > LOGO_SIZE:
+            path.unlink(missing_ok=True)
+            return
+        path.parent.mkdir(mode=0o750, exist_ok=True)
+        write_atomically(path, f"data:{kind};base64,{base64.b64encode(logo.read_bytes()).decode()}", 0o640)
+    except OSError as error:  # the hub itself shows none, and goes on
+        logging.getLogger(__name__).warning("The logo cannot be shown while the hub is away: %s", error)
 
 
 class RulesFile:
@@ -74,7 +133,9 @@ class RulesFile:
         http = {kind: items for kind, items in config["http"].items() if items}  # traefik refuses empty ones
         text = json.dumps({**config, "http": http, "jupyterhub": json.dumps(config["jupyterhub"])})
         # traefik runs the file through Go's text/template first. `{{` can only be in a string: JSON itself has none.
-        text = text.replace("{{", r"\u007b\u007b")
+        # Only our own template stays one.
+        braces = r"\u007b\u007b"
+        text = text.replace("{{", braces).replace(PAGES_URL.replace("{{", braces), PAGES_URL)
         # Staged in a directory below, not beside: traefik reads everything again on each event in this one, and
         # creating, writing and renaming a file here would be five of them. The directory is setgid, so is this one:
         # the file has the proxy's group from its first byte.

@@ -7,7 +7,7 @@ from datetime import timedelta
 from http import HTTPStatus
 from typing import Any
 
-from barehub import accounts, permissions, systemd
+from barehub import accounts, notices, permissions, systemd
 from barehub.config import config_files, masked_files
 from barehub.environments import find_as
 from barehub.errors import Exit, UserError, printable
@@ -38,6 +38,7 @@ class Status:
     proxy: int | None = None
     config: list[str] = field(default_factory=list)
     masked: list[str] = field(default_factory=list)
+    notices: dict[str, str] = field(default_factory=dict)  # announcement, maintenance -> the file that is there
     database_revision: str | None = None
     backups: list[str] = field(default_factory=list)
     environments: dict[str, str] = field(default_factory=dict)  # label -> what is there
@@ -69,6 +70,7 @@ def check(layout: Layout) -> Status:
         check_environments(installation, found, status)
     else:
         check_last_proxy(installation, status)
+    check_notices(layout, status)
     check_database(installation, found, status)
     return status
 
@@ -210,6 +212,14 @@ def check_source(layout: Layout, source: Source, status: Status) -> None:
         status.problems.append(f"{error}; the proxy goes on with the certificate it has")
 
 
+def check_notices(layout: Layout, status: Status) -> None:
+    """Record the files that tell people something; one that is not shown is worth a warning."""
+    for name, path in (("announcement", layout.announcement), ("maintenance", layout.maintenance)):
+        if path.exists() or path.is_symlink():
+            status.notices[name] = str(path)
+            status.warnings += filter(None, [notices.complaint(path)])
+
+
 def check_database(installation: Installation, found: Evaluated | None, status: Status) -> None:
     """Check that the database has the schema that this release needs; without a configuration, that of the default."""
     layout = installation.layout
@@ -268,6 +278,7 @@ def text(status: Status) -> str:
     rows += [("environment", f"{label}: {what}") for label, what in status.environments.items()]
     rows += [("config" if index == 0 else "", path) for index, path in enumerate(status.config or ["no files"])]
     rows += [("masked", path) for path in status.masked]
+    rows += status.notices.items()
     width = max(len(name) for name, _ in rows) + 2
     lines = [f"{name:{width}}{value}" for name, value in rows]
     said = [f"warning: {warning}" for warning in status.warnings]

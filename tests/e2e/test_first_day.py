@@ -105,6 +105,25 @@ def test_hub_restarts_unnoticed_by_her_notebook(machine: Machine, kernel: Kernel
     assert kernel.session.is_logged_in()
 
 
+def test_people_see_a_page_while_the_hub_is_away(machine: Machine, kernel: Kernel) -> None:
+    machine.write("/opt/barehub/announcement.md", "New disks on **Friday**")
+    machine.write("/opt/barehub/maintenance.md", "Back at 14:00 <now>")
+    browser = {"Accept": "text/html"}
+    assert "New disks on <strong>Friday</strong>" in kernel.session.get("/hub/home").text
+    machine.succeed("systemctl", "stop", HUB)
+    page = kernel.session.get("/hub/home", headers=browser)
+    assert (page.status_code, page.headers["Retry-After"]) == (503, "5")
+    assert "Back at 14:00 &lt;now&gt;" in page.text
+    assert kernel.session.get("/hub/api/user").json()["status"] == 503
+    status = machine.fails(BAREHUB, "status", code=1)
+    assert "the proxy answers 503" in status
+    assert "maintenance" in status
+    assert kernel.execute("print(answer)") == "42\n"
+    machine.succeed("systemctl", "start", HUB)
+    machine.eventually(BAREHUB, "status")
+    assert kernel.session.is_logged_in()
+
+
 def test_proxy_restarts_without_turning_a_visitor_away(machine: Machine, kernel: Kernel) -> None:
     with visitor(machine) as seen:
         machine.succeed("systemctl", "restart", PROXY)
@@ -127,7 +146,7 @@ def test_any_process_may_be_killed(machine: Machine, kernel: Kernel, process: st
         machine.eventually(BAREHUB, "status")
     assert pid() != before
     # Whose request is being answered can see the process die; nobody is refused, and nobody sees a 404.
-    assert set(seen) <= {"200"} | ({"502"} if process == "hub" else CUT_OFF)
+    assert set(seen) <= {"200"} | ({"503"} if process == "hub" else CUT_OFF)
     assert kernel.session.is_logged_in()
 
 

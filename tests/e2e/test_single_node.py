@@ -178,11 +178,38 @@ def test_a_server_that_cannot_start_says_why(machine: Machine) -> None:
     machine.eventually(BAREHUB, "status")
 
 
-def test_it_outlives_the_hub_and_ends_with_its_user(machine: Machine, kernel: Kernel, browser: Chrome) -> None:
+def test_it_outlives_the_hub_and_ends_with_its_user(
+    machine: Machine, kernel: Kernel, browser: Chrome, screenshots: Path
+) -> None:
     machine.succeed("systemctl", "restart", HUB)
     machine.eventually(BAREHUB, "status")
     assert kernel.session.start_kernel().execute("print(6 * 7)") == "42\n"
     log_in(browser, "alice")
     browser.find_element(By.CSS_SELECTOR, ".jp-Launcher, .jp-Notebook")
-    browser.get(f"{URL}/hub/home")
+    waits_for_the_hub(machine, browser, screenshots)
     press_stop(browser, lambda: machine.unit(UNIT, "ActiveState") == "inactive")
+    kernel.session.start_server()
+    finds_her_server_gone(machine, browser, screenshots)
+
+
+def waits_for_the_hub(machine: Machine, browser: Chrome, screenshots: Path) -> None:
+    """What alice sees while the hub is away: she touches nothing, and is where she wanted to be when it is back."""
+    machine.succeed("systemctl", "stop", HUB)
+    browser.get(f"{URL}/hub/home?x=1")
+    browser.find_element(By.CSS_SELECTOR, "meta[http-equiv=refresh]")
+    browser.save_screenshot(screenshots / "hub-away.png")
+    machine.succeed("systemctl", "start", HUB)
+    browser.find_element(By.ID, "stop")
+    assert browser.current_url == f"{URL}/hub/home?x=1"
+
+
+def finds_her_server_gone(machine: Machine, browser: Chrome, screenshots: Path) -> None:
+    """What alice sees when her server has ended while the hub could not notice; the hub then knows."""
+    machine.succeed("systemctl", "stop", HUB)
+    machine.succeed("systemctl", "stop", UNIT)
+    browser.get(f"{URL}/user/alice/lab")
+    to_the_hub = browser.find_element(By.CSS_SELECTOR, "a[href='/hub/home']")
+    browser.save_screenshot(screenshots / "server-gone.png")
+    machine.succeed("systemctl", "start", HUB)
+    to_the_hub.click()
+    browser.find_element(By.ID, "start")

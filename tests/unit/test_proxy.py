@@ -194,7 +194,7 @@ def test_routes_outlive_the_hub_and_all_else_follows_its_traits(place: Place) ->
     assert "passing" in place.rules.read_text()
     place.run(second)
     written = json.loads(place.rules.read_text())
-    assert len(written["http"]["services"]) == 2
+    assert len(written["http"]["services"]) == 3  # those of two routes, and of the pages
     assert "passing" not in written["http"]["middlewares"]
 
 

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from barehub.rules import READY, RulesFile, fixed_rules, quoted, read_routes, rule
+from barehub.rules import PAGES, PAGES_URL, READY, RulesFile, fixed_rules, move_target, quoted, read_routes, rule
 from barehub.untrusted import UntrustedError
 
 ROUTES = {"a": {"routespec": "/user/alice/", "target": "http://127.0.0.1:9", "data": {"user": "alice {{.}}"}}}
@@ -35,6 +35,19 @@ def test_traefik_finds_no_template_and_no_empty_section_in_it(file: RulesFile) -
     text = file.path.read_text()
     assert "{{" not in text
     assert json.loads(text)["http"] == {"routers": {"r": {"rule": "{{ .X }}"}}}
+
+
+def test_the_only_template_is_the_address_of_the_pages_and_it_stays_one(file: RulesFile) -> None:
+    http = fixed_rules("web", None)["http"]
+    http["routers"] |= config({})["http"]["routers"]
+    file.atomic_dump({"http": http, "jupyterhub": {"routes": ROUTES}})
+    for _ in range(2):
+        text = file.path.read_text()
+        assert text.count("{{") == text.count(PAGES_URL) == 1
+        (server,) = json.loads(text)["http"]["services"][PAGES]["loadBalancer"]["servers"]
+        assert server == {"url": PAGES_URL}
+        move_target(file.path, "http://127.0.0.1:9", "http://127.0.0.1:10")
+    assert read_routes(file.path)["a"]["target"] == "http://127.0.0.1:10"
 
 
 @pytest.mark.parametrize("damage", ["", "[]", "[" * 200_000, '{"jupyterhub": 3}', '{"jupyterhub": "{}"}'])

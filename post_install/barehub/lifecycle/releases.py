@@ -26,7 +26,7 @@ def proxy_differs(old: Path, new: Path) -> bool:
 
     def programs(prefix: Path) -> set[str | bytes]:
         packages = {one.name for one in prefix.glob("conda-meta/*.json") if PROXY_PACKAGES.match(one.name)}
-        names = ("proxy_unit/*.py", "rules.py")
+        names = ("proxy_unit/*.py", "proxy_unit/*.html", "notices.py", "rules.py")
         modules = (one for name in names for one in prefix.glob(f"lib/python3*/site-packages/barehub/{name}"))
         return packages | {one.read_bytes() for one in modules}
 

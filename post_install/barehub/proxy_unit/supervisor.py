@@ -17,12 +17,17 @@ import socket
 import sys
 import time
 import traceback
+from collections.abc import Coroutine
 from pathlib import Path
+from typing import Any
 
 from barehub.errors import UserError, render
 from barehub.layout import Layout
+from barehub.proxy_unit import pages
+from barehub.proxy_unit.pages import Pages
 from barehub.proxy_unit.readiness import API, Readiness
 from barehub.proxy_unit.sockets import FIRST_FD, Door, make_doors, notify, read_addresses, stored_doors
+from barehub.rules import PAGES_ENVIRONMENT
 
 LOADING = 10.0  # seconds until the doors open for a traefik that is not ready
 
@@ -46,10 +51,12 @@ def main() -> int:
     left = [(door, connection) for door in doors.values() for connection in accept_all(door.serving)]
     config = json.loads(layout.static_config.read_text())
     readiness = Readiness(layout, config, api, doors)
-    traefik = start_traefik(layout.hub / "bin/traefik", layout.static_config, {API: api, **doors})
+    listener = pages.listen()
+    traefik = start_traefik(layout.hub / "bin/traefik", layout.static_config, {API: api, **doors}, listener)
     # Not where the last valid configuration is another release's, and traefik would take that line for a request.
     told = [door for name, door in doors.items() if "proxyProtocol" in config["entryPoints"][name]]
-    return asyncio.run(Supervisor(traefik, list(doors.values()), readiness, told).run(left))
+    supervisor = Supervisor(traefik, list(doors.values()), readiness, told)
+    return asyncio.run(supervisor.run(left, Pages(layout).serve(listener)))
 
 
 def environment_of_traefik(static_config: str) -> dict[str, str]:
@@ -64,8 +71,11 @@ def environment_of_traefik(static_config: str) -> dict[str, str]:
     return {key: value for key, value in os.environ.items() if key.upper() not in dropped}
 
 
-def start_traefik(program: Path, static_config: Path, doors: dict[str, Door]) -> int:
-    """Start traefik with the serving sockets for its entrypoints (sd_listen_fds(3)). Returns its process id."""
+def start_traefik(program: Path, static_config: Path, doors: dict[str, Door], listener: socket.socket) -> int:
+    """Start traefik with the serving sockets for its entrypoints (sd_listen_fds(3)). Returns its process id.
+
+    It also gets the socket of `pages`, which it does not use: as long as it lives, nobody else can have that port.
+    """
     if child := os.fork():
         return child
     try:
@@ -73,10 +83,12 @@ def start_traefik(program: Path, static_config: Path, doors: dict[str, Door]) ->
         moved = [fcntl.fcntl(door.serving, fcntl.F_DUPFD_CLOEXEC, FIRST_FD + len(doors)) for door in doors.values()]
         for number, descriptor in enumerate(moved, FIRST_FD):
             os.dup2(descriptor, number)
+        listener.set_inheritable(True)  # opened after the doors, so its number is above theirs
         environment = environment_of_traefik(static_config.read_text()) | {
             "LISTEN_PID": str(os.getpid()),
             "LISTEN_FDS": str(len(doors)),
             "LISTEN_FDNAMES": ":".join(doors),
+            PAGES_ENVIRONMENT: pages.url_of(listener),
         }
         os.execve(program, [str(program), f"--configfile={static_config}"], environment)
     except BaseException as error:
@@ -99,8 +111,8 @@ class Supervisor:
         self.stopping = False
         self.relays: set[asyncio.Task[None]] = set()
 
-    async def run(self, left: list[tuple[Door, socket.socket]]) -> int:
-        """Serve until traefik ends. Returns the exit status: 0 after a stop that was requested."""
+    async def run(self, left: list[tuple[Door, socket.socket]], pages: Coroutine[Any, Any, None]) -> int:
+        """Serve until traefik ends, and `pages` as well. Returns the exit status: 0 after a stop that was requested."""
         loop = asyncio.get_running_loop()
         ended: asyncio.Future[int] = loop.create_future()
 
@@ -115,9 +127,11 @@ class Supervisor:
             loop.add_signal_handler(number, self.stop)
         loop.add_signal_handler(signal.SIGHUP, self.reload)
         reap()  # it may have ended before there was a handler
-        self.serving, watching = asyncio.create_task(self.serve(left)), asyncio.create_task(self.watch())
+        self.serving = asyncio.create_task(self.serve(left))
+        others = [asyncio.create_task(self.watch()), asyncio.create_task(pages)]
         status = await ended
-        watching.cancel()
+        for task in others:
+            task.cancel()
         self.shut()
         if self.relays:  # traefik's last answers are still on their way
             await asyncio.wait(self.relays, timeout=1)

@@ -12,6 +12,7 @@ from barehub.errors import PrintableRecord, render
 from barehub.layout import Layout
 from barehub.lifecycle.database import own_database
 from barehub.lifecycle.servers import register_service
+from barehub.notices import register_announcement
 from barehub.proxy_unit.certificates import find_authorities
 
 layout = Layout.from_environment()
@@ -40,6 +41,7 @@ except ConfigError as error:
     print(render(error), file=sys.stderr)
     sys.exit(CONFIG_EXIT)
 register_service(layout, c)
+register_announcement(layout, c)
 # With DEBUG, what keeps the hub from starting has its traceback.
 if c.JupyterHub.get("log_level") not in ("DEBUG", logging.DEBUG):
     logging.getLogger("JupyterHub").addFilter(OneLine())
