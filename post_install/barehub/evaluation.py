@@ -25,6 +25,7 @@ from barehub.layout import Layout
 from barehub.process import call_as
 from barehub.proxy_unit.renewal import Source
 from barehub.proxy_unit.sockets import addresses_of
+from barehub.secret import files_read
 from barehub.settings import Settings
 from barehub.untrusted import UntrustedError, parse_json
 
@@ -43,12 +44,16 @@ class ProxyWanted:
 
 @dataclass(frozen=True)
 class Evaluated:
-    """What the configuration says; `no_proxy` is what is wrong with the proxy's part of it, and what to do."""
+    """What the configuration says; `no_proxy` is what is wrong with the proxy's part of it, and what to do.
+
+    secrets: the files that it has read with `read_secret`.
+    """
 
     endpoints: Endpoints
     db_url: str
     proxy: ProxyWanted | None
     no_proxy: tuple[str, str]
+    secrets: tuple[str, ...] = ()
 
     def require_proxy(self) -> ProxyWanted:
         """Return what is wanted of the proxy. Raises ConfigError if that does not fit together."""
@@ -77,7 +82,8 @@ def evaluate(layout: Layout, settings: Settings, environment: Mapping[str, str] 
             addresses_of(proxy.static)  # the answer is another account's
         only_here = told["endpoints"].pop("only_here") is True
         endpoints = Endpoints(**{name: str(value) for name, value in told["endpoints"].items()}, only_here=only_here)
-        return Evaluated(endpoints, str(told["db_url"]), proxy, tuple(told["no_proxy"]))
+        secrets = tuple(str(path) for path in told["secrets"])
+        return Evaluated(endpoints, str(told["db_url"]), proxy, tuple(told["no_proxy"]), secrets)
     except (ValueError, KeyError, TypeError, AttributeError, UntrustedError):
         what = "the configuration ends the process that runs it, or needs more than a minute"
         raise ConfigError(what, f"look for os._exit, exec or a wait in {layout.config}") from None
@@ -99,7 +105,7 @@ def evaluate_here(layout: Layout) -> str:
             proxy = proxy_wanted(layout, hub)
         except UserError as error:
             no_proxy = located(layout, str(error)), error.fix
-        told = Evaluated(endpoints, str(hub.db_url), proxy, no_proxy)
+        told = Evaluated(endpoints, str(hub.db_url), proxy, no_proxy, tuple(files_read))
         return json.dumps(asdict(told))
     except UserError as error:
         return json.dumps({"error": [located(layout, str(error)), error.fix]})

@@ -11,6 +11,7 @@ from barehub.errors import render
 from barehub.layout import Layout
 from barehub.lifecycle.database import own_database
 from barehub.lifecycle.servers import register_service
+from barehub.logins import require_local_account
 from barehub.proxy_unit.certificates import find_authorities
 
 layout = Layout.from_environment()
@@ -23,6 +24,8 @@ c.JupyterHub.cookie_secret_file = str(layout.cookie_secret)
 c.JupyterHub.proxy_class = "barehub.proxy.BarehubProxy"
 # A restart of the hub stops no user's server.
 c.JupyterHub.cleanup_servers = False
+# A user without an account on this machine is told so.
+c.Spawner.pre_spawn_hook = require_local_account
 
 find_authorities()
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from barehub.logins import require_account
 from jupyterhub.spawner import SpawnException
 from systemdspawner import SystemdSpawner  # type: ignore[import-not-found]  # only in this overlay's releases
 
@@ -36,14 +37,11 @@ class UnitSpawner(SystemdSpawner):  # type: ignore[misc]  # systemdspawner ships
 
     async def start(self) -> tuple[str, int]:
         self.unit_extra_properties: dict[str, Any] = {**PROPERTIES, **self.unit_extra_properties}
+        if not self.dynamic_users:
+            require_account(self._expand_user_vars(self.username_template))
         self.starting = True
         try:
             address: tuple[str, int] | None = await super().start()
-        except KeyError as error:
-            if "getpwnam" not in str(error):
-                raise
-            fix = "Administrators: c.PAMAuthenticator.pam_normalize_username makes logins the names of accounts."
-            raise StartError(f"There is no account {self.user.name} on this machine. {fix}") from None
         finally:
             self.starting = False
         if address is None:
