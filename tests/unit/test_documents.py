@@ -61,7 +61,10 @@ def test_exit_codes_are_the_same_in_the_guide_and_the_installer() -> None:
 
 def builders_commands() -> list[str]:
     overlays = [
-        line for name in ("slurm", "single-node", "ldap") for line in commands(guide(name)) if "release.py" in line
+        line
+        for name in ("slurm", "single-node", "ldap", "oidc")
+        for line in commands(guide(name))
+        if "release.py" in line
     ]
     first = [line for line in commands(README) if "release.py" in line]
     return first + overlays + [line for document in BUILDERS for line in commands(document)]
