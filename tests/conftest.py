@@ -1,9 +1,16 @@
 """What a run says about tests that could not run; the fixtures of the end-to-end tests are in e2e/conftest.py."""
 
 import os
+import signal
 from typing import Never
 
 import pytest
+
+
+def pytest_configure() -> None:
+    """Undo what a shell's `&` and nohup(1) make a run ignore: tests send these signals to programs that they start."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def cannot_run(reason: str) -> Never:
