@@ -10,7 +10,7 @@ import pwd
 from typing import Any
 
 from jupyterhub.auth import Authenticator, PAMAuthenticator
-from jupyterhub.spawner import SpawnException
+from jupyterhub.spawner import LocalProcessSpawner, SpawnException
 from jupyterhub.traitlets import Callable
 from tornado.web import HTTPError
 from traitlets import Integer
@@ -49,9 +49,9 @@ def require_local_account(spawner: Any) -> None:
     """Raise NoAccountError if a spawner starts processes as an account that this machine does not have.
 
     It is the base configuration's `c.Spawner.pre_spawn_hook`. A site's own hook, which may make accounts, replaces it.
+    A class that has its own way to become an account knows which.
     """
-    kinds = {kind.__name__ for kind in type(spawner).__mro__}
-    if "LocalProcessSpawner" in kinds and "SimpleLocalProcessSpawner" not in kinds:
+    if getattr(type(spawner), "make_preexec_fn", None) is LocalProcessSpawner.make_preexec_fn:
         require_account(spawner.user.name)
 
 

@@ -47,7 +47,8 @@ def start(machine: Machine) -> None:
     machine.write(CA, ca.cert)
     for name, text in (("server.pem", pair.cert), ("server.key", pair.key), ("data", entries())):
         machine.write(f"{HOME}/{name}", text)
-    machine.write("/etc/hosts", "".join(f"{address} {name}\n" for address, name in SERVERS.items()))
+    names = ["127.0.0.1 localhost\n", *(f"{address} {name}\n" for address, name in SERVERS.items())]
+    machine.write("/etc/hosts", "".join(names))
     for server in SERVERS:
         conf = f"{HOME}/{server}.conf"
         machine.write(conf, CONF.format(home=HOME, base=BASE, server=server))
