@@ -37,6 +37,7 @@ c.JupyterHub.hub_port = %(port)d
 c.JupyterHub.bind_url = "http://127.0.0.1:%(front)d"
 c.JupyterHub.db_url = "sqlite:///:memory:"
 c.JupyterHub.cookie_secret = bytes(32)
+c.JupyterHub.redirect_to_server = False  # after a login
 c.JupyterHub.spawner_class = "simple"
 c.Spawner.cmd = [sys.executable, %(server)r]
 """

@@ -79,7 +79,7 @@ def test_groups_decide_who_may_log_in_and_who_is_an_administrator(site: Site, ru
     for name, account, is_admin in (("DAEMON", "daemon", False), ("bin", "bin", True)):
         browser = site.browser()
         page = oidc.log_in(browser, site.hub.url, name)
-        assert page.url.startswith(f"{site.hub.url}/hub/spawn"), page.text
+        assert page.url == f"{site.hub.url}/hub/home", page.text
         xsrf = browser.cookies.get("_xsrf", path="/hub/")
         user = browser.get(f"{site.hub.url}/hub/api/user", headers={"X-XSRFToken": xsrf}).json()
         assert (user["name"], user["admin"], user["groups"]) == (account, is_admin, PEOPLE[name])
@@ -97,7 +97,7 @@ def test_a_logout_ends_the_providers_session_too(site: Site, running_provider: N
     oidc.log_in(browser, site.hub.url, "bin")
     browser.cookies.clear(domain="127.0.0.1")  # the hub's own; the provider is at localhost
     again = browser.get(f"{site.hub.url}/hub/oauth_login")
-    assert again.url.startswith(f"{site.hub.url}/hub/spawn"), again.text
+    assert again.url == f"{site.hub.url}/hub/home", again.text
     page = browser.get(f"{site.hub.url}/hub/logout")
     assert page.url.startswith(f"https://localhost:{site.port}/session/end"), page.url
     oidc.submit(browser, page, logout="yes")
@@ -108,7 +108,7 @@ def test_a_logout_ends_the_providers_session_too(site: Site, running_provider: N
 @pytest.mark.parametrize("seconds", [-120, 120])
 def test_the_providers_clock_may_be_wrong(site: Site, seconds: int) -> None:
     with site.provider(clock=seconds):
-        assert site.log_in("bin").url.startswith(f"{site.hub.url}/hub/spawn")
+        assert site.log_in("bin").url == f"{site.hub.url}/hub/home"
 
 
 def test_a_wrong_secret_is_said_and_not_shown(site: Site) -> None:
