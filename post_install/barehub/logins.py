@@ -10,15 +10,24 @@ import pwd
 from typing import Any
 
 from jupyterhub.auth import Authenticator, PAMAuthenticator
-from jupyterhub.spawner import LocalProcessSpawner, SpawnException
+from jupyterhub.spawner import LocalProcessSpawner
 from jupyterhub.traitlets import Callable
 from tornado.web import HTTPError
 from traitlets import Integer
 
-# Administrators who see the page know where to look; users know whom to ask.
+from barehub.accounts import exists
+
 NO_ACCOUNT = (
     "There is no account {} on this machine. Administrators: `getent passwd NAME` shows what the machine knows."
 )
+
+try:
+    from jupyterhub.spawner import SpawnException
+except ImportError:  # before JupyterHub 6
+
+    class SpawnException(HTTPError):  # type: ignore[no-redef]  # noqa: N818 - its name there
+        def __init__(self, message: str, *, reason: str) -> None:
+            super().__init__(400, message)
 
 
 class NoAccountError(SpawnException):  # type: ignore[misc]  # JupyterHub ships no types
@@ -41,7 +50,7 @@ def canonical(login: str) -> str | None:
 
 def require_account(name: str) -> None:
     """Raise NoAccountError if this machine has no account of that name."""
-    if canonical(name) is None:
+    if not exists(name):
         raise NoAccountError(name)
 
 

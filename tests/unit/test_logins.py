@@ -77,6 +77,8 @@ def test_names_in_the_configuration_need_no_account() -> None:
 
 def test_a_server_without_an_account_is_not_started() -> None:
     require_account("root")
+    with pytest.raises(NoAccountError):
+        require_account("ROOT")  # no server could become it
     with pytest.raises(NoAccountError) as refused:
         require_account("nobody-here")
     assert "There is no account nobody-here on this machine" in refused.value.jupyterhub_message
