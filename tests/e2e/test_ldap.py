@@ -221,6 +221,14 @@ def test_alice_gets_from_the_first_page_to_her_notebook(site: Machine, browser: 
     assert browser.current_url.startswith(f"{URL}/user/alice/lab")
 
 
+def alice_again(site: Machine) -> HubSession:
+    """Another login of alice's, whose server runs."""
+    session = HubSession(site, "alice")
+    session.login(PASSWORDS["alice"])
+    session.get("/user/alice/lab").raise_for_status()
+    return session
+
+
 def test_the_pages_say_why_somebody_is_not_let_in(site: Machine) -> None:
     assert "Invalid username or password" in HubSession(site, "alice").login("wonderland").text  # PAM's
     assert "Invalid username or password" in HubSession(site, "bob").login(PASSWORDS["bob"]).text  # in no group
@@ -229,10 +237,7 @@ def test_the_pages_say_why_somebody_is_not_let_in(site: Machine) -> None:
 
 
 def test_the_hubs_password_is_nobody_elses(site: Machine) -> None:
-    alice = HubSession(site, "alice")
-    alice.login(PASSWORDS["alice"])
-    alice.start_server()
-    kernel = alice.start_kernel()
+    kernel = alice_again(site).start_kernel()
     assert directory.HUB_PASSWORD not in kernel.execute("import os; print(os.environ)")
     assert "PermissionError" in kernel.execute(
         f"try: open('{SECRET}')\nexcept OSError as error: print(type(error).__name__)"
@@ -248,15 +253,11 @@ def test_the_hubs_password_is_nobody_elses(site: Machine) -> None:
 
 
 def test_who_is_in_stays_in_while_nobody_else_gets_in(site: Machine) -> None:
-    alice = HubSession(site, "alice")
-    alice.login(PASSWORDS["alice"])
-    alice.start_server()
+    alice = alice_again(site)
     with without(site, SERVERS[0]), without(site, SERVERS[1]):
         answer = HubSession(site, "alice").login(PASSWORDS["alice"])
         assert (answer.status_code, NO_ANSWER.partition(".")[0] in answer.text) == (503, True)
         assert alice.is_logged_in()
         assert alice.start_kernel().execute("print(6 * 7)") == "42\n"
     with without(site, SERVERS[0]):
-        again = HubSession(site, "alice")
-        again.login(PASSWORDS["alice"])
-        assert again.is_logged_in()
+        assert alice_again(site).is_logged_in()
