@@ -122,9 +122,6 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     command = commands.add_parser("lock", help="pin the newest versions that work together")
     add_source_options(command)
     command.add_argument(
-        "--platform", choices=("linux-64", "linux-aarch64"), default="linux-64", help="default: linux-64"
-    )
-    command.add_argument(
         "--virtual-package",
         action="append",
         default=[],
@@ -136,6 +133,13 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
         nargs="*",
         metavar="PACKAGE",
         help="change the versions of these packages only (names as in the lock; of all packages if none is named)",
+    )
+    command.add_argument(
+        "--days-old",
+        type=int,
+        default=5,
+        metavar="N",
+        help="of versions only those that are N days old; 0 for an index that does not tell (default: %(default)s)",
     )
     command.set_defaults(command=lock)
 
@@ -199,6 +203,9 @@ def add_source_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--environment", type=Path, metavar="DIR", help="a folder of users' software: an installer without a hub"
     )
+    command.add_argument(
+        "--platform", choices=("linux-64", "linux-aarch64"), help="the machines it is for; default: those like this one"
+    )
 
 
 def add_python_options(command: argparse.ArgumentParser) -> None:
@@ -217,6 +224,7 @@ def add_python_options(command: argparse.ArgumentParser) -> None:
 
 def build(arguments: argparse.Namespace) -> int:
     from construct.build import build_release
+    from recipe.metadata import PLATFORM
 
     build_release(
         ROOT,
@@ -231,6 +239,8 @@ def build(arguments: argparse.Namespace) -> int:
         sign=arguments.sign,
         glibc=arguments.glibc,
         any_python=arguments.python is not None,
+        platform=arguments.platform or PLATFORM,
+        python_mirror=python_mirror(arguments),
     )
     return 0
 
@@ -242,24 +252,34 @@ def lock(arguments: argparse.Namespace) -> int:
         update_python()
         return 0
     from construct.lock import lock_environment
+    from recipe.metadata import PLATFORM
     from recipe.overlay import Stack
 
+    if arguments.days_old:
+        os.environ.setdefault("PIP_UPLOADED_PRIOR_TO", f"P{arguments.days_old}D")
     lock_environment(
         Stack.of(ROOT, arguments.overlay, arguments.environment),
-        arguments.platform,
+        arguments.platform or PLATFORM,
         arguments.virtual_package,
         arguments.update,
         arguments.channel,
+        arguments.days_old,
     )
     return 0
 
 
 def mirror(arguments: argparse.Namespace) -> int:
     from construct.mirror import mirror
+    from recipe.metadata import PLATFORM
     from recipe.overlay import Stack
 
     mirror(
-        Stack.of(ROOT, arguments.overlay, arguments.environment), arguments.lock, arguments.channel, arguments.directory
+        Stack.of(ROOT, arguments.overlay, arguments.environment),
+        arguments.lock,
+        arguments.channel,
+        arguments.directory,
+        arguments.platform or PLATFORM,
+        python_mirror(arguments),
     )
     return 0
 

@@ -19,9 +19,9 @@ from construct.packages import fill_channel, read_lock
 from construct.payload import Release, header_values, write_descriptions, write_locked
 from construct.signing import check_command, require_signable, sign_release
 from construct.systems import runs_on
-from recipe.channel import PLATFORM
 from recipe.errors import UserError
 from recipe.files import file_sha256
+from recipe.metadata import PLATFORM
 from recipe.overlay import Stack
 from recipe.report import say
 
@@ -40,6 +40,8 @@ def build_release(
     sign: str | None = None,
     glibc: str | None = None,
     any_python: bool = False,
+    platform: str = PLATFORM,
+    python_mirror: str = "",
 ) -> Path:
     """Build the installer and the files beside it into `output`; return its path.
 
@@ -47,16 +49,17 @@ def build_release(
     distribution's, by default barehub or the environment's. The packages come from `channels`, or from the recipe
     channel if there are none. `lock` replaces the repository's or the overlay's. `engine` is as for `choose_engine`,
     `sign` is the key for `sign_release`. The build fails if anything needs a newer `glibc`. With `any_python` nothing
-    is said about an interpreter that is not the portable one. Nothing appears in `output` before the installer is
-    complete. Raises UserError for what the operator can fix.
+    is said about an interpreter that is not the portable one. The installer is for `platform`; `python_mirror` may have
+    the interpreter of another machine than this. Nothing appears in `output` before the installer is complete. Raises
+    UserError for what the operator can fix.
     """
     began, limit = time.monotonic(), parse_limit(glibc)
-    reach_lost = is_reach_lost(channels, any_python)
+    reach_lost = platform == PLATFORM and is_reach_lost(channels, any_python)
     if reach_lost:
         warn_at_first()
     stack = Stack.of(root, overlays, environment)
-    release = Release(stack, distribution_name(name or stack.name), release_label(date))
-    locked, filler = read_lock(release.stack, lock, channels), choose_engine(engine)
+    release = Release(stack, distribution_name(name or stack.name), release_label(date), platform)
+    locked, filler = read_lock(stack, lock, channels, platform), choose_engine(engine, platform)
     cache, path = root / ".cache", output / release.file_name
     cache.mkdir(exist_ok=True)
     output.mkdir(parents=True, exist_ok=True)
@@ -66,13 +69,12 @@ def build_release(
     with tempfile.TemporaryDirectory(dir=cache, prefix="build-") as directory:
         work = Path(directory)
         payload = work / "payload"
-        records = fill_channel(release.stack, locked, channels, cache, payload / "channel")
+        records = fill_channel(stack, locked, channels, cache, payload / "channel", platform, python_mirror)
         write_locked(payload, release, records)
 
         say(f"making the engine with {filler.NAME} and testing it")
-        specs = release.stack.specs
-        filled = build_engine(filler, records, specs, PLATFORM, release.label, payload, work / "engine")
-        measured = measure(filled, payload / "channel", records, work / "trial")
+        filled = build_engine(filler, records, stack.specs, platform, release.label, payload, work / "engine")
+        measured = measure(filled, payload / "channel", records, work / "trial", platform)
         require_floor(work / "trial/prefix", limit)
 
         say("writing the installer")

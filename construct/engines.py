@@ -13,6 +13,7 @@ from rattler import RepoDataRecord
 
 from construct import conda_constructor, conda_ship
 from recipe.errors import UserError
+from recipe.metadata import PLATFORM
 from recipe.report import say
 
 
@@ -61,11 +62,17 @@ class Engine(Protocol):
 ENGINES: dict[str, Engine] = {conda_ship.NAME: conda_ship, conda_constructor.NAME: conda_constructor}
 
 
-def choose_engine(name: str) -> Engine:
+def choose_engine(name: str, platform: str = PLATFORM) -> Engine:
     """Return the engine of that name; "auto" is constructor where it is installed and runs, else conda-ship.
 
-    Raises UserError if it is not installed, or does not run.
+    For another machine's `platform` it is conda-ship. Raises UserError if it is not installed, or does not run.
     """
+    if platform != PLATFORM:
+        if name == conda_constructor.NAME:
+            raise UserError(
+                f"constructor makes installers for {PLATFORM} here, not for {platform}", "--engine conda-ship"
+            )
+        return conda_ship
     if name == "auto":
         try:
             conda_constructor.require_command()

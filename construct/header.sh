@@ -47,10 +47,17 @@
 main() {
     set -eu
     umask 022
-    # The system's tools, with the system's libraries and their own defaults, whatever the caller has loaded or set.
-    unset LD_LIBRARY_PATH LD_PRELOAD LD_AUDIT TAR_OPTIONS GREP_OPTIONS POSIXLY_CORRECT CDPATH
+    # The system's tools, with the system's libraries. Of what the caller has set, neither they nor this script may see
+    # any more than what is named here: sudo may keep it, and each variable is one of this script's, too.
+    unset LD_LIBRARY_PATH LD_PRELOAD LD_AUDIT
     PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
     export PATH LC_ALL=C
+    for name in $(env | sed -n 's/^\([A-Za-z_][A-Za-z0-9_]*\)=.*/\1/p'); do
+        case $name in
+            PATH | LC_ALL | PWD | XDG_RUNTIME_DIR | BAREHUB_DEBUG) ;;
+            *) if (unset "$name") 2>/dev/null; then unset "$name"; fi ;; # bash has some that cannot be
+        esac
+    done
     case $0 in */*) this_file=$0 ;; *) this_file=./$0 ;; esac
     set_defaults
     parse_args "$@"

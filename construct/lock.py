@@ -20,7 +20,12 @@ VIRTUAL = ("__unix=0", "__linux=4.18", "__glibc=2.28")
 
 
 def lock_environment(
-    stack: Stack, platform: str, virtual: Sequence[str], update: Sequence[str] | None, channels: Sequence[str]
+    stack: Stack,
+    platform: str,
+    virtual: Sequence[str],
+    update: Sequence[str] | None,
+    channels: Sequence[str],
+    days_old: int = 0,
 ) -> Path:
     """Write the stack's lock and return its path. The packages come from `channels`, or from wheels if there are none.
 
@@ -29,17 +34,23 @@ def lock_environment(
     if stack.overlays and not stack.locked_in:
         raise UserError("these overlays bring no packages, so there is nothing to lock", "build with them")
     if channels:
-        return lock_from_channels(stack, platform, virtual, update, channels)
+        return lock_from_channels(stack, platform, virtual, update, channels, days_old)
     return lock_wheels(stack, platform, virtual, update)
 
 
 def lock_from_channels(
-    stack: Stack, platform: str, virtual: Sequence[str], update: Sequence[str] | None, channels: Sequence[str]
+    stack: Stack,
+    platform: str,
+    virtual: Sequence[str],
+    update: Sequence[str] | None,
+    channels: Sequence[str],
+    days_old: int = 0,
 ) -> Path:
     """Write the stack's lock for `platform`, solved from `channels`, the first one preferred; return its path.
 
     `virtual` are virtual packages of the target, in addition to or instead of the usual ones. `update` is as for
-    `recipe.lock.held`. Raises UserError if there is no solution.
+    `recipe.lock.held`. A package is at least `days_old` days old, as far as its channel tells. Raises UserError if
+    there is no solution.
     """
     assumed = {one.partition("=")[0]: one for one in (*VIRTUAL, f"__archspec=1={MACHINES[platform]}", *virtual)}
     say(f"solving the {stack.title} for {platform} with {' '.join(assumed.values())}")
@@ -49,6 +60,7 @@ def lock_from_channels(
         platform,
         virtual=[virtual_package(one) for one in assumed.values()],
         constraints=[str(line) for line in held(stack, platform, update, locked_builds).values()],
+        days_old=days_old,
     )
     lock = Lock(
         lock_lines(records),

@@ -11,25 +11,37 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
+from construct.conda_ship import fetch_other
 from construct.index import add_to_channel, write_archive_sums
 from construct.packages import fill_channel, read_lock
 from recipe import pins
-from recipe.channel import fetch_wheels, running_target
+from recipe.channel import fetch_wheels
 from recipe.errors import UserError
 from recipe.files import file_sha256
+from recipe.metadata import MACHINES, PLATFORM
 from recipe.overlay import Stack
 from recipe.report import say
-from recipe.standalone import pinned_archive
+from recipe.shipped import running_target
+from recipe.standalone import THIS_MACHINE, pinned_archive
 
 
-def mirror(stack: Stack, lock: Path | None, channels: Sequence[str], directory: Path) -> None:
+def mirror(
+    stack: Stack,
+    lock: Path | None,
+    channels: Sequence[str],
+    directory: Path,
+    platform: str = PLATFORM,
+    python_mirror: str = "",
+) -> None:
     """Add the stack's packages to the channel in `directory`, which may be new. Running it twice changes nothing more.
 
-    Raises UserError for what the operator can fix; the channel is then as usable as before.
+    The packages and the interpreter are for `platform`; the last two parameters are those of `fill_channel`. Raises
+    UserError for what the operator can fix; the channel is then as usable as before.
     """
-    locked = read_lock(stack, lock, channels)
+    locked = read_lock(stack, lock, channels, platform)
     cache = stack.root / ".cache"
     cache.mkdir(exist_ok=True)
     directory.mkdir(parents=True, exist_ok=True)
@@ -37,7 +49,7 @@ def mirror(stack: Stack, lock: Path | None, channels: Sequence[str], directory: 
         raise UserError(f"{directory} is neither empty nor a channel", "name a new directory, or an existing mirror")
     with tempfile.TemporaryDirectory(dir=cache, prefix="mirror-") as work, exclusive(directory):
         gathered = Path(work, "channel")
-        fill_channel(stack, locked, channels, cache, gathered)
+        fill_channel(stack, locked, channels, cache, gathered, platform, python_mirror)
         stage = directory / ".new"
         shutil.rmtree(stage, ignore_errors=True)
         try:
@@ -47,10 +59,11 @@ def mirror(stack: Stack, lock: Path | None, channels: Sequence[str], directory: 
         finally:
             shutil.rmtree(stage, ignore_errors=True)
         # What a build needs before it reads a channel, and the wheels in its place.
-        add_wheels(stack, cache, directory / "wheels", environment=not channels)
-        if interpreter := pinned_archive(cache / "python"):
-            add_file(interpreter, directory / "python")
-            say(f"the interpreter is in {os.path.relpath(directory / 'python')}: --python-mirror")
+        add_wheels(stack, cache, directory / "wheels", platform, environment=not channels)
+        for machine in sorted({THIS_MACHINE, MACHINES[platform]}):
+            if interpreter := pinned_archive(cache / "python", machine):
+                add_file(interpreter, directory / "python")
+                say(f"the interpreter for {machine} is in {os.path.relpath(directory / 'python')}: --python-mirror")
 
 
 @contextmanager
@@ -66,13 +79,15 @@ def exclusive(directory: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def add_wheels(stack: Stack, cache: Path, directory: Path, *, environment: bool) -> None:
+def add_wheels(stack: Stack, cache: Path, directory: Path, platform: str, *, environment: bool) -> None:
     """Add the wheels of the tools that build with this Python, and those of the environment, to `directory`."""
-    target = running_target()
+    target = replace(running_target(), platform=platform)
     wheels = fetch_wheels(stack.wheels, cache / "wheels", target) if environment else {}
     paths = [wheel.path for wheel in wheels.values()]
     with tempfile.TemporaryDirectory(dir=cache, prefix="tools-") as tools:
         pins.download(stack.root / "recipe/tools.txt", Path(tools), target.minor)
+        if platform != PLATFORM:
+            fetch_other(stack.root / "recipe/tools.txt", platform, Path(tools))
         paths += Path(tools).glob("*.whl")
         for path in paths:
             add_file(path, directory)

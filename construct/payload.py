@@ -17,10 +17,9 @@ from construct.sbom import render_sbom
 from construct.solve import lock_lines, sha256_of
 from construct.systems import MINIMUM_SYSTEMD, runs_on
 from recipe import pins
-from recipe.channel import PLATFORM
 from recipe.files import file_sha256
 from recipe.lock_file import LOCK_NAME, Lock
-from recipe.metadata import MACHINES
+from recipe.metadata import MACHINES, PLATFORM
 from recipe.overlay import Stack
 
 SCHEMA = 1  # of release.json
@@ -28,11 +27,15 @@ SCHEMA = 1  # of release.json
 
 @dataclass(frozen=True)
 class Release:
-    """What is built: the packages of `stack` as a distribution of this name, with the label YYYY.MM.DD[.N]."""
+    """What is built: the packages of `stack` as a distribution of this name, with the label YYYY.MM.DD[.N].
+
+    platform: a conda subdir, of the machine that it is for.
+    """
 
     stack: Stack
     name: str
     label: str
+    platform: str = PLATFORM
 
     @property
     def moment(self) -> datetime:
@@ -42,7 +45,7 @@ class Release:
 
     @property
     def machine(self) -> str:
-        return MACHINES[PLATFORM]
+        return MACHINES[self.platform]
 
     @property
     def kind(self) -> str:
@@ -95,7 +98,7 @@ def render_release(payload: Path, release: Release, engine: Engine, measured: Me
         "commit": commit(release.stack.root),
         "overlays": [overlay.name for overlay in release.stack.overlays],
         "engine": {"name": engine.NAME, "version": engine.version()},
-        "platform": PLATFORM,
+        "platform": release.platform,
         "glibc": measured.glibc_version,
         "systemd": MINIMUM_SYSTEMD,
         "lock_sha256": file_sha256(payload / LOCK_NAME),

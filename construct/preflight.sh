@@ -184,6 +184,8 @@ check_ground() {
     while :; do
         if [ "$directory" = "$base" ] || systemd_runs; then
             others=$(find "$directory" -maxdepth 0 \( ! -user 0 -o -perm -002 -o -perm -020 ! -group 0 \))
+            # An ACL names accounts; what they may do at most are the group's bits (acl(5)), and `ls` shows a plus.
+            case $(ls -ld "$directory") in ?????w????+*) others=$directory ;; esac
             [ -z "$others" ] || die 6 "others than root can change $directory: $(ls -ld "$directory")" \
                 "chown root $directory; chmod go-w $directory, after a look at what is in it; or $elsewhere"
         fi
@@ -208,14 +210,24 @@ check_way() {
 # An installation, or what an interrupted one left; a new file system's lost+found does not count.
 is_ours() {
     if grep -q '"proxy_user"' "$base/install.json" 2>/dev/null; then return; fi
-    for mark in "$base"/releases/*/share/barehub/release.json "$base"/releases/*/pkgs/lock-holder; do
-        case $mark in "${unpacked:-none}"/*) continue ;; esac
-        if [ -e "$mark" ]; then return; fi
+    set -- -path "$base/.lock"
+    for release_there in "$base"/releases/[0-9][0-9][0-9][0-9].[0-9][0-9].[0-9][0-9]*; do
+        if [ "$release_there" = "$unpacked" ] || [ ! -d "$release_there" ]; then continue; fi
+        if [ -e "$release_there/share/barehub/release.json" ] || [ -e "$release_there/pkgs/lock-holder" ]; then return; fi
+        # Constructor's installer writes that only once it has unpacked all.
+        [ -n "$(not_unpacked "$release_there")" ] || set -- "$@" -o -path "$release_there" -o -path "$release_there/*"
     done
     depth=9999
     if [ -e "$base/.staging/barehub" ]; then depth=1; fi
-    [ -z "$(find "$base" -mindepth 1 -maxdepth $depth ! -name lost+found ! -path "$base/.lock" ! -path "$base/.staging" \
-        ! -path "$base/releases" ! -path "${unpacked:-none}" ! -path "${unpacked:-none}/*")" ]
+    [ -z "$(find "$base" -mindepth 1 -maxdepth $depth ! -name lost+found ! -path "$base/.staging" ! -path "$base/releases" \
+        ! -path "${unpacked:-none}" ! -path "${unpacked:-none}/*" ! \( "$@" \))" ]
+}
+
+# What is in a prefix beside that which an installer of constructor's own kind unpacks.
+not_unpacked() {
+    find "$1" -mindepth 1 -maxdepth 1 ! -name pkgs ! -name conda-meta ! -name _conda ! -name micromamba \
+        ! -name _internal ! -name install_tmp ! -name .installer.info ! -name .nonadmin ! -name preconda.tar.bz2 \
+        ! -name postconda.tar.bz2 | sed 's|.*/||'
 }
 
 check_release() {

@@ -3,6 +3,7 @@
 import asyncio
 import re
 from collections.abc import Collection, Sequence
+from datetime import timedelta
 from typing import cast
 
 from rattler import (
@@ -34,12 +35,13 @@ def solve_environment(
     virtual: Sequence[GenericVirtualPackage] = (),
     constraints: Sequence[str] = (),
     priority: ChannelPriority = ChannelPriority.Strict,
+    days_old: int = 0,
 ) -> list[RepoDataRecord]:
     """Return the packages of `channels` that meet `specs`, with all they depend on, sorted by name.
 
     `constraints` apply only to packages that are needed anyway. Without `virtual` packages any glibc is accepted: what
-    the packages ask of it becomes the installer's own check. Raises UserError if there is no solution, or if a channel
-    cannot be read.
+    the packages ask of it becomes the installer's own check. With `days_old`, none that has a date is younger. Raises
+    UserError if there is no solution, or if a channel cannot be read.
     """
     any_system = [virtual_package(one) for one in ("__unix=0", "__linux=99", "__glibc=2.99")]
     try:
@@ -52,6 +54,8 @@ def solve_environment(
                 virtual_packages=[*(virtual or any_system)],
                 constraints=constraints,
                 channel_priority=priority,
+                exclude_newer=timedelta(days=days_old) if days_old else None,
+                timestamp_policy="allow-missing",
             )
         )
     except (GatewayError, FetchRepoDataError, IoError) as error:  # with the server's answer, and the URL

@@ -11,7 +11,6 @@ import functools
 import hashlib
 import multiprocessing
 import os
-import platform
 import shutil
 import signal
 import sys
@@ -31,12 +30,11 @@ from recipe.errors import UserError
 from recipe.files import file_sha256
 from recipe.interpreter import interpreter_files, stage_interpreter
 from recipe.libraries import TEXTS
-from recipe.metadata import MACHINES, CondaMetadata, Target, conda_metadata
+from recipe.metadata import CondaMetadata, Target, conda_metadata
 from recipe.overlay import Stack, build_overlay
+from recipe.shipped import Interpreter, running_target
 from recipe.wheel import Wheel
 
-# Of this machine, which builds for its own kind. Elsewhere only `verify` and `diff` run, which need none.
-PLATFORM = {machine: subdir for subdir, machine in MACHINES.items()}.get(platform.machine(), "linux-64")
 # The time of every file in every package: one constant, so that an unchanged source gives an unchanged package in
 # each release, and a mirror never sees two files of one name.
 TIMESTAMP = datetime(2020, 1, 1, tzinfo=UTC)
@@ -44,23 +42,17 @@ TIMESTAMP = datetime(2020, 1, 1, tzinfo=UTC)
 Report = Callable[[str], None]
 
 
-def running_target() -> Target:
-    """Return the target of the interpreter that is shipped: the running one."""
-    return Target(python="{}.{}.{}".format(*sys.version_info), platform=PLATFORM)
-
-
-def build_channel(stack: Stack, cache: Path, channel: Path, report: Report) -> None:
-    """Fill `channel`, an empty directory, with the packages of `stack`.
+def build_channel(stack: Stack, interpreter: Interpreter, cache: Path, channel: Path, report: Report) -> None:
+    """Fill `channel`, an empty directory, with the packages of `stack` for the machine and Python of `interpreter`.
 
     `cache` keeps wheels and packages between builds; it may be deleted at any time. `report` is called with the name of
     each finished package. Raises UserError if a source is not what is pinned, or cannot be fetched or shipped.
     """
-    target = running_target()
-    wheels = fetch_wheels(stack.wheels, cache / "wheels", target)
-    subdir, noarch = channel / PLATFORM, channel / "noarch"
+    wheels = fetch_wheels(stack.wheels, cache / "wheels", interpreter.target)
+    subdir, noarch = channel / interpreter.target.platform, channel / "noarch"
     subdir.mkdir(parents=True)
     noarch.mkdir()
-    for package in build_packages(wheels, target, cache / "packages"):
+    for package in build_packages(wheels, interpreter, cache / "packages"):
         os.link(package, subdir / package.name)
         report(package.name)
     for package in build_own_packages(stack, cache, noarch):
@@ -83,16 +75,17 @@ def build_own_packages(stack: Stack, cache: Path, output: Path) -> Iterator[Path
         yield build_overlay(overlay, str(wheel.version), output, TIMESTAMP)
 
 
-def build_packages(wheels: Mapping[str, Wheel], target: Target, cache: Path) -> Iterator[Path]:
+def build_packages(wheels: Mapping[str, Wheel], interpreter: Interpreter, cache: Path) -> Iterator[Path]:
     """Yield the path of each package, from the cache or made now: one process per core, the largest wheel first."""
     cache.mkdir(parents=True, exist_ok=True)
-    converter = converter_digest()
+    target, converter = interpreter.target, converter_digest()
     todo: list[tuple[str, Callable[..., Path], tuple[object, ...], int]] = []
-    interpreter_key = digest(converter, interpreter_digest())
-    todo.append((interpreter_key, build_interpreter, (target,), sys.maxsize))
+    interpreter_key = digest(converter, interpreter_digest(interpreter))
+    todo.append((interpreter_key, build_interpreter, (interpreter,), sys.maxsize))
     for wheel in wheels.values():
         # The dependencies are part of the key, since those of another wheel's extra are among them.
-        key = digest(converter, wheel.sha256, target.minor, *conda_metadata(wheel, target, wheels).depends)
+        depends = conda_metadata(wheel, target, wheels).depends
+        key = digest(converter, wheel.sha256, target.platform, target.minor, *depends)
         todo.append((key, build_wheel, (wheel, target, dict(wheels)), wheel.path.stat().st_size))
 
     # Not forked: rattler's threads may hold a lock at that moment, and a forked worker would wait for it forever.
@@ -134,10 +127,11 @@ def build_wheel(wheel: Wheel, target: Target, wheels: Mapping[str, Wheel], outpu
     return build_package(wheel, target, output, TIMESTAMP, wheels)
 
 
-def build_interpreter(target: Target, output: Path) -> Path:
-    """Make the `python` package from the running interpreter; its __glibc is what its ELF files need."""
+def build_interpreter(interpreter: Interpreter, output: Path) -> Path:
+    """Make the `python` package from the interpreter; its __glibc is what its ELF files need."""
+    target = interpreter.target
     with staging() as (stage, licences):
-        stage_interpreter(stage)
+        stage_interpreter(stage, interpreter)
         compile_sources(stage, stage / f"lib/python{target.minor}", target, TIMESTAMP)
         for text in (stage / f"lib/python{target.minor}").glob("LICENSE*"):
             shutil.copyfile(text, licences / "LICENSE")
@@ -165,7 +159,7 @@ def fetch_wheels(requirements: Path, cache: Path, target: Target) -> dict[str, W
         for path in usable_wheels(cache, name, wanted[name], target):
             path.unlink()  # truncated or of an older pin; pip would keep it
     if missing:
-        pins.download(requirements, cache, target.minor)
+        pins.download(requirements, cache, target.minor, target.machine)
     wheels = {}
     for name, pin in wanted.items():
         found = find_wheel(cache, name, pin, target)
@@ -213,15 +207,15 @@ def build_barehub(root: Path, cache: Path) -> Wheel:
 
 
 @functools.cache
-def interpreter_digest() -> str:
+def interpreter_digest(interpreter: Interpreter) -> str:
     """Return a hash of what the `python` package is made from: the interpreter's files and the libraries they load."""
-    files = interpreter_files()
-    return digest(*(f"{path.name} {file_sha256(path)}" for path in files))
+    files = [f"{path.name} {file_sha256(path)}" for path in interpreter_files(interpreter)]
+    return digest(str(interpreter.is_of_the_same_build), *files)
 
 
 def converter_digest() -> str:
     """Return a hash of the code that decides what is in a package."""
-    modules = ("wheel", "metadata", "convert", "interpreter", "libraries", "elf", "channel")
+    modules = ("wheel", "metadata", "convert", "shipped", "interpreter", "libraries", "elf", "channel")
     files = [Path(__file__).with_name(f"{module}.py") for module in modules]
     return digest(*(path.read_text() for path in (*files, *sorted(TEXTS.iterdir()))))
 

@@ -25,6 +25,7 @@ from zipfile import ZipFile
 from rattler import PathsJson
 from rattler_build import FileEntry, assemble_package
 
+from recipe.elf import require_machine
 from recipe.errors import UserError
 from recipe.metadata import CondaMetadata, Target, conda_metadata
 from recipe.wheel import ANOTHER_VERSION, UNRECORDED, Wheel
@@ -77,6 +78,8 @@ def build_package(
     metadata = conda_metadata(wheel, target, wheels)
     with staging() as (stage, licences):
         stage_wheel(wheel, target, stage)
+        if "any" not in {tag.platform for tag in wheel.tags}:  # what is for any machine may hold files of several
+            require_machine(stage.rglob("*"), target.machine, wheel.path.name)
         if wheel.has_python:
             compile_sources(stage, stage / target.site_packages, target, timestamp)
             write_record(stage, target.site_packages, wheel.dist_info)

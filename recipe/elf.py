@@ -9,12 +9,15 @@ from elftools.elf.dynamic import DynamicSection
 from elftools.elf.elffile import ELFFile
 from elftools.elf.gnuversions import GNUVerNeedSection
 
+from recipe.errors import UserError
+
 # The libraries that glibc itself brings; every other library that a program loads must be shipped with it.
 GLIBC_LIBRARIES = re.compile(
     r"(ld-linux-(x86-64|aarch64)|lib(c|m|mvec|dl|rt|pthread|util|resolv|anl|BrokenLocale|thread_db))\.so\.\d+|linux-vdso\.so\.1"
 )
 
 MAGIC = b"\x7fELF"
+E_MACHINE = {62: "x86_64", 183: "aarch64"}  # of elf(5): EM_X86_64, EM_AARCH64
 
 
 def is_elf(path: Path) -> bool:
@@ -23,6 +26,29 @@ def is_elf(path: Path) -> bool:
         return False
     with path.open("rb") as file:
         return file.read(4) == MAGIC
+
+
+def machine(path: Path) -> str:
+    """Return the machine that the ELF file at `path` is for, as uname(1) names it; a number if it is another one.
+
+    Empty if the file ends before that.
+    """
+    with path.open("rb") as file:
+        head = file.read(20)
+    if len(head) < 20:
+        return ""
+    number = int.from_bytes(head[18:20], "little" if head[5] == 1 else "big")
+    return E_MACHINE.get(number, str(number))
+
+
+def require_machine(paths: Iterable[Path], wanted: str, source: str) -> None:
+    """Check that each ELF file among `paths` is for the machine `wanted`; `source` is where they come from.
+
+    Raises UserError, naming the first one that is not.
+    """
+    for path in paths:
+        if is_elf(path) and (found := machine(path)) not in ("", wanted):
+            raise UserError(f"{path.name} of {source} is for {found}, not for {wanted}", "lock or pin another build")
 
 
 def glibc_version(path: Path) -> tuple[int, int]:

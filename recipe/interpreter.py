@@ -1,4 +1,4 @@
-"""The `python` package: the interpreter that runs release.py, made to run from any prefix.
+"""The `python` package: the interpreter of a release, made to run from any prefix.
 
 Any CPython that keeps its standard library in lib/pythonX.Y is suitable: one built from source, conda-forge's,
 Debian's, python-build-standalone. Left out: tests, Tk, idle, static libraries, build configuration with this machine's
@@ -12,13 +12,12 @@ import runpy
 import shutil
 import subprocess
 import sys
-import sysconfig
 from pathlib import Path
 
-from recipe.elf import GLIBC_LIBRARIES, glibc_version, is_elf, needed_libraries
+from recipe.elf import GLIBC_LIBRARIES, glibc_version, is_elf, needed_libraries, require_machine
 from recipe.errors import UserError
 from recipe.libraries import Library, linked_in, packaged, write_libraries
-from recipe.standalone import is_standalone
+from recipe.shipped import Interpreter
 
 MUST_IMPORT = (
     "ssl",
@@ -54,47 +53,46 @@ build_time_vars = {
 """
 
 
-def stage_interpreter(stage: Path) -> None:
-    """Fill `stage`, an empty directory, with the running CPython as a relocatable prefix.
+def stage_interpreter(stage: Path, interpreter: Interpreter) -> None:
+    """Fill `stage`, an empty directory, with the interpreter as a relocatable prefix.
 
-    Raises UserError if this interpreter cannot be shipped: it is another implementation, has another layout, or lacks a
-    module that the hub needs.
+    Raises UserError if it cannot be shipped: it is another implementation, has another layout, or lacks a module that
+    the hub needs. The last is found by running it, so not where it is for another machine.
     """
-    prefix = Path(sys.base_prefix)
-    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    version = f"python{interpreter.target.minor}"
     if sys.implementation.name != "cpython" or sys.platlibdir != "lib":
         raise UserError(
             f"{sys.executable} ({sys.implementation.name}, libraries in {sys.platlibdir}/) cannot be repackaged",
             "run release.py with a CPython that keeps its libraries in lib/: built from source, or python.org-like",
         )
     library = stage / "lib" / version
-    copy_tree(Path(sysconfig.get_path("stdlib", vars={"installed_base": str(prefix)})), library)
-    # Not INCLUDEPY, which is where the interpreter was built, not where it was unpacked.
-    copy_tree(Path(sysconfig.get_path("include")), stage / "include" / version)
+    copy_tree(interpreter.library, library)
+    copy_tree(interpreter.headers, stage / "include" / version)
     (library / "site-packages").mkdir()
 
     binaries = stage / "bin"
     binaries.mkdir()
-    shutil.copyfile(Path(sys.executable).resolve(), binaries / version)
+    shutil.copyfile(interpreter.program, binaries / version)
     (binaries / version).chmod(0o755)
     for link in ("python3", "python"):
         (binaries / link).symlink_to(version)
 
-    ship_libraries(stage)
-    neutral_sysconfig(library, prefix)
+    ship_libraries(stage, interpreter)
+    neutral_sysconfig(library, interpreter.prefix)
     upstream_layout(library)
-    check_runs(binaries / version, library)
+    require_machine(stage.rglob("*"), interpreter.target.machine, interpreter.program.name)
+    if interpreter.runs_here:
+        check_runs(binaries / version, library)
 
 
-def interpreter_files() -> list[Path]:
+def interpreter_files(interpreter: Interpreter) -> list[Path]:
     """Return the files that `stage_interpreter` copies: the program, the standard library, the libraries they load."""
-    program = Path(sys.executable).resolve()
-    library = Path(sysconfig.get_path("stdlib", vars={"installed_base": sys.base_prefix}))
-    files = [program]
-    for directory, subdirectories, names in os.walk(library):
+    files = [interpreter.program]
+    for directory, subdirectories, names in os.walk(interpreter.library):
         subdirectories[:] = sorted(name for name in subdirectories if not LEFT_OUT.search(name))
         files += [Path(directory, name) for name in sorted(names) if not LEFT_OUT.search(name)]
-    loaded = {source for path in files if is_elf(path) for _, source in loaded_libraries(path, origin=Path("/none"))}
+    elf = [path for path in files if is_elf(path)]
+    loaded = {source for path in elf for _, source in loaded_libraries(path, Path("/none"), interpreter)}
     return [path for path in files if path.is_file()] + sorted(loaded)
 
 
@@ -111,7 +109,7 @@ def copy_tree(source: Path, target: Path) -> None:
             (place / name).chmod(0o755 if os.access(Path(directory) / name, os.X_OK) else 0o644)
 
 
-def ship_libraries(stage: Path) -> None:
+def ship_libraries(stage: Path, interpreter: Interpreter) -> None:
     """Copy the shared libraries that the staged ELF files load into lib/, make every rpath relative, list them.
 
     DT_RPATH, not DT_RUNPATH: an administrator's shell on a cluster often has an LD_LIBRARY_PATH full of other builds
@@ -121,22 +119,23 @@ def ship_libraries(stage: Path) -> None:
     shipped: dict[str, Library] = {}
     for path in todo:
         name_plainly(path)
-        for name, source in loaded_libraries(path, origin=stage):
+        for name, source in loaded_libraries(path, stage, interpreter):
             target = stage / "lib" / name
             if not target.exists():
-                require_own(source, path)
+                require_own(source, path, interpreter)
                 shutil.copyfile(source, target)
                 target.chmod(0o755)
                 if not name.startswith("libpython"):
-                    shipped[name] = packaged(source, stage)
+                    shipped[name] = Library(name) if interpreter.is_portable else packaged(source, stage)
                 todo.append(target)
     for path in todo:
-        if strip := shutil.which("strip"):  # a debug build's symbols are four times its code
+        # A debug build's symbols are four times its code. This machine's `strip` knows no other machine's files.
+        if interpreter.runs_here and (strip := shutil.which("strip")):
             subprocess.run([strip, "--strip-unneeded", path], check=True)
         up = os.path.relpath(stage / "lib", path.parent)
         rpath = "$ORIGIN" if up == "." else f"$ORIGIN/{up}"
         subprocess.run(["patchelf", "--force-rpath", "--set-rpath", rpath, path], check=True)
-    write_libraries(stage, [*linked_in(shipped), *shipped.values()])
+    write_libraries(stage, [*linked_in(shipped, interpreter.is_of_the_same_build), *shipped.values()])
 
 
 def name_plainly(path: Path) -> None:
@@ -146,13 +145,12 @@ def name_plainly(path: Path) -> None:
             subprocess.run(["patchelf", "--replace-needed", name, Path(name).name, path], check=True)
 
 
-def require_own(library: Path, user: Path) -> None:
+def require_own(library: Path, user: Path, interpreter: Interpreter) -> None:
     """Check that a portable interpreter gets no library of this machine, which would decide where a release runs.
 
     Raises UserError for one from outside its prefix.
     """
-    prefix = Path(sys.base_prefix)
-    if is_standalone(prefix) and not library.resolve().is_relative_to(prefix.resolve()):
+    if interpreter.is_portable and not library.resolve().is_relative_to(interpreter.prefix.resolve()):
         raise UserError(
             f"{user.name} needs {library.name}, which the portable interpreter does not bring; this machine's "
             "needs glibc {}.{}".format(*glibc_version(library)),
@@ -160,13 +158,18 @@ def require_own(library: Path, user: Path) -> None:
         )
 
 
-def loaded_libraries(path: Path, origin: Path) -> list[tuple[str, Path]]:
+def loaded_libraries(path: Path, origin: Path, interpreter: Interpreter) -> list[tuple[str, Path]]:
     """Return (soname, file) of the libraries outside glibc that ldd finds for `path`, without those in `origin`.
 
     ldd examines the staged copy with the original's library directory on LD_LIBRARY_PATH, since an rpath may be
-    relative to the place of the original. Raises UserError if a library is missing.
+    relative to the place of the original. It runs the loader, and there is none here for another machine's files: what
+    these need is in that directory. Raises UserError if a library is missing.
     """
-    environment = {"PATH": os.defpath, "LD_LIBRARY_PATH": str(Path(sys.base_prefix) / "lib"), "LC_ALL": "C"}
+    place = interpreter.prefix / "lib"
+    if not interpreter.runs_here:
+        names = [Path(name).name for name in needed_libraries(path)]
+        return [(name, brought(place / name, path)) for name in names if not GLIBC_LIBRARIES.fullmatch(name)]
+    environment = {"PATH": os.defpath, "LD_LIBRARY_PATH": str(place), "LC_ALL": "C"}
     done = subprocess.run(["ldd", path], env=environment, capture_output=True, text=True, check=False)
     found = []
     for line in done.stdout.splitlines():
@@ -178,6 +181,16 @@ def loaded_libraries(path: Path, origin: Path) -> list[tuple[str, Path]]:
                 raise UserError(f"{path.name} needs {name}, which is not on this machine", f"install {name}")
             found.append((name, Path(where)))
     return found
+
+
+def brought(library: Path, user: Path) -> Path:
+    """Return `library`. Raises UserError if the interpreter of `user` does not bring it."""
+    if not library.is_file():
+        raise UserError(
+            f"{user.name} needs {library.name}, which the portable interpreter does not bring",
+            "add what needs it to LEFT_OUT in recipe/interpreter.py",
+        )
+    return library
 
 
 def neutral_sysconfig(library: Path, prefix: Path) -> None:

@@ -13,7 +13,7 @@ import ssl
 import subprocess
 import zlib
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from xml.parsers import expat
 
@@ -36,8 +36,11 @@ class Library:
     glibc: str = ""
 
 
-def linked_in(shipped: Iterable[str]) -> list[Library]:
-    """Return the libraries that are linked into the running interpreter: those of which no shared one is `shipped`."""
+def linked_in(shipped: Iterable[str], versions: bool = True) -> list[Library]:
+    """Return the libraries that are linked into an interpreter: those of which no shared one is `shipped`.
+
+    With their `versions` if it has the running one's.
+    """
     known = {
         ("libbz2",): Library("bzip2", license="bzip2-1.0.6"),
         ("libexpat",): Library("expat", expat.EXPAT_VERSION.removeprefix("expat_"), "MIT"),
@@ -52,7 +55,8 @@ def linked_in(shipped: Iterable[str]) -> list[Library]:
         ("libz.",): Library("zlib", zlib.ZLIB_RUNTIME_VERSION, "Zlib"),
     }
     names = tuple(shipped)
-    return [library for stems, library in known.items() if not any(name.startswith(stems) for name in names)]
+    linked = [library for stems, library in known.items() if not any(name.startswith(stems) for name in names)]
+    return linked if versions else [replace(library, version="") for library in linked]
 
 
 def packaged(library: Path, stage: Path) -> Library:

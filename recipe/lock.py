@@ -13,12 +13,11 @@ from typing import TypeVar
 from packaging.version import Version
 
 from recipe import pins
-from recipe.channel import PLATFORM
 from recipe.errors import UserError
 from recipe.files import file_sha256
 from recipe.lock_file import WHEELS_FOLLOW, Line, Lock
-from recipe.metadata import conda_name, conda_version
-from recipe.overlay import Stack
+from recipe.metadata import PLATFORM, conda_name, conda_version
+from recipe.overlay import PLAIN, Stack
 from recipe.report import say
 from recipe.specs import requirement
 
@@ -39,7 +38,7 @@ def lock_wheels(stack: Stack, platform: str, virtual: Sequence[str], update: Seq
         lock_tools(stack.root)
     say(f"pinning the {stack.title}")
     wanted = [requirement(spec) for spec in stack.specs if spec.split()[0] not in {"python", *stack.own}]
-    stays = dict(held(stack, platform, update, locked_wheels).values())
+    stays = dict(held(stack, PLAIN, update, locked_wheels).values())
     try:
         pinned = pins.pin(wanted, held=stays)
     except UserError as error:
@@ -47,7 +46,7 @@ def lock_wheels(stack: Stack, platform: str, virtual: Sequence[str], update: Seq
             raise
         raise UserError(str(error), what_else_can_move(stack)) from error
     stack.wheels.write_text(pins.render(pinned, f"The wheels that the {stack.title} is made of."))
-    return write_lock(lock_of(stack, pinned), stack.lock_for(platform))
+    return write_lock(lock_of(stack, pinned), stack.lock_for(PLAIN))
 
 
 def lock_tools(root: Path) -> None:
@@ -108,7 +107,7 @@ def what_else_can_move(stack: Stack) -> str:
 
 def lock_of(stack: Stack, pinned: Mapping[str, pins.Pin]) -> Lock:
     """Return the lock of an environment whose packages are made from the wheels of wheels.txt."""
-    wheels = stack.wheels.relative_to(stack.lock_for(PLATFORM).parent)
+    wheels = stack.wheels.relative_to(stack.lock_for(PLAIN).parent)
     versions = {conda_name(name): conda_version(Version(pin.version)) for name, pin in pinned.items()}
     lines = {"python": Line("python", ">=3.11")} | {name: Line(name, versions[name]) for name in sorted(versions)}
     return Lock(

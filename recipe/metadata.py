@@ -16,6 +16,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from recipe.errors import UserError
+from recipe.standalone import THIS_MACHINE
 from recipe.wheel import ANOTHER_VERSION, Wheel
 
 # PyPI's name (PEP 503): conda-forge's. Only where they differ, and only what a hub is likely to hold: a name that is
@@ -42,6 +43,8 @@ CONDA_NAMES = {
 PYPI_NAMES = {conda: pypi for pypi, conda in CONDA_NAMES.items()}
 
 MACHINES = {"linux-64": "x86_64", "linux-aarch64": "aarch64"}
+# Of this machine. Elsewhere only `verify` and `diff` run, which need none.
+PLATFORM = {machine: subdir for subdir, machine in MACHINES.items()}.get(THIS_MACHINE, "linux-64")
 LEGACY_MANYLINUX = {"manylinux1": (2, 5), "manylinux2010": (2, 12), "manylinux2014": (2, 17)}
 
 

@@ -7,7 +7,7 @@ The folder of an environment for users (construct/environments/) has the same pa
     jupyterhub_config.d/    *.py, part of the release's configuration
     examples/               for administrators to copy
     python/                 modules for the configuration to import
-    share/                  anything else, below the prefix's share/
+    share/, etc/            anything else, below the prefix's share/ and etc/
     README.md               its guide, which `barehub help NAME` shows
 
 Each of these is optional; other files are not packaged. Overlays stack: where two bring the
@@ -29,12 +29,16 @@ from recipe.lock_file import LOCK_NAME
 from recipe.metadata import CondaMetadata
 from recipe.specs import environment_specs, merge_specs
 
+# The platform whose lock has the plain name. A lock of wheels, which is for every machine, has it too.
+PLAIN = "linux-64"
+
 # Folder of an overlay: where its files go in a noarch package (conda moves site-packages to that of its Python).
 PLACES = {
     "jupyterhub_config.d": PurePosixPath("share/barehub/jupyterhub_config.d"),
     "examples": PurePosixPath("share/barehub/examples"),
     "python": PurePosixPath("site-packages"),
     "share": PurePosixPath("share"),
+    "etc": PurePosixPath("etc"),
 }
 
 
@@ -169,7 +173,7 @@ class Stack:
 
     def lock_for(self, platform: str) -> Path:
         """Return the lock of one platform; that of x86_64 has the plain name that other programs look for."""
-        if platform == "linux-64":
+        if platform == PLAIN:
             return (self.locked_in.path if self.locked_in else self.root) / LOCK_NAME
         return (self.locked_in.path if self.locked_in else self.root / "construct") / f"environment.{platform}.lock.yml"
 

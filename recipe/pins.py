@@ -12,7 +12,6 @@ The result is written in pip's own format (https://pip.pypa.io/en/stable/referen
 
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -25,6 +24,7 @@ from packaging.utils import canonicalize_name
 
 from recipe import metadata
 from recipe.errors import UserError
+from recipe.standalone import THIS_MACHINE
 
 # The first one decides the versions; for the others there must be a wheel of exactly these.
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
@@ -71,12 +71,12 @@ def pip(*arguments: str | os.PathLike[str]) -> str:
     return done.stdout
 
 
-def download(requirements: Path, directory: Path, python: str) -> None:
-    """Download the wheels that a hash-pinned requirements file lists, for CPython `python` here, to `directory`."""
+def download(requirements: Path, directory: Path, python: str, machine: str = THIS_MACHINE) -> None:
+    """Download the wheels that a hash-pinned requirements file lists, for CPython `python` on `machine`."""
     pip(
         *("download", "--quiet", "--no-deps", "--require-hashes"),
         *(f"--dest={directory}", f"--requirement={requirements}"),
-        *wheel_platform_options(python, platform.machine()),
+        *wheel_platform_options(python, machine),
     )
 
 

@@ -25,6 +25,7 @@ from recipe.files import file_sha256
 SOURCE = "https://github.com/astral-sh/python-build-standalone/releases/download"
 PINS = Path(__file__).with_name("python.txt")
 SECONDS = 10  # for a place that does not answer, in all
+THIS_MACHINE = platform.machine()
 PROGRAM = "python/bin/python3"  # in every archive
 STAMP = "standalone"  # beside the unpacked prefix
 
@@ -48,6 +49,11 @@ class Archive:
         """The upstream release, which its name states: cpython-VERSION+RELEASE-MACHINE-..."""
         return self.name.partition("+")[2].partition("-")[0]
 
+    @property
+    def version(self) -> str:
+        """The version of CPython, stated there too."""
+        return self.name.removeprefix("cpython-").partition("+")[0]
+
 
 def read_pins(path: Path = PINS) -> dict[str, Archive]:
     """Return the pinned archive of each machine, as uname(1) names machines. Raises UserError for anything else."""
@@ -61,37 +67,47 @@ def read_pins(path: Path = PINS) -> dict[str, Archive]:
     return pins
 
 
-def pinned() -> Archive | None:
-    """Return the archive for this machine, by the pins in BAREHUB_PYTHON_PINS if that is set; None if there is none."""
-    return read_pins(Path(os.environ.get("BAREHUB_PYTHON_PINS") or PINS)).get(platform.machine())
+def pinned(machine: str) -> Archive | None:
+    """Return the archive for a machine, by the pins in BAREHUB_PYTHON_PINS if that is set; None if there is none."""
+    return read_pins(Path(os.environ.get("BAREHUB_PYTHON_PINS") or PINS)).get(machine)
 
 
-def standalone_python(cache: Path, mirror: str) -> Path:
+def standalone_python(cache: Path, mirror: str, machine: str = THIS_MACHINE) -> Path:
     """Return the program of the pinned interpreter, which is fetched and unpacked into `cache` if it is not there.
 
-    `mirror` is the URL or the directory that has the archive; empty for the project's own place. Raises
-    UnavailableError if the archive cannot be had, UserError if it is not what is pinned.
+    `mirror` is the URL or the directory that has the archive; empty for the project's own place. `machine` is what it
+    runs on. Raises UnavailableError if the archive cannot be had, UserError if it is not what is pinned.
     """
-    archive = pinned()
+    archive = pinned(machine)
     if archive is None:
-        raise UnavailableError(f"none is pinned for {platform.machine()}")
+        raise UnavailableError(f"none is pinned for {machine}")
     place = cache / archive.sha256[:16]
     if not (place / STAMP).exists():
         unpack(fetched(archive, cache, mirror), place)
     return place / PROGRAM
 
 
-def pinned_archive(cache: Path) -> Path | None:
+def pinned_archive(cache: Path, machine: str = THIS_MACHINE) -> Path | None:
     """Return the pinned archive, which a build has fetched into `cache`; None if it has not."""
-    archive = pinned()
-    if archive is None or not (path := cache / archive.name).is_file() or file_sha256(path) != archive.sha256:
-        return None
-    return path
+    archive = pinned(machine)
+    return kept(archive, cache) if archive else None
+
+
+def kept(archive: Archive, cache: Path) -> Path | None:
+    """Return the path of an archive in `cache`; None if it is not there, or is another file."""
+    path = cache / archive.name
+    return path if path.is_file() and file_sha256(path) == archive.sha256 else None
+
+
+def unpacked_from(prefix: Path) -> Archive | None:
+    """Return the archive that `standalone_python` has unpacked `prefix` from, without its sha256; None for another."""
+    stamp = prefix.parent / STAMP
+    return Archive(stamp.read_text().strip(), "") if stamp.is_file() else None
 
 
 def is_standalone(prefix: Path) -> bool:
     """Return whether `prefix` is one that `standalone_python` has unpacked."""
-    return (prefix.parent / STAMP).is_file()
+    return unpacked_from(prefix) is not None
 
 
 def unpack(archive: Path, place: Path) -> None:
@@ -115,7 +131,7 @@ def unpack(archive: Path, place: Path) -> None:
 
 def fetched(archive: Archive, cache: Path, mirror: str) -> Path:
     """Return the archive's path in `cache`, where it is put if it is not there."""
-    if path := pinned_archive(cache):
+    if path := kept(archive, cache):
         return path
     path = cache / archive.name
     cache.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,8 @@
 """release.py's .venv: which interpreter it is made with, and what is installed there.
 
-The interpreter that .venv is made with is the one that is shipped. So nothing else has to tell the two apart: pip
-resolves for its minor version, and what is compiled fits it. Standard library only.
+The interpreter that .venv is made with is the one that is shipped, or for another machine of the same minor version.
+So nothing else has to tell the two apart: pip resolves for that version, and what is compiled fits it. Standard library
+only.
 """
 
 import hashlib

@@ -19,7 +19,7 @@ from pathlib import Path
 from construct import conda_constructor, conda_ship
 from recipe.errors import UserError
 from recipe.report import say
-from tests.machines import installers, rootfs
+from tests.machines import installers, other_machine, rootfs
 
 PARTS = {"unit": "tests/unit", "lint": "tests/test_lint.py", "e2e": "tests/e2e"}
 WORKERS = os.environ.get("BAREHUB_TEST_WORKERS", "2")  # installing a release uses a core all the time
@@ -66,6 +66,7 @@ def prepare_host() -> None:
     try:
         rootfs.install_host_packages()
         rootfs.cached_root()
+        other_machine.install_emulator()
     except UserError as error:
         if os.environ.get("CI") == "true":
             raise

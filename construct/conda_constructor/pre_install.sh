@@ -53,29 +53,39 @@ hold_lock() {
 
 # With -f or -u there may be a release, or what is left of one: conda believes its records, whatever the files are.
 clear_prefix() {
-    not_unpacked | while read -r name; do rm -rf "${PREFIX:?}/$name"; done
+    not_unpacked "$PREFIX" | while read -r name; do rm -rf "${PREFIX:?}/$name"; done
     rm -f "$PREFIX"/conda-meta/*.json
-}
-
-# What is in PREFIX beside that which constructor has unpacked.
-not_unpacked() {
-    find "$PREFIX" -mindepth 1 -maxdepth 1 ! -name pkgs ! -name conda-meta ! -name _conda ! -name micromamba \
-        ! -name _internal ! -name install_tmp ! -name .installer.info ! -name .nonadmin ! -name postconda.tar.bz2 |
-        sed 's|.*/||'
 }
 
 # Remove what was unpacked, unless there is more in PREFIX than that. The exit status is the installer's: always 1.
 die() { # exit status, what is wrong, what to do
     printf 'error: %s\n  fix: %s\n' "$2" "$3" >&2
-    more=$(not_unpacked)
+    more=$(not_unpacked "$PREFIX")
     records=$(find "$PREFIX/conda-meta" -name '*.json' -print -quit 2>/dev/null) || :
     if [ -z "$more$records" ]; then
         rm -rf "$PREFIX"
         parent=${PREFIX%/*}
         case $parent in */releases) rmdir "$parent" "${parent%/*}" 2>/dev/null || : ;; esac
+    elif [ -e "$PREFIX/share/barehub/release.json" ]; then
+        restore_release
     fi
     exit 1
 }
+
+# Leave a release that was complete as it was before. Its history, which constructor has emptied, is in the tar that
+# constructor would unpack last; post_install.sh writes the same.
+restore_release() {
+    history=$PREFIX/conda-meta/history
+    "$PREFIX/bin/python" -I -c "$print_history" "$PREFIX/postconda.tar.bz2" |
+        sed 's/^# cmd: .*/# cmd: constructor/' >"$history.new"
+    if [ -s "$history.new" ]; then mv "$history.new" "$history"; else rm "$history.new"; fi
+    (cd "$PREFIX" && rm -rf pkgs _conda micromamba _internal install_tmp .installer.info .nonadmin \
+        postconda.tar.bz2 conda-meta/initial-state.explicit.txt)
+}
+print_history='
+import sys, tarfile
+sys.stdout.buffer.write(tarfile.open(sys.argv[1]).extractfile("conda-meta/history").read())
+'
 
 main
 exit

@@ -6,14 +6,21 @@ construct/engines.py has the contract. https://conda-incubator.github.io/conda-s
 import os
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib import resources
 from importlib.metadata import version as installed_version
 from pathlib import Path
+from zipfile import ZipFile
 
 from rattler import LockChannel, LockFile, LockPlatform, RepoDataRecord
 
 from construct.process import run_quietly
+from recipe import pins
+from recipe.elf import require_machine
 from recipe.errors import UserError
+from recipe.metadata import MACHINES, PLATFORM
+from recipe.shipped import running_target
+from recipe.venv import TOOLS
 
 NAME = "conda-ship"
 COPIES = 2  # as unpacked, and in the runtime's cache
@@ -68,7 +75,10 @@ def build(
     payload: Path,
     work: Path,
 ) -> None:
-    """Write the runtime to payload/engine; `specs` become the requested packages in conda's history."""
+    """Write the runtime to payload/engine; `specs` become the requested packages in conda's history.
+
+    For another machine's `platform` it is made from the template in conda-ship's wheel for that machine.
+    """
     lock = LockFile([LockPlatform(platform)])
     lock.set_channels("default", [LockChannel(CHANNEL)])
     for record in records:
@@ -81,8 +91,16 @@ def build(
     (work / "pixi.toml").write_text(
         MANIFEST.format(channel=CHANNEL, platform=platform, dependencies=dependencies, release=release)
     )
+    command = [*require_command(), "build", f"--manifest={work / 'pixi.toml'}", f"--out-dir={work / 'out'}"]
+    if platform != PLATFORM:
+        template = unpack_template(fetch_other(TOOLS, platform, work), MACHINES[platform])
+        command += [
+            f"--platform={platform}",
+            f"--target={MACHINES[platform]}-unknown-linux-gnu",
+            f"--template={template}",
+        ]
     run_quietly(
-        [*require_command(), "build", f"--manifest={work / 'pixi.toml'}", f"--out-dir={work / 'out'}"],
+        command,
         {**os.environ, "SOURCE_DATE_EPOCH": "0"},
         problem="conda-ship failed",
         fix=AGAIN,
@@ -91,6 +109,32 @@ def build(
     shutil.move(work / "out/barehub", runtime)
     runtime.chmod(0o755)
     (payload / "engine/authority.pem").write_text(an_authority())
+
+
+def fetch_other(tools: Path, platform: str, directory: Path) -> Path:
+    """Download conda-ship's wheel for another machine's `platform` to `directory`, as `tools` pins it; return its path.
+
+    Raises UserError if it cannot be had.
+    """
+    requirements = directory / "conda-ship.txt"
+    requirements.write_text(pins.render({NAME: pins.read(tools)[NAME]}, "The engine's template."))
+    target = replace(running_target(), platform=platform)
+    pins.download(requirements, directory, target.minor, target.machine)
+    requirements.unlink()
+    [wheel] = directory.glob(f"conda_ship-*{target.machine}.whl")
+    return wheel
+
+
+def unpack_template(wheel: Path, machine: str) -> Path:
+    """Unpack the runtime's template from conda-ship's wheel beside that, and return its path.
+
+    Raises UserError if it is not for `machine`.
+    """
+    with ZipFile(wheel) as archive:
+        [member] = [name for name in archive.namelist() if name.endswith("/cs-template")]
+        template = Path(archive.extract(member, wheel.parent))
+    require_machine([template], machine, wheel.name)
+    return template
 
 
 def an_authority() -> str:

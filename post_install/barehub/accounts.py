@@ -130,7 +130,8 @@ def is_roots(path: Path) -> bool:
             found = here.stat()
         except OSError:
             return True  # it leads nowhere
-        others = found.st_mode & (0o002 if found.st_gid == 0 else 0o022) and not found.st_mode & stat.S_ISVTX
+        many = 0o002 if found.st_gid == 0 and not has_acl(here) else 0o022
+        others = found.st_mode & many and not found.st_mode & stat.S_ISVTX
         if found.st_uid not in ours or others:
             return False
         there = here.parent if todo[0] == ".." else here / todo[0]
@@ -144,6 +145,14 @@ def is_roots(path: Path) -> bool:
             there = Path("/") if target.is_absolute() else here
         here = there
     return True
+
+
+def has_acl(path: Path) -> bool:
+    """Return True if an ACL names accounts: what they may do at most are then the group's bits of the mode (acl(5))."""
+    try:
+        return bool(os.getxattr(path, "system.posix_acl_access"))
+    except OSError:
+        return False
 
 
 def chown_file(path: Path, uid: int, gid: int) -> None:

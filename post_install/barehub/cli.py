@@ -17,11 +17,15 @@ from barehub.process import DEBUG, debugging
 
 Say = Callable[[str], None]
 
+SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"  # as in the installer
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return its exit status (`barehub help exit codes`)."""
     arguments = parser().parse_args(argv)
     os.umask(0o022)  # whatever the caller's is
+    if os.geteuid() == 0 and arguments.command is not run:  # the hub that `run` starts has the caller's PATH
+        os.environ["PATH"] = SYSTEM_PATH
     if arguments.debug:
         os.environ[DEBUG] = "1"  # for the commands that this one runs, too
     with open(arguments.log, "a") if arguments.log else contextlib.nullcontext() as log:

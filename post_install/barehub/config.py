@@ -17,11 +17,43 @@ from barehub.errors import UserError
 from barehub.layout import Layout
 from barehub.untrusted import UntrustedError
 
+PROXY_CLASS = "barehub.proxy.BarehubProxy"
 CONFIG_EXIT = 78  # EX_CONFIG of sysexits.h: a restart would not help, and the hub's unit says so
+
+
+# Settings that JupyterHub takes and that cannot be in force here, and why.
+COMMAND_LINE = "is an option of jupyterhub's command line: the hub would end at once"
+OTHER_PROXY = "is a setting of configurable-http-proxy, which does not run here: c.BarehubProxy has traefik's"
+NOT_POSSIBLE = {
+    "internal_ssl": "is not possible with this proxy",
+    "reset_db": "would empty the database at every start",
+    **dict.fromkeys(("generate_config", "generate_certs", "show_config", "show_config_json"), COMMAND_LINE),
+}
+OF_OTHER_PROXY = ("proxy_cmd", "proxy_auth_token", "proxy_api_ip", "proxy_api_port", "debug_proxy")
 
 
 class ConfigError(UserError):
     """A configuration file that does not load."""
+
+
+class OneLine(logging.Filter):
+    """One line instead of a traceback while the hub starts: what fails then is a setting, an address, or an account."""
+
+    starting = True
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        self.starting &= not str(record.msg).startswith("JupyterHub is now running")
+        error = record.exc_info and record.exc_info[1]
+        if self.starting and error:
+            what = record.getMessage() or "The hub does not start"
+            record.msg, record.args, record.exc_info = f"{what}: {one_line(error)}", (), None
+        return True
+
+
+def one_line(error: BaseException) -> str:
+    """Return an exception as `TYPE: TEXT`, without a dictionary at its end: a service's may hold a token."""
+    text = " ".join(str(error).partition("{")[0].split())
+    return f"{type(error).__name__}: {text[:300]}"
 
 
 def config_files(layout: Layout) -> list[Path]:
@@ -77,9 +109,20 @@ def load_files(layout: Layout, config: Any, load_subconfig: Callable[..., None])
             exec(compile(path.read_bytes(), str(path), "exec"), names)  # noqa: S102 - what a .py configuration is
         except (Exception, SystemExit) as error:
             raise ConfigError(*explain(path, error)) from error
-    if config.JupyterHub.get("internal_ssl"):
-        what = f"{place_of(layout, 'internal_ssl')}c.JupyterHub.internal_ssl is not possible with this proxy"
-        raise ConfigError(what, "remove it, then restart the hub")
+    require_possible(layout, config)
+
+
+def require_possible(layout: Layout, config: Any) -> None:
+    """Raises ConfigError, with the place, for a setting that cannot be in force here."""
+    hub = config.JupyterHub
+    found = {f"JupyterHub.{name}": why for name, why in NOT_POSSIBLE.items() if hub.get(name)}
+    if hub.get("proxy_class") == PROXY_CLASS:
+        found |= {f"JupyterHub.{name}": OTHER_PROXY for name in OF_OTHER_PROXY if hub.get(name)}
+        found |= {f"ConfigurableHTTPProxy.{name}": OTHER_PROXY for name in config.ConfigurableHTTPProxy}
+    for name, why in found.items():
+        raise ConfigError(
+            f"{place_of(layout, name.partition('.')[2])}c.{name} {why}", "remove it, then restart the hub"
+        )
 
 
 def explain(path: Path, error: BaseException) -> tuple[str, str]:
@@ -150,9 +193,13 @@ def place_of(layout: Layout, trait: str) -> str:
 
 
 def located(layout: Layout, what: str) -> str:
-    """Return what is wrong with a setting, `c.JupyterHub.bind_url is ...`, with the place that sets it."""
+    """Return what is wrong with a setting, `c.JupyterHub.bind_url is ...`, with the place that sets it.
+
+    If it is not written like that, the place is that of the first setting whose name is in the text.
+    """
     setting = re.match(r"c\.\w+\.(\w+) ", what)
-    return f"{place_of(layout, setting[1]) if setting else ''}{what}"
+    names = [setting[1]] if setting else re.findall(r"\w{5,}", what)
+    return next((place for name in names if (place := place_of(layout, name))), "") + what
 
 
 def load_hub(layout: Layout) -> Any:

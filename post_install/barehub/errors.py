@@ -1,5 +1,6 @@
 """The one exception that is meant for people, and what a command's exit status means."""
 
+import logging
 from enum import IntEnum
 
 
@@ -42,3 +43,10 @@ def printable(text: str, keep: str = "\n\t") -> str:
     return "".join(
         c if c.isprintable() or c in keep else c.encode("unicode_escape", "surrogatepass").decode() for c in text
     )
+
+
+class PrintableRecord(logging.LogRecord):
+    """A line of the hub's log, for `logging.setLogRecordFactory`: JupyterHub puts into it what users have typed."""
+
+    def getMessage(self) -> str:  # noqa: N802 - logging's own name
+        return printable(super().getMessage())

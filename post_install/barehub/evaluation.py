@@ -18,7 +18,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from barehub import systemd
+from barehub.accounts import current_user
 from barehub.config import CONFIG_EXIT, ConfigError, load_hub, located
+from barehub.environments import offered_by
 from barehub.errors import UserError, render
 from barehub.health import Endpoints
 from barehub.layout import Layout
@@ -51,6 +53,7 @@ class Evaluated:
 
     endpoints: Endpoints
     db_url: str
+    environments: dict[str, str]  # what users' servers run from: barehub.environments.offered_by
     proxy: ProxyWanted | None
     no_proxy: tuple[str, str]
     secrets: tuple[str, ...] = ()
@@ -62,14 +65,17 @@ class Evaluated:
         return self.proxy
 
 
-def evaluate(layout: Layout, settings: Settings, environment: Mapping[str, str] | None = None) -> Evaluated:
+def evaluate(
+    layout: Layout, settings: Settings, environment: Mapping[str, str] | None = None, *, rehearsal: bool = True
+) -> Evaluated:
     """Return what the configuration says to the hub's account, in the environment that its unit gives it, or in this.
 
-    Only root can become another account. Raises ConfigError, with file and line where they are known, if the hub could
-    not start with it.
+    With a `rehearsal` of the hub's start; the proxy does not need it. Only root can become another account. Raises
+    ConfigError, with file and line where they are known, if the hub could not start with it.
     """
     environment = {**(environment or hub_environment(layout, settings)), "BAREHUB_BASE": str(layout.base)}
-    answer = call_as(settings.hub_user, lambda: evaluate_here(layout), environment, SECONDS)
+    rehearsal &= os.geteuid() == 0 or current_user() == settings.hub_user  # another account may less, or more
+    answer = call_as(settings.hub_user, lambda: evaluate_here(layout, rehearsal=rehearsal), environment, SECONDS)
     try:
         told = parse_json(answer, layout.config)
         if "error" in told:
@@ -82,14 +88,15 @@ def evaluate(layout: Layout, settings: Settings, environment: Mapping[str, str] 
             addresses_of(proxy.static)  # the answer is another account's
         only_here = told["endpoints"].pop("only_here") is True
         endpoints = Endpoints(**{name: str(value) for name, value in told["endpoints"].items()}, only_here=only_here)
+        environments = {str(label): str(environment) for label, environment in told["environments"].items()}
         secrets = tuple(str(path) for path in told["secrets"])
-        return Evaluated(endpoints, str(told["db_url"]), proxy, tuple(told["no_proxy"]), secrets)
+        return Evaluated(endpoints, str(told["db_url"]), environments, proxy, tuple(told["no_proxy"]), secrets)
     except (ValueError, KeyError, TypeError, AttributeError, UntrustedError):
         what = "the configuration ends the process that runs it, or needs more than a minute"
         raise ConfigError(what, f"look for os._exit, exec or a wait in {layout.config}") from None
 
 
-def evaluate_here(layout: Layout) -> str:
+def evaluate_here(layout: Layout, *, rehearsal: bool = True) -> str:
     """Return, as JSON, what the configuration says to this process, which runs it; or the error."""
     # JupyterHub imports jsonschema, which builds the grammars of rfc3987_syntax if it is there: more than half of the
     # import's time, while clients wait for the proxy to restart. It validates nothing here.
@@ -98,6 +105,8 @@ def evaluate_here(layout: Layout) -> str:
     if layout.hub_state.is_dir() and os.access(layout.hub_state, os.X_OK):
         os.chdir(layout.hub_state)
     try:
+        from barehub.rehearsal import rehearse
+
         hub = load_hub(layout)
         endpoints = Endpoints.of(hub)
         proxy, no_proxy = None, ("", "")
@@ -105,13 +114,25 @@ def evaluate_here(layout: Layout) -> str:
             proxy = proxy_wanted(layout, hub)
         except UserError as error:
             no_proxy = located(layout, str(error)), error.fix
-        told = Evaluated(endpoints, str(hub.db_url), proxy, no_proxy, tuple(files_read))
-        return json.dumps(asdict(told))
+        environments = offered_by(spawner_of(hub))
+        found = Evaluated(endpoints, str(hub.db_url), environments, proxy, no_proxy, tuple(files_read))
+        told = json.dumps(asdict(found))
+        if rehearsal:
+            rehearse(layout, hub)
+        return told
     except UserError as error:
         return json.dumps({"error": [located(layout, str(error)), error.fix]})
     except Exception as error:  # of a site's own classes, or a value that no trait has refused
         what = f"the configuration cannot be used: {type(error).__name__}: {error}"
-        return json.dumps({"error": [what, f"look in {layout.config}"]})
+        return json.dumps({"error": [located(layout, what), f"look in {layout.config}"]})
+
+
+def spawner_of(hub: Any) -> Any:
+    """Return a spawner of no user's, for the values of its traits."""
+    spawner = hub.spawner_class.__new__(hub.spawner_class)
+    with contextlib.suppress(Exception):  # `load_hub` has refused wrong values, and says what else may be raised
+        spawner._load_config(hub.config)
+    return spawner
 
 
 def proxy_wanted(layout: Layout, hub: Any) -> ProxyWanted:

@@ -44,13 +44,14 @@ class Endpoints:
     @classmethod
     def of(cls, hub: Any) -> "Endpoints":
         """Derive them from a JupyterHub application object with its configuration loaded (`config.load_hub`)."""
-        bind, local = parsed("bind_url", bind_url(hub)), urlsplit(listening(bind_url(hub)))
+        trait = "bind_url" if "bind_url" in hub.config.JupyterHub else "port"
+        bind, local = parsed(trait, bind_url(hub)), urlsplit(listening(bind_url(hub)))
         usual = 443 if bind.scheme == "https" else 80
         port = bind.port or usual
         name = "" if (bind.hostname or "") in WILDCARDS else str(bind.hostname)
         base_url = hub.base_url
         inside = hub.hub_bind_url or f"http://{bracketed(hub.hub_ip or '127.0.0.1')}:{hub.hub_port}"
-        internal = parsed("hub_bind_url", inside)
+        internal = parsed("hub_bind_url" if hub.hub_bind_url else "hub_port", inside)
         if hub.hub_connect_url:
             parsed("hub_connect_url", hub.hub_connect_url)
         host, hub_at = here(local.hostname), f"http://{here(internal.hostname)}:{internal.port or 80}{base_url}hub/"

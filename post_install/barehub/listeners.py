@@ -8,11 +8,10 @@ import os
 import pwd
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
+from typing import NamedTuple
 
 from barehub.settings import Settings
 from barehub.systemd import property_of
@@ -35,6 +34,14 @@ class Listener:
             return pwd.getpwuid(self.uid).pw_name
         except KeyError:
             return f"user id {self.uid}"
+
+
+class Socket(NamedTuple):
+    """Where a socket listens."""
+
+    address: ipaddress.IPv4Address | ipaddress.IPv6Address
+    port: int
+    listener: Listener
 
 
 @dataclass(frozen=True)
@@ -110,51 +117,30 @@ def user_id(account: str) -> int | None:
         return int(account) if account.isdigit() else None
 
 
-def listeners(host: str, port: int) -> Iterator[Listener]:
-    """Yield the sockets that a connection to this host and port may reach."""
-    found = list(matching(host, port))
-    # A dual-stack `::` cannot be there beside an IPv4 socket: so this one takes IPv6 alone.
-    narrow = any(local.version == 4 for local, _ in found)
-    for local, listener in found:
-        if not (narrow and local.version == 6 and local.is_unspecified and ":" not in host):
-            yield listener
-
-
-def matching(host: str, port: int) -> Iterator[tuple[ipaddress.IPv4Address | ipaddress.IPv6Address, Listener]]:
-    """Yield the address and the socket of all that listens at this port of the host, or of every address."""
+def listeners(host: str, port: int, table: Iterable[Socket] | None = None) -> Iterator[Listener]:
+    """Yield the sockets that a connection to this host and port may reach, of `table` if that is given."""
     wanted = {ipaddress.ip_address(str(found[4][0]).partition("%")[0]) for found in addresses_of(host, port)}
+    there = listening() if table is None else table
+    found = [one for one in there if one.port == port and (one.address.is_unspecified or one.address in wanted)]
+    # A dual-stack `::` cannot be there beside an IPv4 socket: so this one takes IPv6 alone.
+    narrow = any(one.address.version == 4 for one in found)
+    for one in found:
+        if not (narrow and one.address.version == 6 and one.address.is_unspecified and ":" not in host):
+            yield one.listener
+
+
+def listening() -> list[Socket]:
+    """Return all sockets that listen for TCP on this machine."""
+    found = []
     for table in TABLES:
         for line in table.read_text().splitlines()[1:] if table.exists() else ():
-            fields = line.split()
-            address, _, number = fields[1].rpartition(":")
-            if fields[3] != LISTEN or int(number, 16) != port:
+            if LISTEN not in line:  # most lines of a busy machine
                 continue
-            local = parsed(address)
-            if local.is_unspecified or local in wanted:
-                yield local, Listener(int(fields[7]), int(fields[9]))
-
-
-def impostor(spawner: Any) -> str | None:
-    """Return the account that listens in the place of a user's server; None if nobody does, or it cannot be known.
-
-    The hub chooses a free port for these spawners, and the server takes it seconds later. Until then anybody can.
-    """
-    kinds = {kind.__name__ for kind in type(spawner).__mro__}
-    if not kinds & {"LocalProcessSpawner", "SystemdSpawner"} or getattr(spawner, "dynamic_users", False):
-        return None
-    name = getattr(spawner, "username_template", "{USERNAME}").replace("{USERNAME}", spawner.user.name)
-    where = urlsplit(spawner.server.host)
-    if user_id(name) is None:
-        return None  # it runs as an account that only its own class knows
-    own = {0, os.geteuid(), user_id(name)}
-    found = (one for one in listeners(where.hostname or "", where.port or 80) if one.uid not in own)
-    return next((one.account for one in found), None)
-
-
-def require_no_impostor(spawner: Any) -> None:
-    """Raises PermissionError if another account listens in the place of a user's server."""
-    if account := impostor(spawner):
-        raise PermissionError(f"{account} listens in the place of {spawner.user.name}'s server")
+            fields = line.split()
+            if fields[3] == LISTEN:
+                address, _, port = fields[1].rpartition(":")
+                found.append(Socket(parsed(address), int(port, 16), Listener(int(fields[7]), int(fields[9]))))
+    return found
 
 
 def addresses_of(host: str, port: int) -> list[tuple[int, int, int, str, tuple[str | int, ...]]]:

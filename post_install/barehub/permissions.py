@@ -32,7 +32,7 @@ def changeable(path: Path, settings: Settings) -> str:
         return ""  # `evaluate` says so
     if found.st_mode & 0o002:
         return f"everybody can change {path}, which {settings.hub_user} runs: chmod o-w {path}"
-    if found.st_mode & 0o020 and found.st_gid not in trusted_groups(settings):
+    if found.st_mode & 0o020 and (found.st_gid not in trusted_groups(settings) or accounts.has_acl(path)):
         return f"a group can change {path}, which {settings.hub_user} runs: chmod g-w {path}"
     if found.st_uid not in (0, os.geteuid()) and accounts.owner(path) != settings.hub_user:
         return f"{accounts.owner(path)} can change {path}, which {settings.hub_user} runs: chown root {path}"

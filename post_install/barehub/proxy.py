@@ -19,14 +19,13 @@ from urllib.parse import urlsplit
 
 import bcrypt
 from jupyterhub.utils import exponential_backoff
-from jupyterhub_traefik_proxy.fileprovider import TraefikFileProviderProxy
 from jupyterhub_traefik_proxy.traefik_utils import deep_merge, generate_alias
 from tornado.httpclient import HTTPClientError
 from traitlets import Bool, Enum, Integer, List, TraitError, Unicode, default, observe, validate
 
 from barehub import untrusted
 from barehub.layout import Layout
-from barehub.listeners import require_no_impostor
+from barehub.own_servers import OwnServers
 from barehub.process import write_atomically
 from barehub.rules import HSTS, Config, RulesFile, fixed_rules, rule
 from barehub.untrusted import UntrustedError
@@ -46,7 +45,7 @@ class Batch:
     live: asyncio.Future[bool] = field(default_factory=asyncio.Future)  # True once traefik has loaded it, False if not
 
 
-class BarehubProxy(TraefikFileProviderProxy):  # type: ignore[misc]  # it ships no types
+class BarehubProxy(OwnServers):
     """JupyterHub's proxy, for `c.JupyterHub.proxy_class`. An installation needs no other than its defaults."""
 
     should_start = Bool(False, help="systemd runs traefik, under barehub.proxy_unit.supervisor")
@@ -191,11 +190,6 @@ class BarehubProxy(TraefikFileProviderProxy):  # type: ignore[misc]  # it ships 
         await super()._setup_traefik_dynamic_config()
 
     # Changes
-
-    async def add_user(self, user: Any, server_name: str = "") -> None:
-        """Add a user's server. Raises PermissionError if another account listens in its place."""
-        require_no_impostor(user.spawners[server_name])
-        await super().add_user(user, server_name)
 
     async def add_route(self, routespec: str, target: str, data: Config) -> None:
         """Add or replace a route; return when traefik serves it. Raises OSError, or TimeoutError if it does not."""

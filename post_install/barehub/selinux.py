@@ -47,7 +47,9 @@ def label_files(installation: Installation, say: Callable[[str], None]) -> None:
             say(f"  fix: {' '.join(rule)}; restorecon -RF {layout.base}")
         else:
             say(f"told SELinux to treat {layout.base} like {model}")
-    attempt("restorecon", "-RF", layout.base)
+    # Not where other accounts can replace a directory by a link while it looks.
+    theirs = (word for path in (layout.hub_state, layout.rules, layout.acme) for word in ("-e", path))
+    attempt("restorecon", "-RF", *theirs, layout.base)
 
 
 def forget_files(installation: Installation) -> None:

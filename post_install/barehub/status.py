@@ -9,6 +9,7 @@ from typing import Any
 
 from barehub import accounts, permissions, systemd
 from barehub.config import config_files, masked_files
+from barehub.environments import find_as
 from barehub.errors import Exit, UserError, printable
 from barehub.evaluation import Evaluated, ProxyWanted, evaluate
 from barehub.health import answer, here, served_certificate, stranger_at
@@ -39,6 +40,7 @@ class Status:
     masked: list[str] = field(default_factory=list)
     database_revision: str | None = None
     backups: list[str] = field(default_factory=list)
+    environments: dict[str, str] = field(default_factory=dict)  # label -> what is there
     certificate: str = ""  # the one that the proxy serves
     certificate_ends: str = ""  # ISO 8601
     unknown: dict[str, str] = field(default_factory=dict)  # what was not looked at -> why
@@ -64,6 +66,7 @@ def check(layout: Layout) -> Status:
     if found := check_config(installation, status):
         check_answers(installation, found, status)
         check_https(installation, found, status)
+        check_environments(installation, found, status)
     else:
         check_last_proxy(installation, status)
     check_database(installation, found, status)
@@ -232,6 +235,15 @@ def check_database(installation: Installation, found: Evaluated | None, status: 
     status.backups = [str(layout.backup(label)) for label in layout.complete if layout.backup(label).exists()]
 
 
+def check_environments(installation: Installation, found: Evaluated, status: Status) -> None:
+    """Look at what users' servers run from, as the hub's account; a jupyterhub that does not fit is worth a warning."""
+    seen = find_as(installation.settings.hub_user, found.environments.values())
+    for label, environment in found.environments.items():
+        status.environments[label] = str(seen[environment])
+        if misfit := seen[environment].misfit:
+            status.warnings.append(f"the environment {label} has {misfit}: users may not get into its servers")
+
+
 def show(status: Status, as_json: bool) -> int:
     """Print a status for people or for programs; return the exit status, 0 only when healthy."""
     print(json.dumps({**vars(status), "healthy": status.healthy}, indent=2) if as_json else printable(text(status)))
@@ -255,6 +267,7 @@ def text(status: Status) -> str:
     unseen = not_known(status, "database") if "database" in status.unknown else ""
     rows.append(("database", "; ".join(filter(None, (seen, unseen))) or "none yet"))
     rows += [("backup", path) for path in status.backups]
+    rows += [("environment", f"{label}: {what}") for label, what in status.environments.items()]
     rows += [("config" if index == 0 else "", path) for index, path in enumerate(status.config or ["no files"])]
     rows += [("masked", path) for path in status.masked]
     width = max(len(name) for name, _ in rows) + 2

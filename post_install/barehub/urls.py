@@ -25,8 +25,9 @@ def parsed(trait: str, url: str) -> SplitResult:
     except ValueError:  # a port that is no number, half an IPv6 address
         usable = False
     if not usable:
-        what = f"c.JupyterHub.{trait} is {url!r}, which is no address that the proxy can use"
-        raise UserError(what, f"give c.JupyterHub.{trait} a URL like http://127.0.0.1:8000")
+        verb = "is" if trait.endswith("_url") else "makes the URL"
+        what = f"c.JupyterHub.{trait} {verb} {url!r}, which is no address that the proxy can use"
+        raise UserError(what, f"set c.JupyterHub.{trait} for a URL like http://127.0.0.1:8000")
     return parts
 
 

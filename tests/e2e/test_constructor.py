@@ -1,6 +1,8 @@
 """conda's constructor: an installer that `constructor construct/` makes, then one of ours that has it for an engine."""
 
 import os
+import re
+import shlex
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -14,6 +16,7 @@ from construct.build import build_release
 from tests.machines.gate import FILLING, interrupt_at
 from tests.machines.hub_client import BAREHUB, HUB, PROXY
 from tests.machines.machine import Machine
+from tests.readme import BUILDERS, commands
 
 ROOT = Path(__file__).parents[2]
 PLAIN, NEWER, OURS = "/mnt/plain.sh", "/mnt/newer.sh", "/mnt/ours.sh"
@@ -45,6 +48,30 @@ def construct(installer: Path, label: str, tmp_path_factory: pytest.TempPathFact
         return output / f"barehub-{release}-Linux-x86_64.sh"
 
     return make
+
+
+def test_the_documents_commands_work_for_one_channel_after_another(
+    installer: Path, label: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each installer fills a prefix; a cache of another channel is refused."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    (tmp_path / "constructor").write_text(f'#!/bin/sh\nexec {shlex.join(conda_constructor.require_command())} "$@"\n')
+    (tmp_path / "constructor").chmod(0o755)
+    extract, construct = (line for line in commands(BUILDERS[0]) if "/tmp/channel" in line)
+    for place in ("one", "two"):
+        for line in (extract, construct):
+            line = re.sub(r"\S+-x86_64\.sh", str(installer), line).replace("/tmp/channel", f"{tmp_path}/{place}")
+            line = re.sub(r"releases/barehub-2\S+", f"releases/barehub-{label}", line).replace(
+                "construct/", f"{ROOT}/construct/"
+            )
+            subprocess.run(["sh", "-c", line], cwd=tmp_path, check=True)
+        words = ["sh", tmp_path / f"barehub-{label}-Linux-x86_64.sh", "-b", "-s", "-p", tmp_path / f"prefix-{place}"]
+        subprocess.run(words, check=True)
+    other = line.replace("two.cache", "one.cache")
+    done = subprocess.run(["sh", "-c", other], cwd=tmp_path, check=False, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 1
+    assert "has packages of another channel" in done.stderr
 
 
 def state_of(machine: Machine, base: str = "/opt/barehub") -> dict[str, str]:
@@ -157,7 +184,9 @@ def test_another_release_goes_beside_it(machine: Machine, construct: Callable[[s
     assert machine.succeed("readlink", "/opt/barehub/hub") == f"releases/{label}.1\n"
     assert ["also", "there", label] in [line.split() for line in machine.succeed(BAREHUB, "status").splitlines()]
     assert machine.unit(PROXY, "InvocationID") == proxy
+    before = state_of(machine)
     assert "which is newer than" in machine.fails("sh", PLAIN, "-b", "-u", code=1)
+    assert state_of(machine) == before
     machine.succeed(BAREHUB, "status")
 
 

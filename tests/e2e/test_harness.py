@@ -6,6 +6,7 @@ from pathlib import Path
 from selenium.webdriver import Chrome
 
 from tests.machines.machine import Machine
+from tests.machines.rootfs import USERS_ENVIRONMENT
 
 
 def test_machine_is_up_and_has_no_way_out(machine: Machine) -> None:
@@ -16,13 +17,13 @@ def test_machine_is_up_and_has_no_way_out(machine: Machine) -> None:
 
 def test_users_have_sessions_and_their_own_python(machine: Machine) -> None:
     assert machine.as_user("alice", "id", "-un") == "alice\n"
-    assert machine.as_user("bob", "/opt/users/bin/jupyterhub-singleuser", "--version") == "6.1.1\n"
+    assert machine.as_user("bob", f"{USERS_ENVIRONMENT}/bin/jupyterhub-singleuser", "--version") == "6.1.1\n"
 
 
 def test_pam_knows_the_users_passwords(machine: Machine) -> None:
     check = "import pamela, sys; pamela.authenticate(*sys.argv[1:])"
-    machine.succeed("/opt/users/bin/python", "-c", check, "alice", "wonderland")
-    machine.fails("/opt/users/bin/python", "-c", check, "alice", "builder", code=1)
+    machine.succeed(f"{USERS_ENVIRONMENT}/bin/python", "-c", check, "alice", "wonderland")
+    machine.fails(f"{USERS_ENVIRONMENT}/bin/python", "-c", check, "alice", "builder", code=1)
 
 
 def test_written_files_survive_reboot_and_power_cut(machine: Machine) -> None:

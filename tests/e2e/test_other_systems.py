@@ -3,6 +3,7 @@
 Debian 11 needs an installer with the portable interpreter: where that cannot be had, its story cannot run and says so.
 """
 
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,10 +14,11 @@ from construct.contents import read_installer
 from construct.systems import parse_glibc
 from recipe.errors import UserError
 from tests.conftest import cannot_run
-from tests.machines import rootfs
+from tests.machines import rootfs, user_units
 from tests.machines.hub_client import BAREHUB, HUB, PROXY, HubSession, let_users_in
 from tests.machines.machine import PATIENCE, Machine, booted
 from tests.machines.other_rootfs import DEBIAN_11, DEBIAN_13, KERNEL_ARGUMENTS, System, cached_other_root
+from tests.systemd_versions import OLD, exposures, service
 
 DISK = "/disk"  # another file system than that of /etc
 
@@ -48,17 +50,17 @@ def alice(machine: Machine) -> HubSession:
     return HubSession(machine, "alice")
 
 
-def page(alice: HubSession) -> str:
-    """What alice's server answers: its process and its user."""
-    return alice.get("/user/alice/lab").text
+def page(hub: HubSession) -> str:
+    """What the user's server answers: its process and its user."""
+    return hub.get(f"/user/{hub.user}/lab").text
 
 
-def start_server(alice: HubSession) -> None:
-    """Start alice's server, which a login may have done, and wait for its answer."""
+def start_server(hub: HubSession) -> None:
+    """Start the user's server, which a login may have done, and wait for its answer."""
     deadline = time.monotonic() + PATIENCE
-    alice.get("/hub/spawn")
-    while not page(alice).endswith(" alice"):
-        assert time.monotonic() < deadline, page(alice)
+    hub.get("/hub/spawn")
+    while not page(hub).endswith(f" {hub.user}"):
+        assert time.monotonic() < deadline, page(hub)
         time.sleep(0.5)
 
 
@@ -123,11 +125,65 @@ def test_a_second_hub_on_another_file_system_has_copies_of_its_units(machine: Ma
     assert alice.is_logged_in()
 
 
-def test_it_is_back_after_a_reboot(machine: Machine, alice: HubSession) -> None:
+def test_the_proxy_s_sandbox_is_as_tight_as_documented(machine: Machine, system: System) -> None:
+    process = machine.succeed("systemctl", "show", "--value", "--property=MainPID", PROXY).strip()
+    there = ("nsenter", "--mount", "--target", process)
+    machine.succeed(*there, "/opt/barehub/hub/bin/traefik", "version")
+    for program in ("/bin/sh", "/usr/bin/env"):
+        machine.fails(*there, program)
+    found = exposure(machine.succeed("systemd-analyze", "security", "--no-pager", PROXY))
+    known = max(version for version in OLD if version <= system.systemd)
+    assert abs(float(found) - float(exposures()["proxy", known])) <= 0.1
+    if system is DEBIAN_13:  # the one that looks into files, and whose figures are documented
+        for (name, version), figure in exposures().items():
+            place = f"/run/older/barehub-{name}.service"
+            machine.write(place, service(name, version))
+            analysis = machine.succeed("systemd-analyze", "security", "--no-pager", "--offline=true", place)
+            assert exposure(analysis) == figure, (name, version)
+
+
+def exposure(analysis: str) -> str:
+    """The figure in the last line of `systemd-analyze security`."""
+    match = re.search(r"exposure level for \S+: (\d+\.\d)", analysis)
+    assert match, analysis
+    return match[1]
+
+
+def test_a_user_has_a_hub_of_their_own_beside_it(machine: Machine, alice: HubSession, installer: Path) -> None:
+    """The same file, as an ordinary user."""
+    user_units.start_systemd(machine, "bob")
+    url = f"http://:{user_units.PORTS['bob']}"
+    user_units.install(machine, "bob", "/mnt/older.sh", "--bind-url", url)
+    assert "healthy" in user_units.until_healthy(machine, "bob")
+    user_units.let_in(machine, "bob")
+    bob = user_units.session(machine, "bob")
+    assert bob.login("not his password").status_code == 403
+    bob.login()
+    start_server(bob)
+    before = page(bob)
+    user_units.install(machine, "bob", "/mnt/newer.sh", "-u")
+    user_units.until_healthy(machine, "bob")
+    assert page(bob) == before
+    assert user_units.systemctl(machine, "bob", "is-enabled", "barehub.target") == "enabled\n"
+    assert alice.is_logged_in()
+
+
+def test_both_are_back_after_a_reboot(machine: Machine, alice: HubSession) -> None:
     machine.reboot()
     machine.eventually(BAREHUB, "status")
     assert alice.is_logged_in()
     start_server(alice)
+    user_units.until_healthy(machine, "bob")
+    bob = user_units.session(machine, "bob")
+    bob.login()
+    start_server(bob)
+
+
+def test_a_user_s_uninstallation_leaves_nothing_of_theirs_behind(machine: Machine) -> None:
+    user_units.barehub(machine, "bob", "uninstall", "-y")
+    assert not machine.run("find", "/home/bob", "-path", "*barehub*").stdout
+    machine.fails("ls", user_units.BASE.format("bob"))
+    machine.succeed(BAREHUB, "status")
 
 
 def test_uninstall_leaves_no_unit_behind(machine: Machine) -> None:

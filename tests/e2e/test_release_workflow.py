@@ -1,9 +1,9 @@
 """The release workflow's own steps, in order, in a copy of this checkout with a bare repository for a remote.
 
 What is not here is played: actions by the few lines below, and `gh` by a script that writes down how it was called.
-Two steps are shortened, by variables that the workflow itself documents: `lock` lets one package move, and `test` runs
-one unit test, or this test would run itself. Without the portable interpreter, this machine's glibc will do. The
-step that installs Debian's packages is left out.
+Three steps are shortened, by variables that the workflow itself documents: `lock` lets one package move, `test` runs
+one unit test, or this test would run itself, and one more installer is built, not all. Without the portable
+interpreter, this machine's glibc will do. The step that installs Debian's packages is left out.
 """
 
 import os
@@ -20,12 +20,14 @@ import yaml
 
 from recipe.standalone import is_standalone
 from tests.conftest import cannot_run
+from tests.machines.checkout import copy_checkout
 
 ROOT = Path(__file__).parents[2]
 LABEL = "2026.11.24.7"
 SHORTENED = {
     "DAYS_OLD": "0",  # the index may not say when a version was uploaded
     "LOCK": "--update six",
+    "DISTRIBUTIONS": "overlays/single-node",
     "TESTS": "unit -- -k test_actions_are_pinned_by_commit",
 }
 if not is_standalone(Path(sys.base_prefix)):
@@ -33,7 +35,6 @@ if not is_standalone(Path(sys.base_prefix)):
 GH = """\
 #!/bin/sh
 echo "$*" >>"$GH_CALLS"
-case "$1 $2" in "release download") exit 1 ;; esac
 """
 
 
@@ -77,11 +78,7 @@ class Runner:
     def make_remote(self) -> Path:
         """A bare repository with one commit: the files of this checkout as they are now."""
         remote, tree = self.home / "remote.git", self.home / "tree"
-        listed = ["git", "-C", ROOT, "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-        for name in subprocess.run(listed, capture_output=True, text=True, check=True).stdout.split("\0"):
-            if name and (ROOT / name).is_file():
-                (tree / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(ROOT / name, tree / name)
+        copy_checkout(tree)
         who = ("-c", "user.name=test", "-c", "user.email=test@example.org")
         for words in (["init", "-q"], ["add", "--all"], [*who, "commit", "-q", "-m", "As it is"]):
             subprocess.run(["git", "-C", tree, *words], check=True)
@@ -150,13 +147,17 @@ def test_its_steps_make_a_signed_release_of_a_tagged_commit(tmp_path: Path) -> N
     with (files / "SHA256SUMS").open("rb") as sums:
         subprocess.run([*verify, "-s", files / "SHA256SUMS.sig"], stdin=sums, check=True)
     subprocess.run(["sha256sum", "--check", "--strict", "SHA256SUMS"], cwd=files, check=True)
-    assert (files / f"barehub-{LABEL}-Linux-x86_64.sh").is_file()
+    for name in ("barehub", "single-node"):
+        assert (files / f"{name}-{LABEL}-Linux-x86_64.sh").is_file()
+    assert (files.parent / "notes.md").read_text().splitlines() == [
+        *("# barehub", "Its first release.", "# single-node", "Its first release."),
+    ]
 
     tagged = ["git", "-C", runner.remote, "log", "-1", "--format=%s", LABEL]
     assert subprocess.run(tagged, capture_output=True, text=True, check=True).stdout == f"Release {LABEL}\n"
     calls = (tmp_path / "gh-calls").read_text().splitlines()
     assert [call.partition(" --")[0] for call in calls] == [
-        "release download",
+        "release list",
         "auth setup-git",
         f"release create {LABEL}",
     ]

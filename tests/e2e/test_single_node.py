@@ -6,18 +6,29 @@ from pathlib import Path
 import pytest
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
+from selenium.webdriver.support.select import Select
 from websocket import WebSocketTimeoutException
 
 from tests.machines import installers
 from tests.machines.browser import press_stop
 from tests.machines.hub_client import URL, HubSession, Kernel, kernel_of
+from tests.machines.lab import make_lab, switch
 from tests.machines.machine import Machine, booted
-from tests.machines.rootfs import USERS
+from tests.machines.rootfs import USERS, USERS_ENVIRONMENT
 from tests.readme import admin_commands
 
 BASE, HUB = "/opt/single-node", "single-node-hub.service"
 BAREHUB = f"{BASE}/hub/bin/barehub"
 UNIT = "jupyter-alice-singleuser.service"
+LAB = "/opt/lab"
+ENVIRONMENTS = f"""
+c.Spawner.environment = {{"SITE": "set"}}
+c.UnitSpawner.environments = {{
+    "Users": "/opt/users",
+    "Current": "{LAB}/current",
+    "Second": "{LAB}/releases/2",
+}}
+"""
 LIMITS = 'c.Spawner.mem_limit = "400M"\nc.Spawner.cpu_limit = 0.5\nc.JupyterHub.allow_named_servers = True\n'
 
 
@@ -25,7 +36,7 @@ LIMITS = 'c.Spawner.mem_limit = "400M"\nc.Spawner.cpu_limit = 0.5\nc.JupyterHub.
 def machine(root: Path) -> Iterator[Machine]:
     with booted("single-node", root, limits=True) as new:
         new.copy_in(installers.with_overlay("single-node"), "/mnt/single-node.sh")
-        edit = "sed -i s,/opt/jupyter,/opt/users,"
+        edit = f"sed -i s,/opt/jupyter,{USERS_ENVIRONMENT},"
         for command in admin_commands("single-node", "/mnt/single-node.sh", edit):
             new.shell(command)
             new.write(f"{BASE}/jupyterhub_config.d/60-limits.py", LIMITS)
@@ -100,6 +111,58 @@ def test_an_account_may_have_a_backslash(machine: Machine) -> None:
     assert ada.stop_server().status_code in (202, 204)
 
 
+def test_a_server_keeps_its_release_when_current_is_switched(
+    machine: Machine, browser: Chrome, screenshots: Path
+) -> None:
+    make_lab(machine, LAB)
+    machine.write(f"{BASE}/jupyterhub_config.d/70-environments.py", ENVIRONMENTS)
+    machine.succeed("systemctl", "restart", HUB)
+    machine.eventually(BAREHUB, "status")
+    log_in(browser, "bob")
+    choice = Select(browser.find_element(By.ID, "environment"))
+    too_old = "too old for this hub (jupyterhub 1.5.0)"
+    assert [one.text for one in choice.options] == ["Users", "Current", f"Second: {too_old}"]
+    choice.select_by_visible_text("Current")
+    browser.save_screenshot(screenshots / "environments.png")
+    browser.find_element(By.CSS_SELECTOR, "#spawn_form [type=submit]").click()
+    browser.find_element(By.CSS_SELECTOR, ".jp-Launcher")
+    switch(machine, LAB, "2")
+    bob = HubSession(machine, "bob")
+    bob.login()
+    bob.get("/user/bob/lab").raise_for_status()
+    told = bob.start_kernel().execute(
+        "import os, sys; print(sys.prefix, os.environ['PATH'].split(':')[0], os.environ['SITE'])"
+    )
+    assert told == f"{LAB}/releases/1 {LAB}/releases/1/bin set\n"
+    assert bob.stop_server().status_code in (202, 204)
+    machine.eventually("sh", "-c", f"journalctl --unit={HUB} | grep 'User bob server took .* to stop'")
+    browser.get(f"{URL}/hub/spawn")  # the choice is remembered, and means the other release now
+    choice = Select(browser.find_element(By.ID, "environment"))
+    assert choice.first_selected_option.get_attribute("value") == "Current"
+    machine.succeed("chmod", "o-x", f"{LAB}/releases/2/bin")
+    for environment, why in (
+        ("None", "There is no environment None for you; there is Users, Current, Second"),
+        (
+            "Second",
+            f"not started from Second: {LAB}/releases/2/bin/python cannot be looked at by bob: Permission denied",
+        ),
+    ):
+        xsrf = {"X-XSRFToken": bob.xsrf("/hub/")}
+        assert bob.post("/hub/api/users/bob/server", headers=xsrf, json={"environment": environment}).status_code >= 400
+        assert why in bob.get("/hub/spawn-pending/bob").text
+    assert f"Current: {LAB}/releases/2, jupyterhub 1.5.0" in machine.succeed(BAREHUB, "status")
+    machine.succeed("rm", f"{BASE}/jupyterhub_config.d/70-environments.py")
+    machine.succeed("systemctl", "restart", HUB)
+    machine.eventually(BAREHUB, "status")
+
+
+def log_in(browser: Chrome, user: str) -> None:
+    browser.get(URL)
+    browser.find_element(By.ID, "username_input").send_keys(user)
+    browser.find_element(By.ID, "password_input").send_keys(USERS[user])
+    browser.find_element(By.ID, "login_submit").click()
+
+
 def test_a_server_that_cannot_start_says_why(machine: Machine) -> None:
     """And a login by another name of an account is that account's."""
     wrong = 'c.SystemdSpawner.user_workingdir = "/no/such/place"\n'
@@ -123,10 +186,7 @@ def test_it_outlives_the_hub_and_ends_with_its_user(machine: Machine, kernel: Ke
     machine.succeed("systemctl", "restart", HUB)
     machine.eventually(BAREHUB, "status")
     assert kernel.session.start_kernel().execute("print(6 * 7)") == "42\n"
-    browser.get(URL)
-    browser.find_element(By.ID, "username_input").send_keys("alice")
-    browser.find_element(By.ID, "password_input").send_keys(USERS["alice"])
-    browser.find_element(By.ID, "login_submit").click()
+    log_in(browser, "alice")
     browser.find_element(By.CSS_SELECTOR, ".jp-Launcher, .jp-Notebook")
     browser.get(f"{URL}/hub/home")
     press_stop(browser, lambda: machine.unit(UNIT, "ActiveState") == "inactive")

@@ -16,13 +16,33 @@ from selenium.webdriver.common.by import By
 from tests.machines.browser import chromium, press_stop
 from tests.machines.cluster import Cluster
 from tests.machines.hub_client import URL
+from tests.machines.lab import make_lab
 from tests.machines.rootfs import USERS
-from tests.machines.slurm_site import api, failure, full, page, require_clean, site, until, user
+from tests.machines.slurm_site import (
+    BAREHUB,
+    CONFIG,
+    HUB,
+    api,
+    failure,
+    full,
+    page,
+    require_clean,
+    site,
+    until,
+    user,
+)
+
+LAB = "/home/lab"  # which the cluster shares
+ENVIRONMENTS = f'c.SlurmJobSpawner.environments = {{"Users": "/opt/users", "The newest": "{LAB}/current"}}\n'
 
 
 @pytest.fixture(scope="module")
 def cluster(root: Path, slurm_installer: Path) -> Iterator[Cluster]:
     with site(root, slurm_installer) as new:
+        make_lab(new.head, LAB)
+        new.head.write(f"{CONFIG}/70-environments.py", ENVIRONMENTS)
+        new.head.succeed("systemctl", "restart", HUB)
+        new.head.eventually(BAREHUB, "status")
         yield new
 
 
@@ -85,6 +105,7 @@ def test_alice_waits_works_and_stops(cluster: Cluster, browser: Chrome, screensh
     browser.find_element(By.CSS_SELECTOR, "#slurm-partition option[value=main]").click()
     browser.find_element(By.ID, "slurm-hours").clear()
     browser.find_element(By.ID, "slurm-hours").send_keys("1.5")
+    browser.find_element(By.CSS_SELECTOR, "#environment option[value='The newest']").click()
     browser.save_screenshot(screenshots / "slurm-form.png")
     with full(cluster) as leave:
         browser.find_element(By.CSS_SELECTOR, "#spawn_form button").click()
@@ -100,6 +121,9 @@ def test_alice_waits_works_and_stops(cluster: Cluster, browser: Chrome, screensh
     assert job.endswith("alice RUNNING")
     asked = cluster.head.succeed("squeue", "--noheader", "--user=alice", "--format=%P %l %C %m")
     assert asked.split() == ["main", "1:30:00", "1", "2G"]
+    node = cluster.nodes[cluster.head.succeed("squeue", "--noheader", "--user=alice", "--format=%N").strip()]
+    server = f"{LAB}/releases/1/bin/python -s {LAB}/releases/1/bin/jupyterhub-singleuser"
+    assert server in node.succeed("ps", "-ww", "-u", "alice", "-o", "args")
     browser.find_element(By.CSS_SELECTOR, ".jp-Notebook-ExecutionIndicator[data-status=idle]")
     code = "import os, socket; print('on', socket.gethostname(), os.getcwd(), 'XDG_RUNTIME_DIR' in os.environ)"
     printed = until(lambda: run_cell(browser, code), "what the cell prints")

@@ -130,6 +130,15 @@ def test_no_restart_lets_anybody_in_between(old_hub: Machine) -> None:
     assert alice.stop_server().status_code == 204
 
 
+def test_what_a_user_asks_for_does_nothing_to_a_terminal(old_hub: Machine) -> None:
+    alice = HubSession(old_hub, "alice")
+    alice.login()
+    assert alice.get("/hub/api/users/%1b%5b31m%0d%0a").status_code == 404
+    journal = old_hub.succeed("journalctl", "--no-pager", "--output=cat", "-u", HUB)
+    assert r"user=\x1b[31m\r" in journal
+    assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f]", journal)
+
+
 def test_who_is_in_the_hubs_place_is_named_and_gets_no_token(old_hub: Machine) -> None:
     old_hub.write(f"{CONFIG}/90-port.py", "c.JupyterHub.hub_port = 8081\n")  # which the thief has
     status = json.loads(old_hub.fails(BAREHUB, "status", "--json"))

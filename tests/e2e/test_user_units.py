@@ -5,11 +5,19 @@ from pathlib import Path
 
 import pytest
 
-from tests.machines.hub_client import TEST_CONFIG, HubSession
 from tests.machines.machine import Machine, booted
-
-PORTS = {"alice": 8000, "bob": 8200}
-BASE = "/home/{}/hub"
+from tests.machines.user_units import (
+    BASE,
+    PORTS,
+    barehub,
+    install,
+    let_in,
+    run,
+    session,
+    start_systemd,
+    systemctl,
+    until_healthy,
+)
 
 
 @pytest.fixture(scope="module")
@@ -18,42 +26,8 @@ def machine(root: Path, older: Path, installer: Path) -> Iterator[Machine]:
         new.copy_in(older, "/mnt/older.sh")
         new.copy_in(installer, "/mnt/newer.sh")
         for user in PORTS:
-            new.succeed("loginctl", "enable-linger", user)
-            new.wait_for_unit(f"user@{uid(new, user)}.service")
+            start_systemd(new, user)
         yield new
-
-
-def uid(machine: Machine, user: str) -> str:
-    return machine.succeed("id", "-u", user).strip()
-
-
-def run(machine: Machine, user: str, *words: str) -> str:
-    """Run a command as `user` without a session, as from a batch job: XDG_RUNTIME_DIR is not set."""
-    return machine.succeed(*as_user(user), *words)
-
-
-def as_user(user: str) -> tuple[str, ...]:
-    return ("env", "-i", "PATH=/usr/bin:/bin:/usr/sbin:/sbin", f"HOME=/home/{user}", "runuser", "-u", user, "--")
-
-
-def barehub(machine: Machine, user: str, *words: str) -> str:
-    return run(machine, user, f"{BASE.format(user)}/hub/bin/barehub", *words)
-
-
-def until_healthy(machine: Machine, user: str) -> str:
-    return machine.eventually(*as_user(user), f"{BASE.format(user)}/hub/bin/barehub", "status")
-
-
-def systemctl(machine: Machine, user: str, *words: str) -> str:
-    return run(machine, user, "env", f"XDG_RUNTIME_DIR=/run/user/{uid(machine, user)}", "systemctl", "--user", *words)
-
-
-def session(machine: Machine, user: str) -> HubSession:
-    return HubSession(machine, user, f"http://127.0.0.1:{PORTS[user]}")
-
-
-def install(machine: Machine, user: str, file: str, *more: str) -> str:
-    return run(machine, user, "sh", file, "-b", "-p", BASE.format(user), *more)
 
 
 def test_each_installs_a_hub_with_units_of_their_own(machine: Machine) -> None:
@@ -74,10 +48,7 @@ def test_each_installs_a_hub_with_units_of_their_own(machine: Machine) -> None:
 
 def test_they_log_in_and_have_servers(machine: Machine) -> None:
     for user in PORTS:
-        config = TEST_CONFIG.replace('{"alice", "bob"}', repr({user}))
-        machine.write(f"{BASE.format(user)}/jupyterhub_config.d/50-test.py", config)
-        systemctl(machine, user, "restart", "barehub-hub.service")
-        until_healthy(machine, user)
+        let_in(machine, user)
         hub = session(machine, user)
         assert hub.login("not the password").status_code == 403
         hub.login()
@@ -118,8 +89,7 @@ def test_without_lingering_it_says_when_it_stops(machine: Machine) -> None:
     machine.succeed("loginctl", "disable-linger", "bob")
     session = machine.succeed("runuser", "--login", "bob", "--command=sh /mnt/newer.sh -b -f -p ~/hub")
     assert "it stops when you log out, since lingering is off: loginctl enable-linger" in session
-    machine.succeed("loginctl", "enable-linger", "bob")
-    machine.wait_for_unit(f"user@{uid(machine, 'bob')}.service")
+    start_systemd(machine, "bob")
 
 
 def test_uninstall_leaves_nothing(machine: Machine) -> None:

@@ -13,6 +13,14 @@ from tests.machines.machine import Machine, booted
 INSTALLER = "/mnt/barehub.sh"
 FILE = "jupyterhub_config.d/10-install.py"
 DISK = "/srv"  # a file system of its own
+# What root has installed for itself (`pip install --user`); and a directory that root has come to, with the PATH of its
+# owner, by `su` without a dash.
+UNWANTED = """
+for minor in 11 12 13 14 15; do install -D /dev/null /root/.local/lib/python3.$minor/site-packages/tornado.py; done
+mkdir /nowhere/bin
+for name in realpath dirname systemctl journalctl id tar; do install /bin/false /nowhere/bin/$name; done
+for name in json logging sitecustomize; do echo 'raise SystemExit(1)' >/nowhere/bin/$name.py; done
+"""
 
 
 @pytest.fixture(scope="module")
@@ -29,20 +37,23 @@ def test_a_hostile_shell_gives_the_same_installation(machine: Machine) -> None:
         *("env", "-u", "HOME", "LD_LIBRARY_PATH=/nowhere/lib", "PYTHONHOME=/nowhere", "PYTHONPATH=/nowhere"),
         *("TMPDIR=/nowhere/tmp", "CONDA_PREFIX=/nowhere", "PIP_INDEX_URL=http://127.0.0.1:9", "LANG=xx"),
     ]
+    machine.shell(UNWANTED)
     machine.succeed("sh", "-c", f"umask 077; cd /mnt; exec {' '.join(hostile)} bash {Path(INSTALLER).name} -b")
-    machine.succeed(BAREHUB, "status")
+    machine.succeed("sh", "-c", f"cd /nowhere/bin; PATH=/nowhere/bin:$PATH exec {' '.join(hostile)} {BAREHUB} status")
     assert "readable" in machine.as_user("alice", "sh", "-c", f"{BAREHUB} --help >/dev/null && echo readable")
     modes = machine.succeed("find", "/opt/barehub/state", "-maxdepth", "1", "-printf", r"%m %f\n")
     assert sorted(modes.split("\n")[:-1]) == ["2750 rules", "700 acme", "700 hub", "750 proxy", "755 state"]
     machine.as_user("alice", "sh", "-c", "! ls /opt/barehub/state/hub 2>/dev/null")
 
 
-def test_the_proxy_is_well_sandboxed_and_nobody_logs_secrets(machine: Machine) -> None:
-    verdict = machine.succeed("systemd-analyze", "security", "--no-pager", "barehub-proxy.service")
-    assert float(re.search(r"exposure level for \S+: ([\d.]+)", verdict)[1]) <= 1.2
+def test_hub_and_proxy_are_well_sandboxed_and_nobody_logs_secrets(machine: Machine) -> None:
+    for unit, most in (("proxy", 1.2), ("hub", 6.7), ("certificates", 1.7)):
+        verdict = machine.succeed("systemd-analyze", "security", "--no-pager", f"barehub-{unit}.service")
+        assert float(re.search(r"exposure level for \S+: ([\d.]+)", verdict)[1]) <= most
     # The hub's would be its notebooks' too: all devices, GPUs among them, and sudo.
     assert machine.unit("barehub-hub.service", "DeviceAllow") == ""
     assert machine.unit("barehub-hub.service", "NoNewPrivileges") == "no"
+    assert machine.unit("barehub-hub.service", "OOMPolicy") == "continue"  # a notebook's memory is not the hub's end
     journal = machine.succeed("journalctl", "--no-pager", "-u", "barehub-hub", "-u", "barehub-proxy")
     credentials = json.loads(machine.read("/opt/barehub/state/hub/traefik-api.json"))
     for secret in (*credentials.values(), machine.read("/opt/barehub/state/hub/jupyterhub_cookie_secret").strip()):

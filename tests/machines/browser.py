@@ -4,7 +4,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 
-from selenium.webdriver import Chrome, ChromeOptions
+from selenium.webdriver import ActionChains, Chrome, ChromeOptions, Keys
 from selenium.webdriver.chrome.service import Service
 
 SWITCHES = (
@@ -46,3 +46,18 @@ def press_stop(browser: Chrome, stopped: Callable[[], bool]) -> None:
         assert time.monotonic() < deadline, "the server does not stop"
         browser.execute_script(press)
         time.sleep(1)
+
+
+def run_first_cell(browser: Chrome, code: str) -> None:
+    """Type one line into the first cell of the notebook on the page, and run it.
+
+    Once is not enough: JupyterLab replaces the cell's elements while the notebook opens, and what was typed is lost.
+    """
+    cell = "document.querySelector('.jp-Notebook .cm-content')"
+    typing = ActionChains(browser).key_down(Keys.CONTROL).send_keys("a").key_up(Keys.CONTROL).send_keys(code)
+    deadline = time.monotonic() + 240
+    while browser.execute_script(f"return {cell}.textContent") != code:
+        assert time.monotonic() < deadline, "nothing can be typed into the notebook"
+        browser.execute_script(f"{cell}.focus()")
+        typing.perform()
+    ActionChains(browser).key_down(Keys.SHIFT).send_keys(Keys.ENTER).key_up(Keys.SHIFT).perform()

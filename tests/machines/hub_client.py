@@ -16,16 +16,16 @@ import websocket
 from requests.cookies import get_cookie_header
 
 from tests.machines.machine import Machine
-from tests.machines.rootfs import USERS
+from tests.machines.rootfs import USERS, USERS_ENVIRONMENT
 
 URL = "http://127.0.0.1:8000"
 HUB, PROXY = "barehub-hub.service", "barehub-proxy.service"
 BAREHUB = "/opt/barehub/hub/bin/barehub"
 
 # What an administrator adds so that the users can log in, and use the environment that was made for them.
-TEST_CONFIG = """\
-c.Authenticator.allowed_users = {"alice", "bob"}
-c.Spawner.cmd = ["/opt/users/bin/jupyterhub-singleuser"]
+TEST_CONFIG = f"""\
+c.Authenticator.allowed_users = {{"alice", "bob"}}
+c.Spawner.cmd = ["{USERS_ENVIRONMENT}/bin/jupyterhub-singleuser"]
 c.Spawner.default_url = "/lab"
 """
 

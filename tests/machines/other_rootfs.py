@@ -8,11 +8,12 @@ import fcntl
 import hashlib
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from tests.machines import rootfs
-from tests.machines.rootfs import cache_dir, debootstrap
+from tests.machines.rootfs import USERS_ENVIRONMENT, cache_dir, debootstrap
 
 
 @dataclass(frozen=True)
@@ -53,17 +54,22 @@ http.server.ThreadingHTTPServer((url.hostname, url.port), Handler).serve_forever
 
 def cached_other_root(system: System) -> Path:
     """The root, built first if this recipe's is not there. Do not write to it: machines share it."""
+    return cached_tree(system.suite.encode(), lambda root: build(system.suite, root))
+
+
+def cached_tree(name: bytes, build: Callable[[Path], None]) -> Path:
+    """What `build` puts into an empty directory, once for this `name` and recipe."""
     cache = cache_dir()
     cache.mkdir(parents=True, exist_ok=True)
     recipe = Path(__file__).read_bytes() + Path(rootfs.__file__).read_bytes()
-    key = hashlib.sha256(recipe + system.suite.encode()).hexdigest()[:16]
+    key = hashlib.sha256(recipe + name).hexdigest()[:16]
     ours = cache / f"other-{key}"
     with (cache / "other-lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not ours.exists():
             staging = cache / "other-building"
             shutil.rmtree(staging, ignore_errors=True)
-            build(system.suite, staging / "tree")
+            build(staging / "tree")
             staging.rename(ours)
         fcntl.flock(os.open(ours, os.O_RDONLY), fcntl.LOCK_SH)  # says "in use" until this process ends
     return ours / "tree"
@@ -72,7 +78,7 @@ def cached_other_root(system: System) -> Path:
 def build(suite: str, root: Path) -> None:
     """Fill `root` with the whole machine."""
     debootstrap(suite, root, PACKAGES)
-    program = root / "opt/users/bin/jupyterhub-singleuser"
+    program = root / USERS_ENVIRONMENT[1:] / "bin/jupyterhub-singleuser"
     program.parent.mkdir(parents=True)
     program.write_text(SERVER)
     program.chmod(0o755)

@@ -1,17 +1,15 @@
-"""The root file system of the test machines: Debian 12 and, in /opt/users, what the users' servers need.
+"""The root file system of the test machines: Debian 12 and, in /shared/jupyter, the environment `lab` for its users.
 
-`cached_root()` builds it once, in a minute or two, and keeps it in
+`cached_root()` builds it once, in some minutes, and keeps it in
 
-    CACHE/root-KEY/tree/        the root; KEY is the hash of its recipe: this file and users-requirements.txt
+    CACHE/root-KEY/tree/        the root; KEY is the hash of its recipe: this file and the locks of `lab`
     CACHE/root-KEY/machines/    what the machines that run on it write
 
 A build happens in a directory of its own, renamed when it is complete: a half-built root is never used.
 
-    python -m tests.machines.rootfs build        build it now and print where it is
-    python -m tests.machines.rootfs lock         write users-requirements.txt again
+    python -m tests.machines.rootfs        build it now and print where it is
 """
 
-import argparse
 import fcntl
 import hashlib
 import os
@@ -20,11 +18,11 @@ import shlex
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from recipe.errors import UserError
+from tests.machines import installers
 
 # What the host needs, by Debian package.
 HOST_PACKAGES = (
@@ -37,9 +35,8 @@ HOST_PACKAGES = (
     "fonts-dejavu-core",  # or screenshots show no text
 )
 
-# Bookworm whatever the host runs: systemd 257 of Debian 13 needs cgroup v2 alone, which not every host has,
-# and the users' wheels are for one Python.
-SUITE, PYTHON, GLIBC_MINOR = "bookworm", "3.11", 36
+# Whatever the host runs: systemd 257 of Debian 13 needs cgroup v2 alone, which not every host has.
+SUITE = "bookworm"
 ROOT_PACKAGES = (
     "systemd", "systemd-sysv", "dbus", "libpam-systemd", "libnss-systemd",
     "python3", "python3-venv", "procps", "iproute2",
@@ -52,9 +49,10 @@ ROOT_PACKAGES = (
 # Nothing of the caller's environment gets into a machine, pip's settings and TMPDIR included.
 CLEAN = ("env", "-i", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root")
 
-# The users' side of the hub. Its JupyterHub is the hub's own version.
-USERS_WANT = ("jupyterhub==6.1.1", "jupyterlab", "ipykernel")
-USERS_REQUIREMENTS = Path(__file__).with_name("users-requirements.txt")
+# The users' side of the hub.
+LAB = Path(__file__).parents[2] / "construct/environments/lab"
+USERS_BASE = "/shared/jupyter"
+USERS_ENVIRONMENT = f"{USERS_BASE}/current"
 USERS = {"alice": "wonderland", "bob": "builder"}  # the password of each, for these machines only
 
 
@@ -102,7 +100,7 @@ def cached_root() -> Path:
         fcntl.flock(lock, fcntl.LOCK_EX)
         remove_left_overs(cache, keep=ours / "tree")
         if not ours.exists():
-            print(f"building the test machines' root in {cache}: a minute or two", file=sys.stderr)
+            print(f"building the test machines' root in {cache}: some minutes", file=sys.stderr)
             staging = cache / "building"
             build(staging / "tree")
             staging.rename(ours)
@@ -130,14 +128,15 @@ def remove_left_overs(cache: Path, keep: Path) -> None:
 
 
 def recipe_hash() -> str:
-    return hashlib.sha256(Path(__file__).read_bytes() + USERS_REQUIREMENTS.read_bytes()).hexdigest()[:16]
+    files = (Path(__file__), *sorted(path for path in LAB.rglob("*") if path.is_file()))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
 
 
 def build(root: Path) -> None:
     """Fill `root` with the whole machine."""
     debootstrap(SUITE, root, ROOT_PACKAGES)
     run("chroot", root, *CLEAN, "systemctl", "disable", "munge", "slapd", "slurmctld", "slurmd")
-    make_users_environment(root)
+    install_users_environment(root)
 
 
 def debootstrap(suite: str, root: Path, packages: Sequence[str]) -> None:
@@ -166,46 +165,13 @@ def debian_mirror() -> str:
     raise UserError("apt knows no Debian mirror on this host", fix="apt-get update")
 
 
-def make_users_environment(root: Path) -> None:
-    """Make the venv /opt/users: the host's pip downloads, as it is set up to; the root's installs offline."""
-    wheels = root / "opt/wheels"
-    run(*pip_download(wheels), "--no-deps", "--require-hashes", f"--requirement={USERS_REQUIREMENTS}")
-    run("chroot", root, *CLEAN, "python3", "-m", "venv", "/opt/users")
-    pip = ("chroot", root, *CLEAN, "/opt/users/bin/python", "-m", "pip", "--disable-pip-version-check")
-    names = [f"/opt/wheels/{wheel.name}" for wheel in wheels.iterdir()]
-    run(*pip, "install", "--no-index", "--no-deps", "--no-compile", *names)
-    run(*pip, "check")
-    run("chroot", root, *CLEAN, "/opt/users/bin/python", "-m", "compileall", "-q", "-j0", "/opt/users/lib")
-    shutil.rmtree(wheels)
-
-
-def pip_download(into: Path) -> list[str | Path]:
-    """The words with which this host's pip fetches wheels for the root's Python and glibc (PEP 600)."""
-    platforms = [f"--platform=manylinux_2_{minor}_x86_64" for minor in range(GLIBC_MINOR, 4, -1)]
-    target = [f"--python-version={PYTHON}", *platforms, "--platform=manylinux2014_x86_64"]
-    return [sys.executable, "-m", "pip", "download", f"--dest={into}", "--only-binary=:all:", *target]
-
-
-def lock_users_requirements() -> None:
-    """Resolve USERS_WANT again and write users-requirements.txt, one wheel a line."""
-    if not platform.python_version().startswith(f"{PYTHON}."):
-        raise UserError("pip evaluates markers for the Python that runs it", fix=f"use Python {PYTHON}")
-    with tempfile.TemporaryDirectory() as tmp:
-        run(*pip_download(Path(tmp)), *USERS_WANT)
-        pins = sorted(pin(wheel) for wheel in Path(tmp).iterdir())
-    head = (
-        "# What the users' servers of a test machine run from: jupyterhub-singleuser, JupyterLab, kernel.\n"
-        "# One wheel a line, for x86_64. Written from USERS_WANT of rootfs.py by\n"
-        f"#     python{PYTHON} -m tests.machines.rootfs lock\n"
-    )
-    USERS_REQUIREMENTS.write_text(head + "".join(pins))
-
-
-def pin(wheel: Path) -> str:
-    """A line of pip's requirements file that admits `wheel` and nothing else."""
-    name, version, *_ = wheel.name.split("-")
-    digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
-    return f"{name.lower().replace('_', '-')}=={version} --hash=sha256:{digest}\n"
+def install_users_environment(root: Path) -> None:
+    """Install `lab` as a site does: by an account that is not root, without a network. The engine needs /proc."""
+    shutil.copy(installers.environment(LAB.name), root / "mnt/lab.sh")
+    run("chroot", root, *CLEAN, "install", "-d", "-o", "bob", USERS_BASE)
+    alone = ("unshare", "--mount", "--net", "--pid", "--fork", f"--mount-proc={root}/proc")
+    run(*alone, "chroot", "--userspec=bob", root, *CLEAN, "sh", "/mnt/lab.sh", "-b", "-p", USERS_BASE)
+    (root / "mnt/lab.sh").unlink()
 
 
 def run(*argv: str | Path, stdin: str = "") -> str:
@@ -217,20 +183,6 @@ def run(*argv: str | Path, stdin: str = "") -> str:
     return done.stdout
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.machines.rootfs")
-    parser.add_argument("what", choices=["build", "lock"])
-    try:
-        if parser.parse_args(argv).what == "lock":
-            lock_users_requirements()
-        else:
-            install_host_packages()
-            print(cached_root())
-    except UserError as e:
-        print(f"error: {e}" + (f"\n  fix: {e.fix}" if e.fix else ""), file=sys.stderr)
-        return 1
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    install_host_packages()
+    print(cached_root())

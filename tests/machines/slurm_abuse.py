@@ -5,6 +5,7 @@ import json
 import requests
 
 from tests.machines.cluster import HEAD, Cluster
+from tests.machines.rootfs import USERS_ENVIRONMENT
 from tests.machines.slurm_site import until, user
 
 ABUSE = """\
@@ -34,7 +35,8 @@ print(json.dumps(answers))
 def abuse(cluster: Cluster) -> None:
     """A job that is not what the hub takes it for: alice's `python` is her own program."""
     alice = user(cluster, "alice")
-    program = "#!/bin/sh\n/opt/users/bin/python /opt/abuse/abuse.py >/home/alice/answers 2>&1; exec sleep 100\n"
+    python = f"{USERS_ENVIRONMENT}/bin/python"
+    program = f"#!/bin/sh\n{python} /opt/abuse/abuse.py >/home/alice/answers 2>&1; exec sleep 100\n"
     for node in cluster.nodes.values():
         node.write("/opt/abuse/abuse.py", ABUSE)
         node.write("/opt/abuse/bin/python", program, 0o755)
@@ -47,7 +49,7 @@ def abuse(cluster: Cluster) -> None:
     cluster.head.fails("ls", "/tmp/owned")
     assert alice.stop_server().status_code == 204
     # With the token of a server that runs.
-    alice.start_server(users_environment="/opt/users")
+    alice.start_server(users_environment=USERS_ENVIRONMENT)
     code = ABUSE.split("answers +=")[0] + "answers.append(post(b'{\"port\": 8888}')); print(answers)"
     assert json.loads(alice.start_kernel().execute(code)) == [400] * 18 + [409]
     assert alice.stop_server().status_code == 204

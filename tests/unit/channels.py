@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 
 from construct.index import write_index
@@ -26,7 +27,9 @@ FORGE = [
 Packages = Sequence[tuple[str, str, tuple[str, ...]]]
 
 
-def write_channel(channel: Path, packages: Packages, platform: str = "linux-64") -> Path:
+def write_channel(
+    channel: Path, packages: Packages, platform: str = "linux-64", timestamp: datetime = TIMESTAMP
+) -> Path:
     """Add (name, version, dependencies) to the channel, each with one file that holds name and version."""
     for subdir in ("noarch", platform):
         (channel / subdir).mkdir(parents=True, exist_ok=True)
@@ -37,7 +40,7 @@ def write_channel(channel: Path, packages: Packages, platform: str = "linux-64")
         licences.mkdir()
         (stage / name).write_text(f"{name} {version}")
         metadata = CondaMetadata(name, version, "", depends, license="MIT")
-        assemble(metadata, Target("3.11", platform=platform), stage, licences, channel / platform, TIMESTAMP)
+        assemble(metadata, Target("3.11", platform=platform), stage, licences, channel / platform, timestamp)
         shutil.rmtree(scratch)
     write_index(channel)
     return channel

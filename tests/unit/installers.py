@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import struct
 import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
@@ -88,3 +89,11 @@ def refused(done: subprocess.CompletedProcess[str], code: int, what: str) -> Non
     assert wrong.startswith("error: ")
     assert what in wrong
     assert fix.startswith("  fix: ")
+
+
+def give_by_acl(path: Path, uid: int) -> None:
+    """Let another account write, as `setfacl --modify user:UID:rwx` does (linux/posix_acl_xattr.h, acl(5))."""
+    own, user, group, mask, other, nobody = 0x01, 0x02, 0x04, 0x10, 0x20, 0xFFFFFFFF
+    entries = ((own, 7, nobody), (user, 7, uid), (group, 5, nobody), (mask, 7, nobody), (other, 5, nobody))
+    acl = struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
+    os.setxattr(path, "system.posix_acl_access", acl)

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -65,6 +66,7 @@ def static_config(base: Path, **addresses: str) -> Path:
             name: {
                 "address": address,
                 "transport": {"lifeCycle": {"requestAcceptGraceTimeout": "200ms", "graceTimeOut": "1s"}},
+                **({} if name == "api" else {"proxyProtocol": {"trustedIPs": ["127.66.97.114/32"]}}),
             }
             for name, address in addresses.items()
         },
@@ -75,6 +77,21 @@ def static_config(base: Path, **addresses: str) -> Path:
     }
     path.write_text(json.dumps(config))
     return path
+
+
+def barehub_config(base: Path, web: str, api: str) -> Path:
+    """barehub's own static configuration for HTTP, with these addresses (`host:port`); the file."""
+    from barehub.layout import Layout
+    from barehub.proxy_unit.static import as_text, static_config
+
+    proxy = SimpleNamespace(
+        public_url=f"http://{web}", trusted_networks=[], traefik_api_url=f"http://{api}", is_https=False,
+        traefik_log_level="", traefik_entrypoint="web", traefik_api_entrypoint="api", extra_static_config={},
+        traefik_providers_throttle_duration="0s",
+    )  # fmt: skip
+    layout = Layout(base)
+    layout.static_config.write_text(as_text(static_config(layout, proxy)))
+    return layout.static_config
 
 
 def serve_https(base: Path, name: str, *, acme: bool) -> None:

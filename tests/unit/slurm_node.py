@@ -78,7 +78,8 @@ class Node:
         (self.path / name).write_text(text)
         (self.path / name).chmod(0o755)
 
-    def script(self, **more: Any) -> str:
+    def script(self, environment: str = "", **more: Any) -> str:
+        environment = environment or f"{self.path}/users/"
         env = {
             "JUPYTERHUB_API_URL": self.hub,
             "JUPYTERHUB_API_TOKEN": "a token's",
@@ -91,11 +92,10 @@ class Node:
         names["prologue"] = f"export PYTHONPATH={self.path}/users/lib\n{more.pop('prologue', '')}"
         request = Request("main", more.pop("cores", 1), more.pop("memory", 2048), more.pop("gpus", 0), 60)
         spawner = SimpleNamespace(
-            users_environment=f"{self.path}/users/", oldest_jupyterhub="5.0", report_timeout=5, login_timeout=1,
-            cmd=["server"], get_args=lambda: ["--one"],
+            oldest_jupyterhub="5.0", report_timeout=5, login_timeout=1, cmd=["server"], get_args=lambda: ["--one"],
             get_env=lambda: env, get_req_subvars=lambda: names | more,
         )  # fmt: skip
-        return job_script(spawner, request, "jupyterhub-1")
+        return job_script(spawner, request, "jupyterhub-1", environment)
 
     def run(self, script: str = "", **environment: str) -> tuple[str, str]:
         """Run the job; return its log and what it told Slurm."""

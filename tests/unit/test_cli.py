@@ -2,6 +2,9 @@
 
 import dataclasses
 import io
+import os
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -13,11 +16,13 @@ from barehub.lifecycle.options import Request
 from barehub.process import DEBUG
 
 from tests.unit.installations import ME, NEW, OLD_SCHEMA, belongs_to, make_release
+from tests.unit.proxies import REPOSITORY
 
 
 @pytest.fixture(autouse=True)
-def _no_debugging(monkeypatch: pytest.MonkeyPatch) -> None:
+def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(DEBUG, "")
+    monkeypatch.setenv("PATH", os.environ["PATH"])  # which `main` changes
 
 
 def test_each_field_of_a_request_is_an_option_with_the_same_default() -> None:
@@ -88,3 +93,27 @@ def test_a_disk_that_fails_is_an_error_for_people(
     layout.record.mkdir()
     assert cli.main(["status"]) == Exit.ERROR
     assert capsys.readouterr().err.endswith("\n  fix: fix the cause, then run this again\n")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="what is not root's may have a PATH of its own")
+def test_what_root_runs_is_not_in_the_callers_path(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after `su` without a dash."""
+    belongs_to(layout, monkeypatch)
+    monkeypatch.setenv("PATH", "/home/alice/bin:/usr/bin:/bin")
+    cli.main(["status"])
+    assert "alice" not in os.environ["PATH"]
+
+
+def test_the_command_finds_its_own_python_whatever_the_caller_has_set(tmp_path: Path) -> None:
+    prefix, hostile = tmp_path / "release/bin", tmp_path / "hostile"
+    for directory in (prefix, hostile):
+        directory.mkdir(parents=True)
+    shutil.copy(REPOSITORY / "post_install/data/bin/barehub", prefix)
+    for path in (prefix / "python", *(hostile / name for name in ("realpath", "dirname", "sh", "python", "exec"))):
+        path.write_text('#!/bin/sh\necho "$0" "$@" "$LD_LIBRARY_PATH"\n')
+        path.chmod(0o755)
+    (tmp_path / "barehub").symlink_to(prefix / "barehub")
+    env = {"PATH": str(hostile), "LD_LIBRARY_PATH": "/mine"}
+    for word, libraries in (("status", ""), ("run", "/mine")):
+        done = subprocess.run([tmp_path / "barehub", word], env=env, capture_output=True, text=True, check=True)
+        assert done.stdout == f"{prefix}/python -I -m barehub {word} {libraries}\n"

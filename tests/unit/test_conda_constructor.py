@@ -22,7 +22,7 @@ CONSTRUCT = Path(__file__).parents[2] / "construct"
 LABEL = "2026.11.24"
 
 
-def constructor_reads(payload: Path) -> dict[str, Any]:
+def constructor_reads(payload: Path, **variables: str) -> dict[str, Any]:
     """construct.yaml as constructor reads it: no comments, selectors taken away, Jinja with `environ` and `os`."""
     lines = [one for one in (CONSTRUCT / "construct.yaml").read_text().splitlines() if not one.lstrip().startswith("#")]
     assert not [one for one in lines if re.search(r"\[[^\[\]]+\][^()]*$", one) and "{" not in one]
@@ -30,7 +30,7 @@ def constructor_reads(payload: Path) -> dict[str, Any]:
     with pytest.raises(yaml.YAMLError):  # or constructor would not render it
         yaml.safe_load(text)
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(CONSTRUCT), autoescape=False)
-    environment.globals |= {"environ": {"BAREHUB_PAYLOAD": str(payload)}, "os": os}
+    environment.globals |= {"environ": {"BAREHUB_PAYLOAD": str(payload), **variables}, "os": os}
     return yaml.safe_load(environment.from_string(text).render())
 
 
@@ -94,6 +94,27 @@ def test_behind_our_header_the_receipt_is_left_to_it(payload: Path) -> None:
     definition = constructor_reads(payload)
     assert (definition["name"], definition["version"]) == ("barehub", LABEL)
     assert not {"extra_files", "virtual_specs", "script_env_variables"} & definition.keys()
+
+
+@pytest.mark.parametrize("place", ["default", "variable", "option", "two words"])
+def test_a_cache_of_another_channel_is_refused(
+    tmp_path: Path, payload: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    """constructor would put its packages in twice, in an installer that fails on the target."""
+    cache = tmp_path / ("home/.conda/constructor" if place == "default" else "cache")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    words = {"option": [f"--cache-dir={cache}"], "two words": ["--cache-dir", str(cache)]}
+    monkeypatch.setattr("sys.argv", ["constructor", *words.get(place, ["construct/"])])
+    variables = {"CONSTRUCTOR_CACHE": str(cache)} if place == "variable" else {}
+    (payload / "channel/noarch").mkdir(parents=True)
+    (payload / "channel/noarch/one-1-0.conda").touch()
+    (cache / "linux-64").mkdir(parents=True)
+    urls = cache / "linux-64/urls.txt"
+    urls.write_text(f"file://{payload}/channel/noarch/one-1-0.conda\nhttps://elsewhere.example/noarch/two-1-0.conda\n")
+    assert constructor_reads(payload, **variables)["name"] == "myhpc"
+    urls.write_text(f"{urls.read_text()}file://{payload}/channel2/noarch/one-1-0.conda\n")
+    with pytest.raises(SystemExit, match=r"(?s)packages of another channel.*\n  fix: .*--cache-dir .*/channel.cache"):
+        constructor_reads(payload, **variables)
 
 
 def test_without_the_variable_there_is_nothing(tmp_path: Path) -> None:

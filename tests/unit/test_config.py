@@ -1,6 +1,8 @@
 """barehub.config: the configuration files, their order, and the message about a mistake."""
 
+import logging
 import shutil
+from pathlib import Path
 
 import pytest
 from barehub import config
@@ -12,6 +14,13 @@ from jupyterhub.app import JupyterHub
 from traitlets.config import Config
 
 from tests.unit.installations import SHARE, belongs_to
+from tests.unit.proxies import REPOSITORY
+
+EXAMPLES = [
+    path
+    for folder in ("post_install/data/share/barehub", "construct/overlays/*")
+    for path in sorted(REPOSITORY.glob(f"{folder}/examples/50-*.py"))
+]
 
 
 def test_files_of_both_directories_are_loaded_by_name_and_base_masks_the_release(layout: Layout) -> None:
@@ -61,6 +70,26 @@ def test_the_base_configuration_loads_into_jupyterhub(layout: Layout, monkeypatc
 def test_the_examples_load(layout: Layout, example: str) -> None:
     shutil.copyfile(SHARE / "examples" / example, layout.config / example)
     load_files(layout, Config(), lambda *_: None)
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=str)
+def test_no_example_lets_root_in(layout: Layout, example: Path) -> None:
+    shutil.copyfile(example, layout.config / example.name)
+    loaded = Config()
+    load_files(layout, loaded, lambda *_: None)
+    assert loaded.Authenticator.allow_all is True
+    assert loaded.Authenticator.blocked_users == {"root"}
+
+
+def test_no_line_of_the_log_does_anything_to_a_terminal(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """`/hub/api/users/%1b%5b31m` is answered 403, and logged."""
+    monkeypatch.setattr(logging, "_logRecordFactory", logging.getLogRecordFactory())  # restored afterwards
+    belongs_to(layout, monkeypatch)
+    JupyterHub().load_config_file(str(SHARE / "jupyterhub_config.py"))
+    logging.getLogger("any").warning("not authorized: user=%s", "\x1b[31mx\r\n[I JupyterHub] \u202eada")
+    assert caplog.messages == ["not authorized: user=\\x1b[31mx\\r\n[I JupyterHub] \\u202eada"]
 
 
 def test_the_cullers_example_and_other_files_add_to_the_same_lists(layout: Layout) -> None:

@@ -1,13 +1,17 @@
 """The scripts that constructor's own installer runs, which share their checks with header.sh."""
 
+import io
 import json
 import os
 import subprocess
+import sys
+import tarfile
 from pathlib import Path
 
 import pytest
 
 from construct import conda_constructor
+from tests.unit import installers
 
 SCRIPTS = Path(conda_constructor.__file__).parent
 FUNCTIONS = "".join((SCRIPTS.parent / name).read_text() for name in ("preflight.sh", "ports.sh", "steps.sh"))
@@ -53,6 +57,31 @@ def test_a_refusal_removes_what_was_unpacked(unpacked: Path) -> None:
     assert (base / "install.json").exists()
 
 
+def test_a_refusal_leaves_a_complete_release_as_it_was(unpacked: Path) -> None:
+    """-u let constructor unpack into it, and empty its history."""
+    base = unpacked.parents[1]
+    (base / "hub").symlink_to("releases/2027.01.01")
+    (base / "install.json").write_text('{"name": "barehub", "proxy_user": "www-data"}')
+    for name in ("share/barehub/release.json", "conda-meta/python-3.12-0.json", "pkgs/one/bin/tool", "_internal/x"):
+        (unpacked / name).parent.mkdir(parents=True, exist_ok=True)
+        (unpacked / name).write_text("{}")
+    for name in ("install_tmp/x", ".installer.info", "conda-meta/initial-state.explicit.txt", "conda-meta/history"):
+        (unpacked / name).parent.mkdir(exist_ok=True)
+        (unpacked / name).touch()
+    (unpacked / "bin").mkdir()
+    (unpacked / "bin/python").symlink_to(sys.executable)
+    history = b"==> 2026-11-24 <==\n# cmd: constructor --here\n+one\n"
+    with tarfile.open(unpacked / "postconda.tar.bz2", "w:bz2") as tar:
+        member = tarfile.TarInfo("conda-meta/history")
+        member.size = len(history)
+        tar.addfile(member, io.BytesIO(history))
+    assert pre_install(unpacked).returncode == 1
+    assert sorted(str(path.relative_to(unpacked)) for path in unpacked.rglob("*") if not path.is_dir()) == [
+        "bin/python", "conda-meta/history", "conda-meta/python-3.12-0.json", "share/barehub/release.json"
+    ]  # fmt: skip
+    assert (unpacked / "conda-meta/history").read_text() == "==> 2026-11-24 <==\n# cmd: constructor\n+one\n"
+
+
 @pytest.mark.parametrize("theirs", ["bin/tool", "conda-meta/python-3.11-0.json"])
 def test_a_refusal_removes_nothing_of_others(tmp_path: Path, unpacked: Path, theirs: str) -> None:
     """-f let the installer go on in a directory that was there."""
@@ -88,6 +117,28 @@ def test_an_installation_and_what_an_interrupted_one_left_are_used(unpacked: Pat
     place.parent.mkdir(parents=True)
     place.write_text("{}")
     assert pre_install(unpacked).returncode == 0
+
+
+# In the order in which constructor's header.sh makes them.
+STEPS = ("_conda", "install_tmp", "preconda.tar.bz2", "pkgs/one-1-0.conda", ".installer.info", "conda-meta/history")
+
+
+@pytest.mark.parametrize("count", range(len(STEPS) + 1))
+def test_what_constructors_installer_leaves_before_its_first_script_is_used(
+    tmp_path: Path, unpacked: Path, count: int
+) -> None:
+    left = tmp_path / "base/releases/2026.10.24"
+    left.mkdir()
+    for name in STEPS[:count]:
+        (left / name).parent.mkdir(exist_ok=True)
+        (left / name).touch()
+    assert pre_install(unpacked).returncode == 0
+    unpacked.rename(tmp_path / "elsewhere")
+    ours = installers.write(tmp_path)
+    done = installers.run(ours, "-b", "--dry-run", "-p", str(tmp_path / "base"))
+    assert done.returncode == 0, done
+    (left / "data").touch()
+    installers.refused(installers.run(ours, "-b", "-p", str(tmp_path / "base")), 6, "is not empty and not a barehub")
 
 
 def test_another_distribution_is_refused(unpacked: Path) -> None:

@@ -13,6 +13,7 @@ from barehub.process import write_atomically
 from barehub.settings import Installation
 
 from tests.unit.installations import ME
+from tests.unit.installers import give_by_acl
 
 
 def test_directories_get_their_modes_whatever_the_umask(layout: Layout) -> None:
@@ -136,3 +137,14 @@ def test_a_way_through_anothers_link_is_not_roots(tmp_path: Path) -> None:
     assert not accounts.is_roots(tmp_path / "ours")
     (tmp_path / "loop").symlink_to("loop")
     assert not accounts.is_roots(tmp_path / "loop")
+
+
+def test_a_directory_that_an_acl_gives_to_another_account_is_not_roots(tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root's directories are looked at")
+    way = tmp_path / "way"
+    way.mkdir()
+    way.chmod(0o775)
+    assert accounts.is_roots(way / "file")  # root's group is root
+    give_by_acl(way, 65534)
+    assert not accounts.is_roots(way / "file")

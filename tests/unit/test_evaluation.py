@@ -15,18 +15,10 @@ from barehub.evaluation import Evaluated, evaluate, evaluate_here, main
 from barehub.layout import Layout
 from barehub.settings import Settings
 
-from tests.unit.installations import ME, SHARE, belongs_to
+from tests.unit.installations import ME
 
 OTHER = "daemon" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name
 SECONDS = 60.0
-
-
-@pytest.fixture
-def configured(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> Layout:
-    shutil.copytree(SHARE, layout.share, dirs_exist_ok=True)
-    belongs_to(layout, monkeypatch)
-    layout.hub_state.mkdir(parents=True)
-    return layout
 
 
 @pytest.fixture
@@ -103,6 +95,25 @@ def test_the_files_of_secrets_are_told_and_the_secrets_are_not(configured: Layou
     assert "s3cr3t" not in str(found)
 
 
+OFFERING = """\
+from barehub.offering import OffersEnvironments
+from jupyterhub.spawner import LocalProcessSpawner
+class Mine(OffersEnvironments, LocalProcessSpawner): pass
+c.JupyterHub.spawner_class = Mine
+c.Mine.environments = {"Lab": ENVIRONMENT, "Other": "/opt/other"}
+"""
+
+
+def test_the_environments_that_a_spawner_offers_are_told(configured: Layout) -> None:
+    assert said(configured, "").environments == {}
+    found = said(configured, 'c.Spawner.cmd = ["/opt/jupyter/bin/jupyterhub-singleuser"]\n')
+    assert found.environments == {"/opt/jupyter": "/opt/jupyter"}
+    found = said(configured, OFFERING.replace("ENVIRONMENT", "'/lab/current'"))
+    assert found.environments == {"Lab": "/lab/current", "Other": "/opt/other"}
+    with pytest.raises(ConfigError, match=r"50-site\.py, line 5: .* 'lab/current' for 'Lab'.*an absolute path$"):
+        said(configured, OFFERING.replace("ENVIRONMENT", "'lab/current'"))
+
+
 # What is in the file -> what is said; each is one line.
 MISTAKES = {
     "c.JupyterHub.hub_port = '8081'": "50-site.py, line 1: the configuration is refused: The 'hub_port' trait",
@@ -167,6 +178,23 @@ def test_what_jupyterhub_takes_is_taken(configured: Layout, text: str, hub: str)
     found = said(configured, text)
     assert found.endpoints.hub == hub
     found.require_proxy()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\ufeffc.JupyterHub.hub_port = 9000\r\n",
+        "c.JupyterHub.hub_port = (\r\n    9000\r\n)\r\n",
+        "c = get_config()\nc.JupyterHub.hub_port = 9000\n",
+        "c = get_config()  # noqa\nc.JupyterHub.hub_port = 9000",
+        "get_config().JupyterHub.hub_port = 9000",
+        "# -*- coding: latin-1 -*-\nc.JupyterHub.hub_port = 9000",
+    ],
+)
+def test_what_editors_and_older_configurations_do_is_taken(configured: Layout, text: str) -> None:
+    with (configured.config / "50-site.py").open("w", newline="") as file:
+        file.write(text)
+    assert evaluate(configured, ME).endpoints.hub == "http://127.0.0.1:9000/hub/health"
 
 
 def test_a_file_that_the_hubs_account_may_not_read_is_a_matter_of_permissions(layout: Layout, readable: Path) -> None:

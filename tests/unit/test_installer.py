@@ -35,6 +35,19 @@ def test_the_caller_s_environment_stays_outside(installer: Path, tmp_path: Path)
     assert not [name for name in (*unwanted, "TMPDIR") if f"{name}=" in seen]
 
 
+@pytest.mark.parametrize("shell", SHELLS)
+def test_no_variable_of_the_caller_s_is_one_of_the_script_s(installer: Path, tmp_path: Path, shell: str) -> None:
+    """`engine` is the process that a run ends if it fails: here because of the lock."""
+    base = tmp_path / "base"
+    base.mkdir()
+    with subprocess.Popen(["sleep", "600"]) as bystander, locked(base):
+        hostile = {"engine": str(bystander.pid), "GZIP": "/nowhere", "IFS": "/", "SHELLOPTS": "braceexpand"}
+        done = run(installer, "-b", "-p", str(base), shell=shell, **hostile)
+        assert "another installer is at work" in done.stderr
+        assert bystander.poll() is None
+        bystander.kill()
+
+
 def test_a_second_installer_is_refused_while_one_is_at_work(installer: Path, tmp_path: Path) -> None:
     base = tmp_path / "base"
     base.mkdir()

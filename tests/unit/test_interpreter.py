@@ -14,6 +14,7 @@ from recipe.elf import GLIBC_LIBRARIES, glibc_version, is_elf, newest_glibc
 from recipe.errors import UserError
 from recipe.interpreter import LEFT_OUT, neutral_sysconfig, require_own, stage_interpreter
 from recipe.libraries import Library, linked_in, read_libraries
+from recipe.shipped import Interpreter
 
 VERSION = "python{}.{}".format(*sys.version_info)
 
@@ -21,7 +22,7 @@ VERSION = "python{}.{}".format(*sys.version_info)
 @pytest.fixture(scope="module")
 def prefix(tmp_path_factory: pytest.TempPathFactory) -> Path:
     stage = tmp_path_factory.mktemp("stage")
-    stage_interpreter(stage)
+    stage_interpreter(stage, Interpreter.running())
     # Moved: nothing may depend on where it was staged, nor on a short path without spaces.
     assert not [path for path in stage.rglob("*") if path.suffix in (".a", ".pyc")]
     moved = tmp_path_factory.mktemp("moved") / ("a b" + "x" * 130)
@@ -119,11 +120,11 @@ def test_a_portable_interpreter_gets_no_library_of_this_machine(
     shutil.copyfile(Path(sys.executable).resolve(), tmp_path / "libcrypt.so.1")
     shutil.copyfile(Path(sys.executable).resolve(), prefix / "lib/libown.so.1")
     monkeypatch.setattr(sys, "base_prefix", str(prefix))
-    require_own(tmp_path / "libcrypt.so.1", tmp_path / "user.so")  # not unpacked by us
+    require_own(tmp_path / "libcrypt.so.1", tmp_path / "user.so", Interpreter.running())  # not unpacked by us
     (prefix.parent / "standalone").touch()
-    require_own(prefix / "lib/libown.so.1", tmp_path / "user.so")
+    require_own(prefix / "lib/libown.so.1", tmp_path / "user.so", Interpreter.running())
     with pytest.raises(UserError, match=r"user\.so needs libcrypt\.so\.1, .* needs glibc 2\."):
-        require_own(tmp_path / "libcrypt.so.1", tmp_path / "user.so")
+        require_own(tmp_path / "libcrypt.so.1", tmp_path / "user.so", Interpreter.running())
 
 
 def test_a_module_that_would_bring_the_machines_libcrypt_is_left_out() -> None:

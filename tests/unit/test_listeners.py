@@ -1,6 +1,5 @@
 """barehub.listeners: who has a port, and who is believed."""
 
-import asyncio
 import contextlib
 import os
 import socket
@@ -8,14 +7,12 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from barehub import health, listeners
 from barehub.accounts import current_user
 from barehub.lifecycle.servers import Api
 from barehub.listeners import Listener, Owner
-from barehub.proxy import BarehubProxy
 
 from tests.unit.installations import answering, fake_command
 
@@ -123,36 +120,3 @@ def test_accounts_and_ports_that_are_not_usual(tmp_path: Path, monkeypatch: pyte
     assert [listeners.anyone_may_listen(port) for port in (334, 1023, 1024, 8081)] == [False, False, True, True]
     (tmp_path / "start").write_text("0\n")  # as in a container
     assert listeners.anyone_may_listen(334)
-
-
-class LocalProcessSpawner:
-    """What counts of JupyterHub's."""
-
-    def __init__(self, name: str, port: int) -> None:
-        self.user = SimpleNamespace(name=name, spawners={"": self})
-        self.server = SimpleNamespace(host=f"http://127.0.0.1:{port}")
-
-
-class SystemdSpawner(LocalProcessSpawner):
-    username_template = "{USERNAME}"
-
-
-class RemoteSpawner:
-    pass
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="takes a socket of another account")
-@pytest.mark.parametrize("kind", [LocalProcessSpawner, SystemdSpawner])
-def test_no_route_leads_to_another_account_in_a_users_place(kind: type[LocalProcessSpawner]) -> None:
-    nobody, other = listeners.Listener(NOBODY, 0).account, "daemon"
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-        assert listeners.impostor(kind(other, port)) is None  # of the hub's account, as with SimpleLocalProcessSpawner
-        os.fchown(server.fileno(), NOBODY, NOBODY)
-        assert listeners.impostor(kind(nobody, port)) is None
-        assert listeners.impostor(kind(other, port)) == nobody
-        assert listeners.impostor(RemoteSpawner()) is None  # elsewhere, or in a container
-        proxy, spawner = BarehubProxy.__new__(BarehubProxy), kind(other, port)
-        with pytest.raises(PermissionError, match=f"{nobody} listens in the place of {other}'s server"):
-            asyncio.run(proxy.add_user(spawner.user))
-    assert listeners.impostor(kind(other, port)) is None

@@ -1,6 +1,7 @@
 """construct.lock and recipe.lock: what `release.py lock` writes, and what stays as it was."""
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -32,9 +33,10 @@ def lock(
     update: list[str] | None = None,
     stated: Sequence[str] = (),
     platform: str = "linux-64",
+    days_old: int = 0,
 ) -> dict[str, str]:
     """Lock, and return the version of each package."""
-    path = lock_from_channels(stack, platform, stated, update, [str(one) for one in channels])
+    path = lock_from_channels(stack, platform, stated, update, [str(one) for one in channels], days_old)
     return {name: line.version for name, line in Lock.read(path).lines.items()}
 
 
@@ -48,6 +50,12 @@ def test_a_lock_holds_the_newest_that_the_target_can_run_with_all_hashes(forge: 
     assert sorted(yaml.safe_load(text)) == ["channels", "dependencies", "name"]
     assert all(line.sha256 and line.build for line in Lock.read(repository / "environment.lock.yml").lines.values())
     assert lock(Stack(repository), forge, stated=["__glibc=2.34"])["tornado"] == "7.0"
+
+
+def test_what_was_built_today_is_not_locked_yet(forge: Path, repository: Path) -> None:
+    write_channel(forge, [("traitlets", "9.0", ())], timestamp=datetime.now(UTC))
+    assert lock(Stack(repository), forge, days_old=5)["traitlets"] == "2.0"
+    assert lock(Stack(repository), forge)["traitlets"] == "9.0"
 
 
 def test_each_platform_has_a_lock_of_its_own(tmp_path: Path, forge: Path, repository: Path) -> None:

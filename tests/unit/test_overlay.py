@@ -20,7 +20,13 @@ def test_each_folder_has_its_place_in_the_prefix(tmp_path: Path) -> None:
     path = write_overlay(
         tmp_path / "slurm",
         "batchspawner >=1.3",
-        **{"python__slurmhub__spawner": "x = 1\n", "share__slurm__page": "", "examples__70-more": "", "setup": ""},
+        **{
+            "python__slurmhub__spawner": "x = 1\n",
+            "share__slurm__page": "",
+            "etc__jupyter__jupyter": "",
+            "examples__70-more": "",
+            "setup": "",
+        },
     )
     (path / "jupyterhub_config.d").mkdir()
     (path / "jupyterhub_config.d/50-slurm.py").write_text("c.x = 1\n")
@@ -32,6 +38,7 @@ def test_each_folder_has_its_place_in_the_prefix(tmp_path: Path) -> None:
     extract(package, tmp_path / "unpacked")
     paths = json.loads((tmp_path / "unpacked/info/paths.json").read_text())["paths"]
     assert sorted(entry["_path"] for entry in paths) == [
+        "etc/jupyter/jupyter.py",
         "share/barehub/examples/70-more.py",
         "share/barehub/jupyterhub_config.d/50-slurm.py",
         "share/slurm/page.py",

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit import installers
-from tests.unit.installers import SHELLS, refused, run, write
+from tests.unit.installers import SHELLS, give_by_acl, refused, run, write
 
 ROOT = Path(__file__).parents[2]
 
@@ -237,6 +237,16 @@ def test_a_base_that_others_can_change_is_not_roots(installer: Path, tmp_path: P
         base.chmod(mode)
     refused(run(installer, "-b", "-p", str(base)), 6, f"others than root can change {base}: d")
     assert [path.name for path in base.iterdir()] == [".staging"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="an ordinary user's BASE is that user's")
+def test_an_account_that_an_acl_names_is_another_one(installer: Path, tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    base.mkdir()
+    give_by_acl(base, 65534)
+    refused(run(installer, "-b", "-p", str(base)), 6, f"others than root can change {base}: d")
+    base.chmod(0o755)  # which takes it away (acl(5))
+    assert run(installer, "-b", "-p", str(base)).returncode == 0
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="an ordinary user's directories are that user's")

@@ -14,6 +14,7 @@ from tests.unit.installations import ME
 @pytest.fixture
 def here(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("BAREHUB_BASE", str(layout.base))
+    monkeypatch.setattr("barehub.secret.files_read", [])
     return layout.config
 
 

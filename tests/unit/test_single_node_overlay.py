@@ -1,6 +1,10 @@
 """The overlay `single-node`: a unit for each server, and why one does not run."""
 
+import asyncio
+import importlib
 import re
+import sys
+from types import SimpleNamespace
 
 import pytest
 from barehub_single_node.units import unit_name, why_not_running
@@ -20,7 +24,9 @@ def test_each_named_server_has_a_unit_of_its_own() -> None:
     assert unit_name("jupyter", "ada", "one") != unit_name("jupyter", "bob", "one")
 
 
-@pytest.mark.parametrize("user", ["DOM\\ada", "a b", "a:b", "a%b", "a'b", 'a"b', "a$b", "a/b", "über", "a,b", "a\tb"])
+@pytest.mark.parametrize(
+    "user", ["DOM\\ada", "a b", "a:b", "a%b", "a'b", 'a"b', "a$b", "a/b", "über", "a,b", "a\tb", "a*", "d\\*,@a"]
+)
 @pytest.mark.parametrize("server", ["", "lab/2", "a\\b"])
 def test_any_accounts_name_makes_a_unit_that_systemd_takes(user: str, server: str) -> None:
     """systemd.unit(5); and the name is part of EnvironmentFile= and RuntimeDirectory=, which read \\ % : and spaces."""
@@ -46,3 +52,41 @@ def test_a_start_that_fails_has_a_reason(properties: dict[str, str], said: str) 
     assert (why == "") is (said == "")
     if why:
         assert why.endswith("Administrators: journalctl --unit=jupyter-ada-singleuser")
+
+
+class Base:
+    """What systemdspawner is to the overlay; this one's start fails as the real one's would."""
+
+    error: Exception
+
+    def __init__(self, user: str) -> None:
+        self.user, self.name, self.unit_name = SimpleNamespace(name=user), "", f"jupyter-{user}-singleuser"
+        self.unit_extra_properties: dict[str, str] = {}
+        self.start_timeout = 60
+        self.cmd, self.extra_paths, self.user_options = ["jupyterhub-singleuser"], [], {}
+
+    async def start(self) -> None:
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (KeyError("getpwnam(): name not found: 'ada'"), "There is no account ada on this machine"),
+        (FileNotFoundError("no-such-command not found on /usr/bin"), "FileNotFoundError: no-such-command not found on"),
+        (PermissionError(13, "Permission denied", "/run/x"), "Permission denied: '/run/x'"),
+        (TypeError("expected string or bytes-like object, got 'int'"), "expected string or bytes-like object, got"),
+        (KeyError("other"), "KeyError: 'other'"),
+    ],
+)
+def test_whatever_keeps_a_server_from_starting_is_told_to_its_user(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, said: str
+) -> None:
+    monkeypatch.setitem(sys.modules, "systemdspawner", SimpleNamespace(SystemdSpawner=Base))
+    monkeypatch.delitem(sys.modules, "barehub_single_node.spawner", raising=False)
+    spawner = importlib.import_module("barehub_single_node.spawner")
+    monkeypatch.delitem(sys.modules, "barehub_single_node.spawner")
+    monkeypatch.setattr(Base, "error", error, raising=False)
+    with pytest.raises(spawner.StartError) as caught:
+        asyncio.run(spawner.UnitSpawner("ada").start())
+    assert said in caught.value.jupyterhub_message

@@ -1,6 +1,7 @@
 """The overlay `slurm`: a job followed, with Slurm's commands as scripts; "not shown" is not "ended"."""
 
 import asyncio
+import dataclasses
 import logging
 import socket
 from collections.abc import Coroutine
@@ -11,8 +12,9 @@ from typing import Any
 import pytest
 from barehub_slurm.following import REFUSALS, Following, JobError
 from barehub_slurm.jobs import Queue
+from barehub_slurm.slurm import SlurmError
 
-from tests.unit.slurm_commands import AWAY, ENDED, JOB, NO_JOB, RUNS, SHOWN, Commands
+from tests.unit.slurm_commands import AWAY, ENDED, JOB, NO_JOB, RUNS, SHOWN, UID, Commands
 
 
 @pytest.fixture
@@ -106,6 +108,51 @@ def test_a_job_that_waits_longer_than_allowed_is_given_up(commands: Commands) ->
     commands.say("squeue", error=AWAY)
     with pytest.raises(JobError, match="was given up: Slurm did not show it"):
         run(follow(commands, start_timeout=5).wait_until_up())
+
+
+@pytest.mark.parametrize("state", ["SUSPENDED", "STOPPED", "SIGNALING", "A_STATE_OF_A_LATER_SLURM"])
+def test_a_state_that_is_no_end_ends_nothing(commands: Commands, state: str) -> None:
+    job = follow(commands)
+    job.up = True
+    commands.say("squeue", RUNS.replace("RUNNING", state))
+    found = run(job.look())
+    assert not job.ended
+    assert (state in ("SUSPENDED", "STOPPED")) is ("is suspended by Slurm" in job.progress_of(found))
+    commands.say("squeue", "")
+    commands.say("scontrol", SHOWN.format(state))
+    run(job.look())
+    assert not job.ended
+
+
+def test_a_running_job_that_goes_back_into_the_queue_is_cancelled_with_its_reason(commands: Commands) -> None:
+    """An administrator can allow it (scontrol update Requeue=1). Its report would be refused."""
+    job = follow(commands)
+    commands.say("squeue", JOB)
+    run(job.look())
+    assert (job.ended, commands.called("scancel")) == (False, 0)
+    job.up = True
+    found = run(job.look())
+    assert job.ended
+    assert commands.calls[-1] == "user scancel 17"
+    assert "Slurm has put it back into the queue" in run(job.why(found))
+
+
+def test_an_account_that_is_unknown_for_a_moment_loses_no_job(commands: Commands) -> None:
+    """sssd or LDAP may be away. What the hub asks for itself needs no account, and the rest is no answer."""
+    job = follow(commands)
+    job.up = True
+    job.spawner.slurm = dataclasses.replace(job.spawner.slurm, user="nobody-here")
+    commands.say("squeue", RUNS)
+    assert run(job.look()).running
+    assert job.state["uid"] == UID
+    commands.say("squeue", "")
+    job.queue.may_be_hidden = True
+    with pytest.raises(SlurmError, match="the account nobody-here is not known") as error:
+        run(job.look())
+    assert error.value.unreachable
+    job.queue.may_be_hidden = False
+    run(job.cancel())
+    assert "could not be cancelled (the account nobody-here is not known" in job.last_end
 
 
 # A slow sbatch

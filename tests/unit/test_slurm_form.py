@@ -46,6 +46,15 @@ def test_a_request_is_what_was_asked_within_what_there_is() -> None:
         {"hours": 0},
         {"hours": "inf"},
         {"hours": [1]},
+        {"hours": True},
+        {"hours": " "},
+        {"hours": "0x10"},
+        {"hours": "1_0"},
+        {"hours": "١"},  # noqa: RUF001 - a digit of Arabic, which float() takes
+        {"hours": "1e309"},
+        {"hours": 10**400},
+        {"hours": "1\n#SBATCH --time=0"},
+        {"memory": {"GB": 1}},
         {"gpus": 5},
         {"partition": "long"},
         {"partition": "old"},
@@ -163,6 +172,8 @@ def test_defaults_give_way_to_what_was_asked_for() -> None:
         ({"cores": 0, "memory": 0, "hours": 0, "gpus": 0}, {}),
         ({"cores": 0.5, "hours": 0.001}, {"hours": 0.001}),
         ({"gpus": 0}, {"gpus": 1}),
+        ({"gpus": -1, "cores": -1, "memory": -1, "hours": -1}, {}),
+        (dict.fromkeys(FIELDS, math.nan), {"gpus": 1}),
     ],
 )
 def test_a_request_always_has_a_core_memory_and_time(limits: dict[str, float], defaults: dict[str, float]) -> None:
@@ -173,6 +184,20 @@ def test_a_request_always_has_a_core_memory_and_time(limits: dict[str, float], d
         assert asked.memory >= 1
         assert asked.minutes >= 1
         assert asked.gpus == 0
+
+
+def test_a_limit_that_is_no_number_is_no_licence() -> None:
+    """Whoever compares with nan finds that nothing is larger."""
+    one = offer(SINFO, **dict.fromkeys(FIELDS, math.nan))
+    for options in ({"cores": 128}, {"memory": 500}, {"gpus": 4}, {"hours": 24}):
+        with pytest.raises(RefusedError):
+            one.check(options)
+
+
+@pytest.mark.parametrize("hours", ["1e6", "71582789", "1e300", "1.7e308"])
+def test_no_time_is_so_long_that_it_is_none(hours: str) -> None:
+    """Slurm counts seconds in 32 bits, and takes 0 for unlimited. A year is what it makes of unlimited."""
+    assert offer("main*|up|infinite|3|1500|(null)|idle|1|all\n").check({"hours": hours}).minutes == 365 * 24 * 60
 
 
 def test_a_default_that_is_set_keeps_the_others() -> None:

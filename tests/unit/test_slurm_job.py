@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from barehub_slurm.options import RefusedError
 
 from tests.unit.slurm_node import Node, answering_hub
 
@@ -92,6 +93,53 @@ def test_what_users_set_for_their_own_python_does_not_reach_the_server(node: Nod
     assert comments == ""
 
 
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "umask 0777", "declare -rx PATH=/nowhere", "readonly TMOUT=1; export TMOUT", "set -u; export SHELLOPTS",
+        "export TMPDIR=/nope", "export POSIXLY_CORRECT=1 GLOBIGNORE='*' LC_ALL=xx",
+        "declare -rx login=5 python=/x text=6", "exec 0<&- 1>&- 2>&-", "trap 'sleep 100' EXIT", "shopt -s failglob",
+        "export VIRTUAL_ENV=/x CONDA_PREFIX=/y",
+    ],
+)  # fmt: skip
+def test_what_is_set_for_other_shells_does_not_stop_the_server(node: Node, lines: str) -> None:
+    (node.home / ".bash_profile").write_text(f"{lines}\n")
+    log, comments = node.run(node.script(prologue='mkdir "$HOME/made"'))
+    assert "server: 1 False" in log
+    assert comments == ""
+    assert "Note" not in log
+    assert (node.home / "made").stat().st_mode & 0o700 == 0o700
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "export LD_LIBRARY_PATH=$HOME/lib",
+        "ulimit -S -v 20000",
+        "ulimit -S -n 5",
+        "export LD_PRELOAD=$HOME/lib/libc.so.6",
+    ],
+)
+def test_libraries_and_limits_that_keep_python_from_starting_are_put_aside(node: Node, lines: str) -> None:
+    (node.home / "lib").mkdir()
+    for name in ("libc.so.6", "libm.so.6", "libpthread.so.0", "libdl.so.2"):
+        (node.home / "lib" / name).write_text("no library")
+    (node.home / ".bash_profile").write_text(f"{lines}\n")
+    log, comments = node.run()
+    assert "server: 1 False" in log
+    assert comments == ""
+    if "PRELOAD" not in lines:  # which ld.so itself passes over
+        assert "Note: (Python does not start with the libraries and limits of your login files" in log
+
+
+def test_the_hub_is_reached_directly_and_as_this_job_says(node: Node) -> None:
+    (node.home / ".bash_profile").write_text("export http_proxy=http://p:1 NO_PROXY=a.b JUPYTERHUB_SSL_KEYFILE=/x\n")
+    log, _ = node.run()
+    assert "\nno_proxy=127.0.0.1,a.b\n" in log
+    assert "\nNO_PROXY=127.0.0.1,a.b\n" in log
+    assert "JUPYTERHUB_SSL_KEYFILE" not in log
+
+
 def test_packages_in_the_users_own_site_do_not_hide_the_environments(node: Node) -> None:
     """An environment of conda's looks into ~/.local (PEP 370), a venv does not."""
     version = subprocess.run(
@@ -128,6 +176,10 @@ def test_a_home_that_is_missing_or_full_is_told_as_that(node: Node) -> None:
     (node.home / ".jupyterhub/job-17.log").mkdir(parents=True)
     _, comments = node.run()
     assert "cannot be written to on the node c1: Is a directory" in comments
+    (node.home / ".jupyterhub/job-17.log").rmdir()
+    (node.home / ".jupyterhub/job-17.log").symlink_to("/dev/full")  # as with a quota: it can be made, and not filled
+    _, comments = node.run()
+    assert "cannot be written to on the node c1: No space left on device" in comments
 
 
 def test_slurm_is_asked_for_memory_and_gpus_only_if_there_are_any(node: Node) -> None:
@@ -137,5 +189,18 @@ def test_slurm_is_asked_for_memory_and_gpus_only_if_there_are_any(node: Node) ->
     lines = node.script(gpus=2, account="jupyter").splitlines()
     wanted = ["#SBATCH --mem=2048M", "#SBATCH --gres=gpu:2", "#SBATCH --account=jupyter", "#SBATCH --time=60"]
     assert [line for line in lines if line in wanted] == [wanted[0], wanted[3], wanted[1], wanted[2]]
+    names = [
+        line for line in node.script(options="--job-name=x --constraint=avx2").splitlines() if "--job-name" in line
+    ]
+    assert names == ["#SBATCH --job-name=x --constraint=avx2", "#SBATCH --job-name=jupyterhub-1"]  # the last counts
     end = next(number for number, line in enumerate(lines) if line and not line.startswith("#"))
     assert [line for line in lines[end:] if line.startswith("#SBATCH")] == []  # sbatch would not read it
+
+
+@pytest.mark.parametrize("name", ["account", "qos", "reservation"])
+@pytest.mark.parametrize(
+    "value", ["a\n#SBATCH --time=0", "a --mem=0", "a\r--mem=0", "a\x0b--mem=0", "a' --mem=0", 'a" b']
+)
+def test_no_word_of_a_hook_becomes_another_option(node: Node, name: str, value: str) -> None:
+    with pytest.raises(RefusedError, match=name):
+        node.script(**{name: value})

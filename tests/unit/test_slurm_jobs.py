@@ -1,6 +1,8 @@
 """The overlay `slurm`: how the hub's jobs are found in the queue."""
 
 import asyncio
+import dataclasses
+import pwd
 import time
 from pathlib import Path
 
@@ -122,6 +124,31 @@ def test_slurm_conf_and_the_sites_variables_reach_the_commands(
     assert asyncio.run(asked.run("squeue")) == "/cm/slurm/slurm.conf|x|"
     assert asyncio.run(asked.run_as_user("squeue")) == "/cm/slurm/slurm.conf|x|"
     assert slurm.environment({"SLURM_CONF": "/own"}) == {"SLURM_CONF": "/own"}
+    monkeypatch.setenv("SLURM_CONF_SERVER", "head:6817")  # without a file (slurm.conf(5), "configless")
+    assert slurm.environment({})["SLURM_CONF_SERVER"] == "head:6817"
+
+
+@pytest.mark.parametrize("user", ["4001", "0day", "Ada", "a b", "dora@example.org", "DOM\\ada", "x{y}", "-x", "$HOME"])
+def test_any_accounts_name_is_one_word(commands: Commands, monkeypatch: pytest.MonkeyPatch, user: str) -> None:
+    account = pwd.getpwuid(UID)
+    monkeypatch.setattr("pwd.getpwnam", lambda name: account)
+    told = dataclasses.replace(commands.slurm(), user=user, prefix=r"printf '%s\n' -u {username} --")
+    assert asyncio.run(told.run_as_user("sinfo", "-h")).splitlines()[:3] == ["-u", user, "--"]
+
+
+@pytest.mark.parametrize("prefix", ["sudo -u {user}", "sudo -u {}", "sudo '", "sudo {username"])
+def test_a_prefix_that_makes_no_command_is_named(commands: Commands, prefix: str) -> None:
+    broken = dataclasses.replace(commands.slurm(), prefix=prefix)
+    with pytest.raises(SlurmError, match=r"c\.SlurmSpawner\.exec_prefix is "):
+        asyncio.run(broken.run_as_user("sinfo"))
+
+
+@pytest.mark.parametrize("name", ["#0", "0", "-u", "root x", "ada\n", "{username}", "*", "ada\\", ""])
+def test_only_an_account_by_its_name_runs_anything(commands: Commands, name: str) -> None:
+    """To sudo, #0 is root."""
+    with pytest.raises(SlurmError, match="is not known on this machine"):
+        asyncio.run(dataclasses.replace(commands.slurm(), user=name).run_as_user("squeue"))
+    assert commands.calls == []
 
 
 def test_a_command_that_takes_too_long_is_ended_with_its_children(commands: Commands, tmp_path: Path) -> None:
@@ -158,7 +185,13 @@ def test_what_an_error_says_about_a_job(text: str, unreachable: bool, uncertain:
     assert (SlurmError(text).unreachable, SlurmError(text).uncertain) == (unreachable, uncertain)
 
 
-@pytest.mark.parametrize("printed", ["17", "17;cluster", "a plugin's words\n17", "17\nmore words"])
+@pytest.mark.parametrize(
+    "printed",
+    [
+        "17", "17;cluster", "a plugin's words\n17", "17\nmore words", "Submitted batch job 17",
+        "Submitted batch job 17 on cluster c1",
+    ],
+)  # fmt: skip
 def test_sbatchs_number_is_found(commands: Commands, printed: str) -> None:
     commands.say("sbatch", printed)
     assert asyncio.run(commands.slurm().submit("#!/bin/sh\n")) == "17"

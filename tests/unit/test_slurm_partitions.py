@@ -172,6 +172,20 @@ def test_a_partition_may_limit_what_a_job_has_of_a_node(commands: Commands) -> N
     assert found["big"].shapes == [Shape(64, 256000, 0)]
 
 
+def test_partitions_in_which_no_server_can_run_are_not_offered(commands: Commands) -> None:
+    commands.say(
+        "sinfo", "".join(f"{name}|up|1-0|64|256000|(null)|idle|2|all\n" for name in ("a", "b", "c")), as_user="a b c"
+    )
+    commands.say(
+        "scontrol",
+        "PartitionName=a MinNodes=2 RootOnly=NO State=UP\nPartitionName=b MinNodes=0 RootOnly=YES State=UP\n"
+        "PartitionName=c MinNodes=1 RootOnly=NO MaxMemPerCPU=2000 MaxCPUsPerNode=8 State=UP",
+    )
+    found = asyncio.run(Catalogue().offered(commands.slurm(), 5))
+    assert list(found) == ["c"]
+    assert found["c"].shapes == [Shape(8, 16000, 0)]
+
+
 def test_a_sudoers_that_does_not_allow_sinfo_leaves_what_is_open_to_all(commands: Commands) -> None:
     commands.say("sinfo", ALL, first='[ -z "$AS_USER" ] || { echo "sudo: a password is required" >&2; exit 1; }')
     assert list(asyncio.run(Catalogue().offered(commands.slurm(), 5))) == ["main", "hidden"]

@@ -1,10 +1,14 @@
 """The overlay `slurm`: settings that have no effect are refused by name."""
 
+import ast
+from pathlib import Path
 from typing import Any
 
 import pytest
-from barehub_slurm.settings import SECTIONS, SettingError, refuse_settings
+from barehub_slurm.settings import LEAST, SECTIONS, SettingError, refuse_settings
 from traitlets.config import Config
+
+OVERLAY = Path(__file__).parents[2] / "construct/overlays/slurm/jupyterhub_config.d/40-slurm.py"
 
 
 def set_it(config: Config, section: str, name: str, value: Any) -> None:
@@ -41,6 +45,13 @@ def test_what_has_an_effect_stays() -> None:
     assert other.SlurmJobSpawner.limits == {"cores": 8}
 
 
+def test_who_waits_in_the_queue_keeps_nobody_from_starting() -> None:
+    """JupyterHub counts a queued job as a spawn (handlers/base.py, spawn_single_user), and 0 is no limit."""
+    lines = [node for node in ast.parse(OVERLAY.read_text()).body if isinstance(node, ast.Assign)]
+    set_there = {ast.unparse(node.targets[0]): node.value for node in lines}
+    assert ast.literal_eval(set_there["c.JupyterHub.concurrent_spawn_limit"]) == 0
+
+
 @pytest.mark.parametrize("name", ["limits", "defaults"])
 @pytest.mark.parametrize("value", [{"core": 8}, {"mem": 1}, {"cores": 0}, {"hours": -1}, {"memory": 0}])
 def test_limits_that_make_no_sense_are_refused(name: str, value: dict[str, float]) -> None:
@@ -48,3 +59,13 @@ def test_limits_that_make_no_sense_are_refused(name: str, value: dict[str, float
     refuse_settings(config)
     with pytest.raises(SettingError, match=name):
         set_it(config, "SlurmJobSpawner", name, value)
+
+
+@pytest.mark.parametrize("name", LEAST)
+def test_times_that_would_ask_slurm_without_end_are_refused(name: str) -> None:
+    config = Config()
+    refuse_settings(config)
+    for value in (0, -1):
+        with pytest.raises(SettingError, match=f"{name} cannot be {value}: the least is"):
+            set_it(config, "SlurmJobSpawner", name, value)
+    set_it(config, "SlurmJobSpawner", name, 1)

@@ -38,6 +38,11 @@ SHOWN = (
         ("FAILED", "0:9", "it was killed, most likely because it used more than its 2G of memory"),
         ("FAILED", "3:0", "it failed with exit status 3"),
         ("COMPLETED", "0:0", "it ended by itself"),
+        ("DEADLINE", "0:15", "its deadline has passed"),
+        ("PREEMPTED", "0:15", "a job of higher priority took its place"),
+        ("BOOT_FAIL", "0:0", "the node c1 failed"),
+        ("LAUNCH_FAILED", "0:0", "Slurm could not launch it on the node c1"),
+        ("REVOKED", "0:0", "another cluster of the federation runs it"),
         ("", "", "Slurm does not know it any more"),
     ],
 )

@@ -82,6 +82,47 @@ def test_a_relayed_connection_comes_from_an_address_that_is_never_trusted(door: 
     assert host.removeprefix("::ffff:") in RELAYED.values()
 
 
+@pytest.mark.parametrize("address", ["127.0.0.1", "", "0.0.0.0"])
+def test_nothing_else_reaches_traefik_from_the_relays_address(address: str) -> None:
+    """Any account may take its address, whatever the port, and with options in the IP header."""
+    door, relay = Door.make(f"{address}:{free_port()}"), RELAYED[socket.AF_INET]
+    with door.waiting, door.serving:
+        for listener in (door.waiting, door.serving):
+            listener.setblocking(False)
+        door.open()
+        assert visit(door, (relay, 0)) == "waiting"
+        with door.connection() as relayed:
+            assert visit(door, (relay, 0)) == "waiting"
+            relayed.setblocking(True)
+            relayed.connect(door.address)
+            assert where(door) == "serving"
+            port = relayed.getsockname()[1]
+            relayed.close()
+            with socket.socket() as stranger:
+                stranger.setsockopt(
+                    socket.IPPROTO_IP, socket.IP_OPTIONS, bytes((7, 7, 4, 0, 0, 0, 0, 0))
+                )  # record route
+                stranger.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                stranger.bind((relay, port))
+                stranger.connect(door.address)
+                assert where(door) == "waiting"
+        assert visit(door, (relay, 0)) == "waiting"
+        assert visit(door) == "serving"
+
+
+def test_a_door_that_is_shut_meanwhile_stays_so_and_lets_in_whom_it_had_accepted(door: Door) -> None:
+    door.open()
+    with door.connection():
+        door.shut()
+    assert visit(door) == "waiting"
+    with door.connection() as relayed:
+        relayed.setblocking(True)
+        relayed.connect(door.address)
+        assert where(door) == "serving"
+        assert visit(door) == "waiting"
+    assert visit(door) == "waiting"
+
+
 def test_addresses_as_traefik_writes_them() -> None:
     assert resolve("127.0.0.1:80") == (socket.AF_INET, ("127.0.0.1", 80))
     assert resolve("[::1]:80") == (socket.AF_INET6, ("::1", 80))

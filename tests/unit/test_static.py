@@ -165,6 +165,13 @@ def test_forwarded_headers_are_trusted_from_named_networks(layout: Layout) -> No
     assert "forwardedHeaders" not in config["entryPoints"]["api"]
 
 
+def test_only_the_supervisor_tells_an_address_by_the_proxy_protocol(layout: Layout) -> None:
+    config = derived(layout, HTTPS, ACME)
+    for name in ("web", "redirect"):
+        assert config["entryPoints"][name]["proxyProtocol"] == {"trustedIPs": [f"{RELAYED[socket.AF_INET]}/32"]}
+    assert "proxyProtocol" not in config["entryPoints"]["api"]
+
+
 def test_clients_who_waited_are_never_trusted(layout: Layout) -> None:
     """They come from one address of this machine, be it in a network of the load balancers' or not."""
     networks = ["127.0.0.1/32", "127.0.0.0/8", "0.0.0.0/0", "::1/128", "::/0", "10.9.0.0/24"]

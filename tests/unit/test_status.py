@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from barehub.environments import hubs_version
 from barehub.errors import Exit, UserError
 from barehub.layout import Layout
 from barehub.lifecycle import database
@@ -12,6 +13,8 @@ from barehub.proxy_unit.static import as_text
 from barehub.status import Status, check, show, text
 
 from tests.unit.installations import NEW, OLD, answering, fake_command, make_active, make_database, make_release
+from tests.unit.installers import give_by_acl
+from tests.unit.test_environments import make_environment
 
 
 @pytest.fixture
@@ -110,6 +113,26 @@ def test_a_file_that_others_can_change_is_worth_a_warning(installed: Layout) -> 
     (installed.config / "50-site.py").chmod(0o666)
     (warning,) = check(installed).warnings
     assert warning.endswith(f"chmod o-w {installed.config}/50-site.py")
+    (installed.config / "50-site.py").chmod(0o644)
+    give_by_acl(installed.config / "50-site.py", 65534)
+    (warning,) = check(installed).warnings
+    assert warning.endswith(f"chmod g-w {installed.config}/50-site.py")
+
+
+def test_what_users_servers_run_from_is_shown_with_what_is_wrong(installed: Layout, tmp_path: Path) -> None:
+    old, gone = make_environment(tmp_path / "releases/1", "1.5.0"), tmp_path / "gone"
+    (tmp_path / "current").symlink_to("releases/1")
+    with (installed.config / "50-site.py").open("a") as file:
+        file.write(f'\nc.Spawner.cmd = ["{tmp_path}/current/bin/jupyterhub-singleuser"]\n')
+    status = check(installed)
+    assert status.environments == {f"{tmp_path}/current": f"{old}, jupyterhub 1.5.0"}
+    misfit = f"jupyterhub 1.5.0, which is too old for the hub's {hubs_version()}"
+    assert status.warnings == [f"the environment {tmp_path}/current has {misfit}: users may not get into its servers"]
+    assert status.problems == []
+    assert f"\nenvironment  {tmp_path}/current: {old}, jupyterhub 1.5.0\n" in text(status)
+    with (installed.config / "50-site.py").open("a") as file:
+        file.write(f'\nc.Spawner.cmd = ["{gone}/bin/jupyterhub-singleuser"]\n')
+    assert check(installed).environments == {str(gone): f"{gone} does not exist on this machine"}
 
 
 def test_units_that_are_not_active_are_problems(

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from barehub.proxy_unit.static import trusted
+from barehub.proxy_unit.supervisor import environment_of_traefik
 
 from tests.unit import proxies
 from tests.unit.proxies import Server, answers, free_port, get, named_server, wait_until
@@ -38,6 +39,25 @@ def test_nobody_notices_a_restart(place: Place) -> None:
                 place.systemd.start()
                 place.systemd.wait_until_ready()
     assert set(crowd.got) == {(200, "hub")}, crowd.got
+
+
+@pytest.mark.parametrize("name", ["http_proxy", "HTTP_PROXY"])
+def test_what_is_behind_the_proxy_is_reached_directly(place: Place, name: str) -> None:
+    """DefaultEnvironment= of systemd may have a web proxy. Go asks none for 127.0.0.1, but for any other address."""
+    with named_server("hub") as hub:
+        place.write_rules(hub.replace("127.0.0.1", "0.0.0.0"))
+        place.systemd.start(**{name: "http://127.0.0.1:1", "https_proxy": "http://127.0.0.1:1"})
+        place.systemd.wait_until_ready()
+        assert get(place.web) == (200, "hub")
+
+
+def test_a_web_proxy_is_for_acme_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "HTTPS_PROXY", "no_proxy", "NOTIFY_SOCKET"):
+        monkeypatch.setenv(name, "x")
+    with_acme = environment_of_traefik('{"certificatesResolvers": {}}')
+    assert (with_acme["HTTPS_PROXY"], with_acme["no_proxy"]) == ("x", "x")
+    assert not {"http_proxy", "NOTIFY_SOCKET"} & with_acme.keys()
+    assert "HTTPS_PROXY" not in environment_of_traefik("{}")
 
 
 def test_a_crash_refuses_nobody_and_nobody_gets_a_404(place: Place) -> None:
@@ -84,9 +104,13 @@ def test_a_connection_that_waited_lives_on(place: Place) -> None:
 
 
 def test_who_waited_cannot_forge_an_address(place: Place) -> None:
-    """The network of the load balancers holds this machine's address, and the client is in none of theirs."""
+    """The network of the load balancers holds this machine's address, and the client is in none of theirs.
+
+    Here traefik is not told the client's, as by a configuration of an older release.
+    """
     path = place.base / "state/proxy/traefik.yaml"
     config = json.loads(path.read_text())
+    del config["entryPoints"]["web"]["proxyProtocol"]
     config["entryPoints"]["web"]["forwardedHeaders"] = {"trustedIPs": [*trusted(["127.0.0.0/24", "127.66.0.0/16"])]}
     path.write_text(json.dumps(config))
     head = b"GET / HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 7.7.7.7\r\n\r\n"
@@ -105,6 +129,37 @@ def test_who_waited_cannot_forge_an_address(place: Place) -> None:
             with socket.create_connection(door, timeout=120, source_address=(source, 0)) as client:
                 client.sendall(head)
                 assert client.recv(4096).endswith(b"\r\n" + seen)
+
+
+def test_who_waited_has_an_address_as_everybody(place: Place) -> None:
+    """The PROXY protocol tells it, if it is the supervisor who speaks it: load balancers who waited are believed."""
+    path = place.base / "state/proxy/traefik.yaml"
+    config = json.loads(path.read_text())
+    config["entryPoints"]["web"]["forwardedHeaders"] = {"trustedIPs": [*trusted(["127.0.0.0/24", "127.66.0.0/16"])]}
+    path.write_text(json.dumps(config))
+    head = b"GET / HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 7.7.7.7\r\n\r\n"
+    forged = b"PROXY TCP4 127.0.0.9 127.0.0.1 9 9\r\n"  # a load balancer's
+    relay = "127.66.97.114"
+    expected = {"127.1.2.3": b"127.1.2.3", "127.0.0.9": b"7.7.7.7, 127.0.0.9", relay: relay.encode()}
+    with header_server("X-Forwarded-For") as hub, contextlib.ExitStack() as stack:
+        place.write_rules(hub)
+        place.systemd.prepare()
+
+        def visitor(source: str, sent: bytes = b"") -> socket.socket:
+            client = socket.create_connection(("127.0.0.1", place.web), timeout=120, source_address=(source, 0))
+            client.sendall(sent + head)
+            return stack.enter_context(client)
+
+        waited = {who: visitor(who) for who in expected}
+        place.systemd.start()
+        place.systemd.wait_until_ready()
+        for who, seen in expected.items():
+            assert waited[who].recv(4096).endswith(b"\r\n" + seen)
+            waited[who].sendall(head)  # later, on that connection
+            assert waited[who].recv(4096).endswith(b"\r\n" + seen)
+            assert visitor(who).recv(4096).endswith(b"\r\n" + seen)
+        assert visitor("127.1.2.3", forged).recv(4096).endswith(b"\r\n127.1.2.3")
+        assert visitor(relay, forged).recv(4096).startswith(b"HTTP/1.1 400 ")  # a second line is a request
 
 
 @contextlib.contextmanager

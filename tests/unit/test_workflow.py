@@ -27,9 +27,27 @@ def test_every_command_of_release_py_parses(jobs: dict[str, Any]) -> None:
     for step in steps(jobs):
         for line in re.findall(r"^\s*python3 release\.py (.*)$", step.get("run", ""), re.MULTILINE):
             line = re.sub(r'"\$\{\w+\[@\]\}"', "", line.partition(">")[0])  # options that are none by themselves
+            line = line.replace("--$kind", "--overlay")
+            line = line.replace("$DAYS_OLD", jobs["build"]["env"]["DAYS_OLD"])
             words = shlex.split(re.sub(r"\$\{?\w+\}?", "2026.11.24", line))
             commands.append(release.parse(words).command.__name__)
-    assert commands == ["lock", "lock", "test", "build", "verify", "diff"]
+    assert commands == ["lock", "lock", "lock", "test", "build", "build", "verify", "diff"]
+
+
+def test_everything_that_is_in_the_repository_is_published(jobs: dict[str, Any]) -> None:
+    construct = WORKFLOW.parents[2] / "construct"
+    folders = {
+        f"{path.parent.name}/{path.name}"
+        for kind in ("overlays", "environments")
+        for path in (construct / kind).iterdir()
+    }
+    assert set(jobs["build"]["env"]["DISTRIBUTIONS"].split()) == folders
+
+
+def test_nothing_is_locked_on_the_day_of_its_upload(jobs: dict[str, Any]) -> None:
+    (lock,) = [step["run"] for step in steps(jobs) if step.get("name") == "Lock"]
+    assert '--days-old "$DAYS_OLD"' in lock
+    assert int(jobs["build"]["env"]["DAYS_OLD"]) == release.parse(["lock"]).days_old == 5
 
 
 def test_actions_are_pinned_by_commit() -> None:

@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from barehub import accounts, untrusted
+from barehub.environments import version_in
 from barehub.errors import Exit, UserError, printable
 from barehub.health import ask
 from barehub.layout import Layout
@@ -120,15 +121,18 @@ class Server:
     ready: bool
     starting: bool  # and cut off by a restart of the hub
     target: str = ""  # of its route
+    jupyterhub: str = ""  # the version that it runs, if its spawner knows
 
     @classmethod
     def of(cls, model: dict[str, Any]) -> "Server":
         """Derive it from the API's model of a server."""
+        state = model.get("state") or {}
         return cls(
             name=printable(unquote(model["url"]).rstrip("/").rpartition("/user/")[2], keep=""),
             path=unquote(urlsplit(model["url"]).path),
             ready=model["ready"],
-            starting=model["pending"] == "spawn" and not (model.get("state") or {}).get(SURVIVES_RESTART),
+            starting=model["pending"] == "spawn" and not state.get(SURVIVES_RESTART),
+            jupyterhub=version_in(state),
         )
 
 

@@ -18,7 +18,7 @@ from barehub import selinux, systemd
 from barehub.errors import Exit, UserError
 from barehub.evaluation import evaluate
 from barehub.health import Endpoints, answer, wait_until_healthy
-from barehub.lifecycle import safe_ports
+from barehub.lifecycle import misfits, safe_ports
 from barehub.lifecycle.added_packages import report_added
 from barehub.lifecycle.database import Migration, newest_revision
 from barehub.lifecycle.directories import ensure_directories
@@ -103,6 +103,7 @@ class Switchover:
         found = evaluate(layout, settings)
         running = self.old.settings if self.old else settings  # whose account may be another
         api = Api(found.endpoints.api, read_token(layout), Owner.of_hub(running))
+        misfits.report_environments(settings.hub_user, found.environments, self.say)
         migration = Migration.plan(self.new, found.db_url, self.request.release, self.previous)
         restarts = self.managed and self.previous is not None and self.request.start
         may_move = restarts and safe_ports.may_move(layout, found.endpoints) and safe_ports.can_listen(settings)
@@ -127,6 +128,7 @@ class Switchover:
             running = wait_for_starting(self.new.layout, plan.api, self.request.wait, self.say)
             if running is None:
                 self.say("the hub does not tell which servers run or start; continuing")
+            misfits.report_servers(running or [], plan.api.version(), self.say)
             self.touched = True
             if plan.may_move and plan.api.servers() == []:
                 plan = self.move_ports(plan)

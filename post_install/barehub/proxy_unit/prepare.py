@@ -29,7 +29,7 @@ def main() -> int:
     before = last_addresses(layout)
     wanted: Addresses = {}
     try:
-        proxy = evaluate(layout, Settings.load(layout) or Settings()).require_proxy()
+        proxy = evaluate(layout, Settings.load(layout) or Settings(), rehearsal=False).require_proxy()
         source = prepare(layout, proxy, say=lambda warning: print(f"warning: {warning}", file=sys.stderr))
         wanted = addresses_of(proxy.static)
         ensure_doors(wanted, before)

@@ -11,6 +11,7 @@ that tells the kernel which of them gets a new connection. The filter can let th
 """
 
 import array
+import asyncio
 import contextlib
 import errno
 import json
@@ -18,14 +19,13 @@ import os
 import socket
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from barehub.errors import UserError
 
 BACKLOG = 1024  # connections that can wait on a socket; beyond that clients are slowed down, not refused (listen(2))
-IP_BIND_ADDRESS_NO_PORT = 24  # linux/in.h; ip(7)
 SO_ATTACH_REUSEPORT_CBPF = 51  # asm-generic/socket.h; socket(7)
 # linux/bpf_common.h and linux/filter.h. Offsets from SKF_NET_OFF, as u32, count from the IP header.
 BPF_LD_WORD, BPF_LD_HALF, BPF_LD_BYTE = 0x20, 0x28, 0x30  # BPF_LD | BPF_ABS | ...
@@ -33,7 +33,8 @@ BPF_JEQ = 0x15  # BPF_JMP | BPF_JEQ | BPF_K
 BPF_RET = 0x06  # BPF_RET | BPF_K
 SKF_NET_OFF = 0x1_0000_0000 - 0x100000
 # To traefik, clients who waited at a door come from here, and not from an address that others have too: it believes no
-# X-Forwarded-For from here, whatever networks it trusts (`static.trusted`).
+# X-Forwarded-For from here, whatever networks it trusts (`static.trusted`). By IPv4, nobody but the supervisor reaches
+# it from here (`Door.connection`), so it believes what the PROXY protocol says: the client's own address.
 RELAYED = {socket.AF_INET: "127.66.97.114", socket.AF_INET6: "::1"}
 WAITING, SERVING = 0, 1  # the sockets of a door, by the kernel's numbers
 FIRST_FD = 3  # SD_LISTEN_FDS_START of sd_listen_fds(3)
@@ -43,12 +44,14 @@ Instruction = tuple[int, int, int, int]
 Addresses = dict[str, str]  # entrypoint -> `[host]:port`, as traefik writes it
 
 
-@dataclass(frozen=True)
+@dataclass
 class Door:
     """One address to listen on. The kernel numbers the sockets that share it in the order of their listen(2)."""
 
     waiting: socket.socket
     serving: socket.socket
+    is_open: bool = field(default=False, init=False)
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)  # of those who use `connection`
 
     @classmethod
     def make(cls, address: str) -> "Door":
@@ -73,22 +76,43 @@ class Door:
         host, port = self.serving.getsockname()[:2]
         return ("127.0.0.1" if host in ("::", "0.0.0.0") else host), port  # noqa: S104 - compared with, not bound to
 
-    def connection(self) -> socket.socket:
-        """A socket for a connection to traefik that is relayed; connect it to `address` while the door is open."""
-        family = socket.AF_INET6 if ":" in self.address[0] else socket.AF_INET
-        relayed = socket.socket(family)
+    @property
+    def family(self) -> socket.AddressFamily:
+        """That of what is relayed: where a door takes both, IPv4."""
+        return socket.AF_INET6 if ":" in self.address[0] else socket.AF_INET
+
+    @contextlib.contextmanager
+    def connection(self) -> Iterator[socket.socket]:
+        """A socket for a connection to traefik that is relayed; in the block, connect it to `address`.
+
+        It comes from RELAYED, from where by IPv4 nothing else reaches traefik. One at a time: take your `turn`. It gets
+        through a shut door too: who was accepted while it was open is still served.
+        """
+        relayed = socket.socket(self.family)
         relayed.setblocking(False)
-        relayed.setsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)  # connect(2) finds a port for it
-        relayed.bind((RELAYED[socket.AddressFamily(family)], 0))
-        return relayed
+        relayed.bind((RELAYED[self.family], 0))
+        port = relayed.getsockname()[1]
+        self._filter(self._all_but_relayed(port) if self.is_open else only_from((RELAYED[self.family], port)))
+        try:
+            yield relayed
+        finally:
+            if self.is_open:
+                self.open()
+            else:  # perhaps meanwhile
+                self.shut()
 
     def shut(self, admit: Address | None = None) -> None:
         """Let new connections wait from now on, except one from `admit`, an address and port of this machine."""
+        self.is_open = False
         self._filter(only_from(admit) if admit else [(BPF_RET, 0, 0, WAITING)])
 
     def open(self) -> None:
         """Give new connections to traefik from now on."""
-        self._filter([(BPF_RET, 0, 0, SERVING)])
+        self.is_open = True
+        self._filter(self._all_but_relayed(0))
+
+    def _all_but_relayed(self, port: int) -> list[Instruction]:
+        return all_but_from(RELAYED[self.family], port) if self.family == socket.AF_INET else [(BPF_RET, 0, 0, SERVING)]
 
     @contextlib.contextmanager
     def probe(self) -> Iterator[socket.socket]:
@@ -135,6 +159,24 @@ def only_from(address: Address) -> list[Instruction]:
         skip = 2 * (len(expected) - number - 1) + 1
         instructions += [(load, 0, 0, SKF_NET_OFF + offset), (BPF_JEQ, 0, skip, value)]
     return [*instructions, (BPF_RET, 0, 0, SERVING), (BPF_RET, 0, 0, WAITING)]
+
+
+def all_but_from(host: str, port: int) -> list[Instruction]:
+    """Return a filter that lets connections from an IPv4 address wait, but for one from this port; others pass.
+
+    Options between the headers do not move the address; with them, it is not ours.
+    """
+    (source,) = struct.unpack("!I", socket.inet_pton(socket.AF_INET, host))
+    return [
+        (BPF_LD_WORD, 0, 0, SKF_NET_OFF + 12),
+        (BPF_JEQ, 0, 4, source),
+        (BPF_LD_BYTE, 0, 0, SKF_NET_OFF),
+        (BPF_JEQ, 0, 3, 0x45),
+        (BPF_LD_HALF, 0, 0, SKF_NET_OFF + 20),
+        (BPF_JEQ, 0, 1, port),
+        (BPF_RET, 0, 0, SERVING),
+        (BPF_RET, 0, 0, WAITING),
+    ]
 
 
 def read_addresses(path: Path) -> Addresses:

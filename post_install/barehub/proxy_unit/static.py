@@ -3,6 +3,7 @@
 import copy
 import ipaddress
 import json
+import socket
 from collections.abc import Iterable, Iterator
 from typing import Any
 from urllib.parse import urlsplit
@@ -48,6 +49,8 @@ def static_config(layout: Layout, proxy: Any) -> Config:
     from jupyterhub_traefik_proxy.traefik_utils import deep_merge
 
     public = entrypoint(listening(proxy.public_url))
+    # From there nobody but the supervisor reaches it, which tells whom it relays.
+    public["proxyProtocol"] = {"trustedIPs": [f"{RELAYED[socket.AF_INET]}/32"]}
     if proxy.trusted_networks:
         public["forwardedHeaders"] = {"trustedIPs": list(trusted(proxy.trusted_networks))}
     api = entrypoint(proxy.traefik_api_url)
@@ -80,7 +83,7 @@ def static_config(layout: Layout, proxy: Any) -> Config:
 def trusted(networks: Iterable[str]) -> Iterator[str]:
     """Yield the networks whose X-Forwarded-* headers are believed, without the addresses of relayed clients.
 
-    Anybody may have waited at a door.
+    Anybody may have waited at a door, and where it takes IPv6 alone, traefik is not told who.
     """
     relayed = [ipaddress.ip_network(address) for address in RELAYED.values()]
     for text in networks:

@@ -3,8 +3,8 @@
     doors shut  ->  traefik starts, loads routes and certificates  ->  doors open  ->  stop, or traefik dies: doors shut
 
 It runs without any privilege. `sockets` explains doors, `readiness` what is checked before they open. A client that
-waited at a door is relayed to traefik once it opens, for as long as the connection lasts; to traefik such a client has
-an address of its own, `sockets.RELAYED`. traefik accepts the connections of later clients itself.
+waited at a door is relayed to traefik once it opens, for as long as the connection lasts, after a line that tells the
+client's address (`proxy_line`). traefik accepts the connections of later clients itself.
 """
 
 import asyncio
@@ -44,9 +44,24 @@ def main() -> int:
         door.shut()
     # A connection that a traefik left unaccepted when it died must not reach this one too early.
     left = [(door, connection) for door in doors.values() for connection in accept_all(door.serving)]
-    readiness = Readiness(layout, json.loads(layout.static_config.read_text()), api, doors)
+    config = json.loads(layout.static_config.read_text())
+    readiness = Readiness(layout, config, api, doors)
     traefik = start_traefik(layout.hub / "bin/traefik", layout.static_config, {API: api, **doors})
-    return asyncio.run(Supervisor(traefik, list(doors.values()), readiness).run(left))
+    # Not where the last valid configuration is another release's, and traefik would take that line for a request.
+    told = [door for name, door in doors.items() if "proxyProtocol" in config["entryPoints"][name]]
+    return asyncio.run(Supervisor(traefik, list(doors.values()), readiness, told).run(left))
+
+
+def environment_of_traefik(static_config: str) -> dict[str, str]:
+    """Return what traefik gets of the unit's environment, which systemd's DefaultEnvironment= is part of.
+
+    Not the site's web proxy: traefik would ask it for the hub and for servers on other machines. These are reached over
+    HTTP; only an ACME server and a DNS provider are asked over HTTPS.
+    """
+    dropped = ["NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "HTTP_PROXY"]
+    if "certificatesResolvers" not in static_config:
+        dropped += ["HTTPS_PROXY"]
+    return {key: value for key, value in os.environ.items() if key.upper() not in dropped}
 
 
 def start_traefik(program: Path, static_config: Path, doors: dict[str, Door]) -> int:
@@ -58,8 +73,7 @@ def start_traefik(program: Path, static_config: Path, doors: dict[str, Door]) ->
         moved = [fcntl.fcntl(door.serving, fcntl.F_DUPFD_CLOEXEC, FIRST_FD + len(doors)) for door in doors.values()]
         for number, descriptor in enumerate(moved, FIRST_FD):
             os.dup2(descriptor, number)
-        ours = ("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC")
-        environment = {key: value for key, value in os.environ.items() if key not in ours} | {
+        environment = environment_of_traefik(static_config.read_text()) | {
             "LISTEN_PID": str(os.getpid()),
             "LISTEN_FDS": str(len(doors)),
             "LISTEN_FDNAMES": ":".join(doors),
@@ -74,10 +88,11 @@ def start_traefik(program: Path, static_config: Path, doors: dict[str, Door]) ->
 class Supervisor:
     """One life of traefik."""
 
-    def __init__(self, traefik: int, doors: list[Door], readiness: Readiness) -> None:
+    def __init__(self, traefik: int, doors: list[Door], readiness: Readiness, told: list[Door]) -> None:
         self.traefik = traefik
         self.doors = doors
         self.readiness = readiness
+        self.told = told  # doors where traefik expects to be told the addresses of relayed clients
         self.serving: asyncio.Task[None] | None = None
         self.reloadable = False  # traefik has read its rules
         self.reload_due = False
@@ -176,7 +191,7 @@ class Supervisor:
             self.relay(door, client)
 
     def relay(self, door: Door, client: socket.socket) -> None:
-        task = asyncio.create_task(relay(door, client))
+        task = asyncio.create_task(relay(door, client, tell=door in self.told))
         self.relays.add(task)
         task.add_done_callback(self.relays.discard)
 
@@ -195,15 +210,29 @@ def accept_all(listener: socket.socket) -> list[socket.socket]:
     return accepted
 
 
-async def relay(door: Door, client: socket.socket) -> None:
-    """Copy data between a client and traefik in both directions until both have ended."""
+async def relay(door: Door, client: socket.socket, *, tell: bool) -> None:
+    """Copy data between a client and traefik in both directions until both have ended; `tell` traefik its address."""
     from_client, to_client = await asyncio.open_connection(sock=client)
     with contextlib.closing(to_client), contextlib.suppress(OSError):
-        server = door.connection()
-        await asyncio.get_running_loop().sock_connect(server, door.address)
+        line = proxy_line(client) if tell else b""
+        async with door.turn:
+            with door.connection() as server:
+                await asyncio.get_running_loop().sock_connect(server, door.address)
         from_traefik, to_traefik = await asyncio.open_connection(sock=server)
         with contextlib.closing(to_traefik):
+            to_traefik.write(line)
             await asyncio.gather(copy(from_client, to_traefik), copy(from_traefik, to_client))
+
+
+def proxy_line(client: socket.socket) -> bytes:
+    """Return what the PROXY protocol, version 1, says of a connection before its first byte. Raises OSError.
+
+    https://www.haproxy.org/download/3.2/doc/proxy-protocol.txt
+    """
+    ends = client.getpeername(), client.getsockname()
+    hosts = [str(end[0]).partition("%")[0].removeprefix("::ffff:") for end in ends]
+    family = "TCP6" if ":" in hosts[0] else "TCP4"
+    return f"PROXY {family} {' '.join(hosts)} {ends[0][1]} {ends[1][1]}\r\n".encode()
 
 
 async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

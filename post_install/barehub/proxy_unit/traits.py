@@ -29,6 +29,7 @@ def make_proxy(layout: Layout, hub: Any) -> Any:
     try:
         proxy = hub.proxy_class(
             parent=hub,
+            app=hub,  # extra_routes depend on its subdomain_host
             public_url=bind_url(hub),
             ssl_cert=hub.ssl_cert,
             ssl_key=hub.ssl_key,
@@ -50,6 +51,8 @@ def check_https(hub: Any, proxy: Any) -> None:
     for name in files:
         if not getattr(hub, name).startswith("/"):
             raise ConfigError(f"{name} is {getattr(hub, name)}, which depends on who reads it", "give the whole path")
+    if files == ["ssl_key"] and not proxy.is_https:
+        raise ConfigError("ssl_key is set without ssl_cert", "set c.JupyterHub.ssl_cert too, or neither")
     if proxy.is_https and not proxy.acme_email and len(files) != 2:
         raise ConfigError(
             f"{bind_url(hub)} needs a certificate",

@@ -1,10 +1,12 @@
 # What the overlay `single-node` must know about this machine. Copy it to BASE/jupyterhub_config.d, adapt it, then run:
 #   systemctl restart barehub-hub
 
-# The users' environment, which has jupyterhub and jupyterlab.
-environment = "/opt/jupyter"
-c.Spawner.cmd = [f"{environment}/bin/jupyterhub-singleuser"]
-c.SystemdSpawner.extra_paths = [f"{environment}/bin", "/usr/local/bin", "/usr/bin", "/bin"]
+# The users' environment, which has jupyterhub and jupyterlab. With several, users choose one by its label in a form.
+c.UnitSpawner.environments = {
+    "Lab": "/opt/jupyter",
+    # "Lab, December 2026": "/opt/jupyter/releases/2026.12.01",
+    # "Anaconda": "/opt/anaconda",
+}
 
 # Who may log in: every account except root, or a group, or named users.
 c.Authenticator.allow_all = True

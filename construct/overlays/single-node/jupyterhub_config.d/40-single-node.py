@@ -13,5 +13,6 @@ c.SystemdSpawner.unit_extra_properties = {"MemorySwapMax": "0"}
 c.SystemdSpawner.isolate_tmp = True
 c.SystemdSpawner.disable_user_sudo = True
 c.SystemdSpawner.default_shell = "/bin/bash"
-# The hub's own PATH points to the hub's environment.
+# After the programs of the users' environment. The hub's own PATH points to the hub's environment.
+c.SystemdSpawner.extra_paths = ["/usr/local/bin", "/usr/bin", "/bin"]
 c.Spawner.env_keep = ["LANG", "LC_ALL"]

@@ -6,6 +6,13 @@ c.JupyterHub.hub_ip = "10.0.0.1"
 
 # The users' environment as the compute nodes see it: jupyterhub and jupyterlab, on a shared file system.
 c.SlurmJobSpawner.users_environment = "/shared/jupyter"
+# Or several of them, or modules, with labels of your choice: users choose one in the form.
+# c.SlurmJobSpawner.environments = {
+#     "Lab": "/shared/jupyter/current",
+#     "Lab, December 2026": "/shared/jupyter/releases/2026.12.01",
+#     "Anaconda": "/opt/anaconda",
+#     "Jupyter 4.2": "module load GCC/13.2 jupyter/4.2",
+# }
 
 # Who may log in: every account except root, or a group, or named users.
 c.Authenticator.allow_all = True

@@ -3,11 +3,12 @@
 Your own settings belong in BASE/jupyterhub_config.d/*.py. They are loaded last and override these.
 """
 
+import logging
 import sys
 from pathlib import Path
 
-from barehub.config import CONFIG_EXIT, ConfigError, load_files
-from barehub.errors import render
+from barehub.config import CONFIG_EXIT, PROXY_CLASS, ConfigError, OneLine, load_files
+from barehub.errors import PrintableRecord, render
 from barehub.layout import Layout
 from barehub.lifecycle.database import own_database
 from barehub.lifecycle.servers import register_service
@@ -15,17 +16,22 @@ from barehub.logins import require_local_account
 from barehub.proxy_unit.certificates import find_authorities
 
 layout = Layout.from_environment()
+logging.setLogRecordFactory(PrintableRecord)
 
 # What must outlive a release is in BASE/state; what must be private, in a directory only the hub's account can enter.
 c.JupyterHub.db_url = f"sqlite:///{own_database(layout)}"
 c.JupyterHub.cookie_secret_file = str(layout.cookie_secret)
 
 # systemd runs the proxy, which keeps serving while the hub restarts.
-c.JupyterHub.proxy_class = "barehub.proxy.BarehubProxy"
-# A restart of the hub stops no user's server.
+c.JupyterHub.proxy_class = PROXY_CLASS
+# A restart of the hub stops no user's server, and the default spawner finds each of them again, and nothing else.
 c.JupyterHub.cleanup_servers = False
+c.JupyterHub.spawner_class = "barehub.local_spawner.KnownProcessSpawner"
 # A user without an account on this machine is told so.
 c.Spawner.pre_spawn_hook = require_local_account
+
+# Pages of ours; a site's own come before them: c.JupyterHub.template_paths.insert(0, DIRECTORY)
+c.JupyterHub.template_paths = [str(layout.share / "templates")]
 
 find_authorities()
 
@@ -37,3 +43,6 @@ except ConfigError as error:
     print(render(error), file=sys.stderr)
     sys.exit(CONFIG_EXIT)
 register_service(layout, c)
+# With DEBUG, what keeps the hub from starting has its traceback.
+if c.JupyterHub.get("log_level") not in ("DEBUG", logging.DEBUG):
+    logging.getLogger("JupyterHub").addFilter(OneLine())

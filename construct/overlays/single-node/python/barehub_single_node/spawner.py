@@ -2,9 +2,12 @@
 
 from typing import Any
 
-from barehub.logins import require_account
+from barehub.environments import STATE, inside, started_from
+from barehub.logins import NO_ACCOUNT
+from barehub.offering import FIELD, NotOfferedError, OffersEnvironments, look
 from jupyterhub.spawner import SpawnException
 from systemdspawner import SystemdSpawner  # type: ignore[import-not-found]  # only in this overlay's releases
+from traitlets import default
 
 from barehub_single_node import units
 
@@ -25,29 +28,92 @@ class StartError(SpawnException):  # type: ignore[misc]  # JupyterHub ships no t
         self.jupyterhub_message = text
 
 
-class UnitSpawner(SystemdSpawner):  # type: ignore[misc]  # systemdspawner ships no types
+class UnitSpawner(OffersEnvironments, SystemdSpawner):  # type: ignore[misc]  # systemdspawner ships no types
     """systemdspawner 1.0.2 knows one unit for each user, so that a second named server would end the first."""
 
     starting = False
+    runs_from: dict[str, str] = {}  # noqa: RUF012 - replaced, never changed: the environment, as the state has it
+    cmd: Any
+    extra_paths: Any
 
     def __init__(self, *args: Any, **traits: Any) -> None:
         super().__init__(*args, **traits)
         # systemdspawner.py:153. For a server that runs, load_state() then has its unit's name.
         self.unit_name: str = units.unit_name(self.unit_name, self.user.name, self.name)
 
+    @default("options_form")
+    def _default_options_form(self) -> Any:
+        return (lambda spawner: spawner.form()) if self.environments else ""
+
+    async def form(self) -> str:
+        """Return the form, empty if there is nothing to choose: then the server starts without one."""
+        return (await self.environment_field())[0]
+
+    @default("options_from_form")
+    def _default_options_from_form(self) -> Any:
+        return self.read_form
+
+    def read_form(self, data: dict[str, Any]) -> dict[str, Any]:
+        """Return the form as JupyterHub does, but the environment as one text."""
+        return data | ({FIELD: data[FIELD][0]} if self.environments and data.get(FIELD) else {})
+
+    @default("apply_user_options")
+    def _default_apply_user_options(self) -> Any:
+        return {} if not self.environments else lambda spawner, user_options: None  # start() does it
+
+    def get_state(self) -> dict[str, Any]:
+        state: dict[str, Any] = super().get_state()
+        return state | ({STATE: self.runs_from} if self.runs_from else {})
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        super().load_state(state)
+        self.runs_from = state.get(STATE, {})
+
+    def clear_state(self) -> None:
+        super().clear_state()
+        self.runs_from = {}
+
     async def start(self) -> tuple[str, int]:
         self.unit_extra_properties: dict[str, Any] = {**PROPERTIES, **self.unit_extra_properties}
-        if not self.dynamic_users:
-            require_account(self._expand_user_vars(self.username_template))
         self.starting = True
+        site = self.cmd, self.extra_paths
         try:
+            await self.use_environment()
             address: tuple[str, int] | None = await super().start()
+        except StartError:
+            raise
+        except NotOfferedError as error:
+            raise StartError(f"Your server was not started. {error}.") from None
+        except Exception as error:  # JupyterHub shows its user nothing of any other
+            if isinstance(error, KeyError) and "getpwnam" in str(error):
+                raise StartError(NO_ACCOUNT.format(self.user.name)) from None
+            why = f"Your server did not start: {type(error).__name__}: {error}"
+            raise StartError(f"{why}. Administrators: look at the settings of the spawner") from error
         finally:
             self.starting = False
+            self.cmd, self.extra_paths = site
         if address is None:
             took = f"Your server did not start in {self.start_timeout} s."
             raise StartError(f"{took} Administrators: journalctl --unit={self.unit_name}")
         return address
+
+    async def use_environment(self) -> None:
+        """Let the server start from the release that the chosen environment is now, as its user sees it.
+
+        Raises StartError if the user cannot run it, NotOfferedError, and KeyError if there is no such account.
+        """
+        label, environment = self.chosen(self.user_options)
+        if not environment:
+            return
+        user = "" if self.dynamic_users else self._expand_user_vars(self.username_template)
+        found = (await look([environment], user))[environment]
+        if self.environments and found.refusal:  # without them, the site's own command need not be of an environment
+            raise StartError(f"Your server was not started from {label}: {found.refusal}.")
+        real = found.real or environment
+        literal = real.replace("{", "{{").replace("}", "}}")  # to systemdspawner, {USERNAME} is the user's name
+        self.cmd, self.extra_paths = inside(literal, environment, self.cmd, self.extra_paths)
+        self.runs_from = started_from(real, found.jupyterhub)
+        self.log.info("%s: its server starts from %s", self.user.name, real)
 
     async def poll(self) -> int | None:
         """Return None while the unit is active. start() asks this too (systemdspawner.py:343), and would only wait."""

@@ -8,16 +8,17 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from barehub.environments import STATE
 from jupyterhub.spawner import SpawnException
 
 from barehub_slurm import internals, words
-from barehub_slurm.jobs import ALIVE, Job, Queue
+from barehub_slurm.jobs import ENDED, QUEUED, Job, Queue
 from barehub_slurm.slurm import Slurm, SlurmError
 
 MARGIN = 5  # seconds before JupyterHub's own time limit, which gives no reason
 REFUSALS = 5  # of scancel, before its user is told to cancel the job
 
-KEPT = ("job_name", "job_id", "token_id", "reported", "up", "submitted")
+KEPT = ("job_name", "job_id", "uid", "token_id", "reported", STATE, "up", "submitted")
 
 
 class JobError(SpawnException):  # type: ignore[misc]  # JupyterHub ships no types
@@ -40,8 +41,10 @@ class Following:
     queue: Queue
     job_name: str = ""  # of the job that exists, may exist, or is about to
     job_id: str = ""
+    uid: int = -1  # the user's number at the submission: the name may be unknown for a moment; -1 in older states
     token_id: int = 0  # of the token that the job was given
     reported: int = 0  # the port, once the job has told it
+    environment: dict[str, str] = field(default_factory=dict)  # that the server runs from, as the job has told
     up: bool = False
     submitted: float = 0.0
     last_end: str = ""  # why the server before ended, for the form
@@ -68,7 +71,8 @@ class Following:
 
     def clear(self) -> None:
         self.queue.forget(self.job_name)
-        self.job_name, self.job_id, self.token_id, self.reported, self.up = "", "", 0, 0, False
+        self.job_name, self.job_id, self.uid, self.token_id, self.reported, self.up = "", "", -1, 0, 0, False
+        self.environment = {}
         self.doubt, self.ended, self.lost, self.unseen_since = "", False, False, 0.0
         self.said = "Asking Slurm"
         self.news.clear()
@@ -77,6 +81,7 @@ class Following:
         """Note a job that is about to be submitted."""
         self.clear()
         self.job_name, self.token_id, self.submitted = name, token_id, time.time()
+        self.uid = self.slurm.uid
         self.queue.watch(name)
 
     @property
@@ -90,7 +95,7 @@ class Following:
         Sets `ended` if it has ended. Raises SlurmError if Slurm does not answer.
         """
         try:
-            jobs = await self.queue.own_jobs(self.slurm, self.job_name, age)
+            jobs = await self.queue.own_jobs(self.slurm, self.job_name, age, self.uid)
         except SlurmError:
             self.unseen_since = 0.0
             raise
@@ -98,14 +103,16 @@ class Following:
             job = next((one for one in jobs if one.id == self.job_id), jobs[0])
             await self.cancel_others(one for one in jobs if one.alive and one != job)
             self.unseen_since, self.job_id = 0.0, job.id
-            self.ended, self.lost = not job.alive, False
+            if self.up and job.state in QUEUED:  # it would become a different server
+                await self.cancel_others([job])
+            self.ended, self.lost = not job.alive or (self.up and job.state in QUEUED), False
             return job
         self.unseen_since = self.unseen_since or time.monotonic()
         state = (await self.details()).get("JobState", "")
-        if state in ALIVE:
+        if state and state not in ENDED:
             self.unseen_since = 0.0
         self.lost = not state and self.unseen > self.spawner.unseen_timeout
-        self.ended = self.lost or (bool(state) and state not in ALIVE)
+        self.ended = self.lost or state in ENDED
         return None
 
     async def cancel_others(self, jobs: Iterable[Job]) -> None:
@@ -160,6 +167,8 @@ class Following:
             if self.doubt:
                 return f"Slurm has not confirmed your job ({self.doubt}); looking for it"
             return f"Slurm has accepted {self.called} but does not show it yet"
+        if job.state in ("SUSPENDED", "STOPPED"):
+            return f"Job {job.id} on {job.node} is suspended by Slurm or an administrator; it goes on later"
         if not job.running:
             expected = words.clock(job.starts)
             begin = f" Slurm expects to start it at {expected}." if expected else ""
@@ -215,11 +224,11 @@ class Following:
             ) from None
         return found
 
-    def take_port(self, port: int) -> bool:
+    def take_port(self, port: int, environment: dict[str, str]) -> bool:
         """Note what the job reports; False if it has done so before."""
         if self.reported:
             return False
-        self.reported = port
+        self.reported, self.environment = port, environment
         return True
 
     async def why(self, job: Job | None) -> str:
@@ -259,7 +268,7 @@ class Following:
             except SlurmError as error:
                 if error.job_is_gone:
                     return
-                refusals += not error.unreachable
+                refusals += not error.unreachable or self.slurm.uid < 0  # the account is gone, perhaps for good
                 name = internals.log_name(self.spawner)
                 self.spawner.log.warning("%s: %s cannot be cancelled yet: %s", name, self.called, error)
                 if refusals >= REFUSALS:

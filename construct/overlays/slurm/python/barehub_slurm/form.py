@@ -5,6 +5,8 @@ import math
 from collections.abc import Mapping
 from html import escape
 
+from barehub.offering import FIELD
+
 from barehub_slurm.options import FIELDS, Offer, RefusedError
 from barehub_slurm.partitions import Partition
 
@@ -32,10 +34,11 @@ SCRIPT = """<script>
 </script>"""
 
 
-def form(offer: Offer, notices: list[str]) -> str:
-    """Return the form's HTML, with notices above."""
+def form(offer: Offer, notices: list[str], environments: str = "") -> str:
+    """Return the form's HTML, with notices above, and first the field for the environment, if there is one."""
     rows = [f'<p class="alert alert-warning" id="slurm-notice">{escape("  ".join(notices))}</p>'] if notices else []
     choices = [option(offer, partition) for partition in offer.partitions.values()]
+    rows.append(environments)
     rows.append(row("partition", "Partition", f'<select class="form-select" {named("partition")}>', choices))
     usable = [offer.most(partition) for partition in offer.partitions.values() if offer.usable(partition)]
     suggested = suggestions(offer)
@@ -88,5 +91,5 @@ def from_form(data: Mapping[str, list[str]]) -> dict[str, str]:
     A field that still has what the form suggested asks for nothing, since the default differs in a smaller partition.
     """
     sent = {name: values[0].strip() for name, values in data.items() if values}
-    fields = {name: sent[name] for name in ("partition", *FIELDS) if sent.get(name)}
+    fields = {name: sent[name] for name in (FIELD, "partition", *FIELDS) if sent.get(name)}
     return {name: value for name, value in fields.items() if value != sent.get(f"{SUGGESTED}{name}")}

@@ -17,10 +17,13 @@ from barehub_slurm.slurm import Slurm, SlurmError, rows
 log = logging.getLogger("barehub_slurm")
 
 JOB_FORMAT = "%i|%T|%r|%U|%B|%V|%S|%l|%P|%j"
-ALIVE = {
-    "PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "RESV_DEL_HOLD", "SPECIAL_EXIT",
-    "RUNNING", "SUSPENDED", "STOPPED", "RESIZING", "SIGNALING", "STAGE_OUT",
+# squeue(1), JOB STATE CODES. Whatever is not among these may be a server, now or later: a state that is new to this
+# list must end nobody's. COMPLETING is dead: its processes are gone or going.
+ENDED = {
+    "BOOT_FAIL", "CANCELLED", "COMPLETED", "COMPLETING", "DEADLINE", "FAILED", "LAUNCH_FAILED", "NODE_FAIL",
+    "OUT_OF_MEMORY", "PREEMPTED", "REVOKED", "TIMEOUT",
 }  # fmt: skip
+QUEUED = {"PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "RESV_DEL_HOLD"}
 
 
 @dataclass(frozen=True)
@@ -38,8 +41,8 @@ class Job:
 
     @property
     def alive(self) -> bool:
-        """Whether it may have a server, now or later. COMPLETING is dead: its processes are gone or going."""
-        return self.state in ALIVE
+        """Whether it may have a server, now or later."""
+        return self.state not in ENDED
 
     @property
     def running(self) -> bool:
@@ -85,12 +88,13 @@ class Queue:
         self.names.pop(name, None)
         self.hidden.pop(name, None)
 
-    async def own_jobs(self, slurm: Slurm, name: str, age: float = 0) -> list[Job]:
+    async def own_jobs(self, slurm: Slurm, name: str, age: float = 0, uid: int = -1) -> list[Job]:
         """Return the user's jobs of this name, the living ones first, from an answer at most `age` seconds old.
 
         None means that Slurm does not show the job, which is not the same as that it has ended. There may be two, since
         sbatch tries again if slurmctld is slow to answer. Raises SlurmError if Slurm does not answer.
         """
+        uid = slurm.uid if uid < 0 else uid
         since = max(time.monotonic() - age, self.names.get(name, -inf))
         while self.asked < since:
             if self.asking is None:
@@ -98,9 +102,9 @@ class Queue:
             await asyncio.shield(self.asking)
         if self.error:
             raise self.error
-        found = select(self.jobs, slurm.uid, name)
+        found = select(self.jobs, uid, name)
         if not found and self.may_be_hidden:
-            return await self.jobs_as_user(slurm, name, since)
+            return select(await self.jobs_as_user(slurm, name, since), uid, name)
         return found
 
     async def ask(self, slurm: Slurm) -> None:
@@ -127,7 +131,7 @@ class Queue:
                 log.warning("squeue as %s: %s", slurm.user, error)
                 jobs = []
             self.hidden[name] = (now, jobs)
-        return select(jobs, slurm.uid, name)
+        return jobs
 
 
 def select(jobs: list[Job], uid: int, name: str) -> list[Job]:

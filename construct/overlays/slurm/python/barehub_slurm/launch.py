@@ -21,6 +21,7 @@ import subprocess
 import sys
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from typing import List, NoReturn, Sequence, Set
 
@@ -29,13 +30,13 @@ LISTEN = "0A"  # TCP_LISTEN of net/tcp_states.h
 
 
 def main(oldest: str, hubs: str, patience: float, command: List[str]) -> None:
-    require_jupyterhub(oldest, hubs)
+    jupyterhub = require_jupyterhub(oldest, hubs)
     api = os.environ["JUPYTERHUB_API_URL"].rstrip("/")
     reach(api, urllib.request.Request(api + "/"), patience)  # noqa: S310 - the hub's own URL
     port = free_port()
     server = os.getpid()
     if beside():
-        tell_when_ours(api, port, server, patience)
+        tell_when_ours(api, port, server, patience, jupyterhub)
         os._exit(0)
     # jupyterhub-singleuser takes its address from here.
     os.environ["JUPYTERHUB_SERVICE_URL"] = f"http://0.0.0.0:{port}{os.environ['JUPYTERHUB_SERVICE_PREFIX']}"
@@ -57,7 +58,7 @@ def beside() -> bool:
     return True
 
 
-def tell_when_ours(api: str, port: int, server: int, patience: float) -> None:
+def tell_when_ours(api: str, port: int, server: int, patience: float, jupyterhub: str = "") -> None:
     """Report the port when the server listens there, and end the job if another account does. Ends with the server."""
     try:
         while True:
@@ -70,7 +71,7 @@ def tell_when_ours(api: str, port: int, server: int, patience: float) -> None:
             os.kill(server, 0)
             time.sleep(0.1)
         report = urllib.request.Request(  # noqa: S310 - the hub's own URL
-            api + "/batchspawner",
+            api + "/batchspawner?" + urllib.parse.urlencode({"environment": sys.prefix, "jupyterhub": jupyterhub}),
             json.dumps({"port": port}).encode(),
             {"Authorization": "token " + os.environ["JUPYTERHUB_API_TOKEN"], "Content-Type": "application/json"},
         )
@@ -95,7 +96,8 @@ def accounts_at(port: int, tables: Sequence[str] = TABLES) -> Set[int]:
     return found
 
 
-def require_jupyterhub(oldest: str, hubs: str) -> None:
+def require_jupyterhub(oldest: str, hubs: str) -> str:
+    """Return the version of jupyterhub; ends the job if there is none, or one that is too old."""
     try:
         from jupyterhub import __version__ as found
     except ImportError as error:
@@ -105,6 +107,7 @@ def require_jupyterhub(oldest: str, hubs: str) -> None:
     if numbers(found) < numbers(oldest):
         why = "the users' environment {} has jupyterhub {}, which is too old for the hub's {}: it takes {} or newer"
         give_up(why.format(sys.prefix, found, hubs, oldest))
+    return str(found)
 
 
 def without_user_site(command: List[str]) -> List[str]:

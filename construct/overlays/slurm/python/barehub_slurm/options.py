@@ -1,6 +1,7 @@
 """What a user may ask for, and the check of a request, whether it comes from the form or the API."""
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -25,6 +26,10 @@ FIELDS = {
     "gpus": Field("GPUs", "", True, 0, 0),
     "hours": Field("Time", "h", False, 0.01, 4),
 }
+
+
+NUMBER = re.compile(r" *[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)? *")
+YEAR = 365 * 24 * 60  # minutes: what Slurm makes of "unlimited". A number that does not fit into its own would be less
 
 
 class RefusedError(ValueError):
@@ -53,12 +58,17 @@ class Offer:
     limits: Numbers
     defaults: Numbers
 
+    def cap(self, field: str) -> float:
+        """Return the site's limit, infinite if there is none. A limit that is no number is the least, not none."""
+        value, least = self.limits.get(field, math.inf), FIELDS[field].least
+        return value if value > least else least
+
     def limit(self, field: str, value: float) -> float:
         """Return `value` within the site's limit, but never less than the least that can be asked for."""
-        return max(min(value, self.limits.get(field, math.inf)), FIELDS[field].least)
+        return max(min(value, self.cap(field)), FIELDS[field].least)
 
     def minutes(self, partition: Partition) -> float:
-        return max(1.0, min(partition.minutes, self.limits.get("hours", math.inf) * 60))
+        return max(1.0, min(partition.minutes, self.cap("hours") * 60))
 
     def shapes(self, partition: Partition) -> list[dict[str, float]]:
         """Return what one server can have on each kind of node; memory in GB, 0 where it is not managed."""
@@ -66,7 +76,7 @@ class Offer:
             {
                 "cores": self.limit("cores", shape.cores),
                 "memory": self.limit("memory", shape.memory // 512 * 0.5) if shape.memory else 0,
-                "gpus": min(shape.gpus, self.limits.get("gpus", math.inf)),
+                "gpus": self.limit("gpus", shape.gpus),
             }
             for shape in partition.shapes
         ]
@@ -107,7 +117,7 @@ class Offer:
             int(granted["cores"]),
             math.ceil(granted["memory"] * 1024),
             int(granted["gpus"]),
-            max(1, int(min(math.ceil(granted["hours"] * 60 - 0.001), self.minutes(partition)))),
+            max(1, int(min(math.ceil(min(granted["hours"] * 60, YEAR) - 0.001), self.minutes(partition)))),
         )
 
     def require_limits(self, partition: Partition, asked: Numbers) -> None:
@@ -123,7 +133,6 @@ class Offer:
     def fill(self, partition: Partition, asked: Numbers) -> dict[str, float]:
         """Return what was asked for and defaults for the rest, as one kind of node has it. Raises RefusedError."""
         wanted = {field: self.limit(field, self.default(field)) for field in FIELDS}
-        wanted["gpus"] = min(self.default("gpus"), self.limits.get("gpus", math.inf))
         fitting = [
             shape for shape in self.shapes(partition) if all(asked.get(name, 0) <= most for name, most in shape.items())
         ]
@@ -162,8 +171,9 @@ def number(field: str, value: Any) -> float:
     """Return what a field of a request asks for. Raises RefusedError."""
     known = FIELDS[field]
     try:
-        found = float(value)
-    except (TypeError, ValueError):
+        # What float() takes beyond a browser's numbers: True, 1_000, digits of other scripts.
+        found = float(value) if type(value) in (int, float) or NUMBER.fullmatch(value) else math.nan
+    except (TypeError, OverflowError):
         found = math.nan
     if not known.least <= found < math.inf or (known.whole and found != int(found)):
         raise RefusedError(f"{known.label}: {str(value)[:40]} is no number of {known.label.lower()}")

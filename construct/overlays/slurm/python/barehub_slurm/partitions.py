@@ -112,27 +112,39 @@ def minutes(text: str) -> float:
     return int(days or 0) * 24 * 60 + hours * 60 + mins + secs / 60
 
 
-Limits = Mapping[str, tuple[int, int]]
+@dataclass(frozen=True)
+class Limit:
+    """What a partition lets a job have, MB for memory; 0 is no limit. `closed`: a server can never run there."""
+
+    cores: int = 0
+    memory: int = 0
+    memory_of_core: int = 0
+    closed: bool = False
 
 
-def read_limits(text: str) -> dict[str, tuple[int, int]]:
-    """Read MaxCPUsPerNode and MaxMemPerNode (MB) of each partition from `scontrol show partition -o`; 0 is none."""
+Limits = Mapping[str, Limit]
+
+
+def read_limits(text: str) -> dict[str, Limit]:
+    """Read what `scontrol show partition -o` printed (slurm.conf(5), PARTITION CONFIGURATION)."""
     found = {}
     for line in text.splitlines():
         fields = dict(word.split("=", 1) for word in line.split() if "=" in word)
         if name := fields.get("PartitionName"):
-            found[name] = number(fields.get("MaxCPUsPerNode", "")), number(fields.get("MaxMemPerNode", ""))
+            names = ("MaxCPUsPerNode", "MaxMemPerNode", "MaxMemPerCPU", "MinNodes")
+            cores, memory, memory_of_core, nodes = (number(fields.get(one, "")) for one in names)
+            found[name] = Limit(cores, memory, memory_of_core, fields.get("RootOnly") == "YES" or nodes > 1)
     return found
 
 
 def within(partition: Partition, limits: Limits) -> Partition:
     """Return the partition with nodes no larger than it lets a job use of each."""
-    cores, memory = limits.get(partition.name, (0, 0))
+    limit = limits.get(partition.name, Limit())
     limited = replace(partition, shapes=[])
     for shape in partition.shapes:
-        limited.add(
-            Shape(min(shape.cores, cores or shape.cores), min(shape.memory, memory or shape.memory), shape.gpus)
-        )
+        cores = min(shape.cores, limit.cores or shape.cores)
+        memory = min(shape.memory, limit.memory or shape.memory, cores * limit.memory_of_core or shape.memory)
+        limited.add(Shape(cores, memory, shape.gpus))
     return limited
 
 
@@ -192,7 +204,11 @@ class Catalogue:
                     self.limits = read_limits(await slurm.run("scontrol", "show", "partition", "-a", "-o"))
                     self.limits_read = now
             if found or not self.found:
-                self.found = {name: within(partition, self.limits) for name, partition in found.items()}
+                self.found = {
+                    name: within(partition, self.limits)
+                    for name, partition in found.items()
+                    if not self.limits.get(name, Limit()).closed
+                }
             self.error = None
         except SlurmError as error:
             log.warning("sinfo: %s", error)

@@ -1,19 +1,24 @@
-"""What a job reports to the hub: the port that its server listens at. One number, once, with the job's own token.
+"""What a job reports to the hub, once, with its own token: its server's port, and the environment that it runs from.
 
 batchspawner's own handler sets any attribute of the spawner that it is sent, so that a user could run commands as the
 hub's account. This one replaces it at the same URL, for what batchspawner-singleuser and launch.py send:
 
-    POST /hub/api/batchspawner   Authorization: token TOKEN   {"port": 43210}
+    POST /hub/api/batchspawner?environment=PREFIX&jupyterhub=VERSION   Authorization: token TOKEN   {"port": 43210}
+
+The environment is in the query, which releases from before, to which `barehub rollback` may go, ignore. It is what the
+job says: an upgrade shows it, and nothing else depends on it.
 """
 
 import json
 from http import HTTPStatus
 
+from barehub.environments import VERSION, started_from
 from jupyterhub.apihandlers import APIHandler, default_handlers
 from tornado.web import HTTPError
 
 PATH = r"/api/batchspawner"
 PORTS = range(1024, 65536)
+PATH_MAX = 4096  # linux/limits.h
 
 
 class PortHandler(APIHandler):  # type: ignore[misc]  # JupyterHub ships no types
@@ -26,7 +31,8 @@ class PortHandler(APIHandler):  # type: ignore[misc]  # JupyterHub ships no type
         if spawner is None:
             raise HTTPError(HTTPStatus.FORBIDDEN, "this is not the token of a job that the hub waits for")
         port = reported(self.request.body)
-        if not spawner.take_port(port):
+        environment = [self.get_query_argument(name, "") for name in ("environment", "jupyterhub")]
+        if not spawner.take_port(port, from_report(*environment)):
             raise HTTPError(HTTPStatus.CONFLICT, "the port of this job is known already")
         self.set_status(HTTPStatus.CREATED)
         self.finish({"message": "thank you"})
@@ -41,6 +47,12 @@ def reported(body: bytes) -> int:
     except ValueError:
         pass
     raise HTTPError(HTTPStatus.BAD_REQUEST, f'this takes {{"port": N}}, {PORTS[0]} to {PORTS[-1]}, and nothing else')
+
+
+def from_report(prefix: str, jupyterhub: str) -> dict[str, str]:
+    """Return what a job reports of its environment; nothing for what cannot be a prefix or a version."""
+    plausible = prefix.startswith("/") and prefix.isprintable() and len(prefix) < PATH_MAX
+    return started_from(prefix if plausible else "", jupyterhub if VERSION.fullmatch(jupyterhub) else "")
 
 
 def replace_handler() -> None:

@@ -1,14 +1,18 @@
 """The job's script: job.sh.jinja, filled in for one server."""
 
+import re
 import shlex
 from functools import cache
 from importlib.resources import files
 from typing import Any
 
 import jupyterhub
+from barehub.environments import modules
 from jinja2 import Template
 
-from barehub_slurm.options import Request
+from barehub_slurm.options import RefusedError, Request
+
+WORDS = ("partition", "account", "qos", "reservation")  # one each; whatever follows it would be an option of sbatch
 
 
 @cache
@@ -17,16 +21,25 @@ def template() -> Template:
     return made
 
 
-def job_script(spawner: Any, request: Request, name: str) -> str:
-    """Return the script of a spawner's job, which is called `name`. It holds the server's token."""
-    variables = {name: value for name, value in spawner.get_env().items() if name not in ("HOME", "USER", "SHELL")}
+def job_script(spawner: Any, request: Request, name: str, environment: str) -> str:
+    """Return the script of a spawner's job, which is called `name`. It holds the server's token.
+
+    `environment` is a prefix, or `module load NAME...`. Raises RefusedError for a value that would be more than one
+    word of an #SBATCH line, as a site's hook may make it from what a user has typed.
+    """
+    exported = {name: value for name, value in spawner.get_env().items() if name not in ("HOME", "USER", "SHELL")}
     accepts = (spawner.oldest_jupyterhub, jupyterhub.__version__, str(spawner.report_timeout))
     names = {
         "job_name": name,
-        "users_environment": shlex.quote(spawner.users_environment.rstrip("/")),
-        "env": [(name, shlex.quote(str(value))) for name, value in variables.items()],
-        "launch": (files(__package__) / "launch.py").read_text(),
+        "environment": shlex.quote(environment),
+        "modules": modules(environment),
+        "env": [(name, shlex.quote(str(value))) for name, value in exported.items()],
+        "launch": shlex.quote((files(__package__) / "launch.py").read_text()),
         "login_timeout": spawner.login_timeout,
         "cmd": shlex.join([*accepts, *spawner.cmd, *spawner.get_args()]),
     }
-    return template().render(spawner.get_req_subvars() | vars(request) | names)
+    variables = spawner.get_req_subvars() | vars(request) | names
+    for word in WORDS:
+        if re.search(r"[\s'\"\\]", str(variables[word])):
+            raise RefusedError(f"{variables[word]!r} cannot be the {word} of a job")
+    return template().render(variables)

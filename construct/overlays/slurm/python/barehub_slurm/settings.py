@@ -8,6 +8,7 @@ in the overlay's configuration: a file that sets one of them later fails at that
 import math
 from typing import Any
 
+from barehub.environments import offered_by
 from traitlets.config import Config
 
 from barehub_slurm.options import FIELDS
@@ -45,6 +46,10 @@ BATCHSPAWNER = {
     "state_exechost_exp": OWN,
     "state_unknown_re": OWN,
 }
+# The least that makes sense: a pause of 0 would ask Slurm without end.
+LEAST = {"queue_interval": 0.1, "submit_timeout": 1, "unseen_timeout": 1, "concurrent_submissions": 1}
+LEAST |= {"launch_timeout": 1, "login_timeout": 1, "report_timeout": 1}
+LOOPBACK = ("", "127.0.0.1", "localhost", "::1", "0.0.0.0", "::")  # noqa: S104 - compared with
 SECTIONS = ("UserEnvMixin", "BatchSpawnerBase", "BatchSpawnerRegexStates", "SlurmSpawner", "SlurmJobSpawner")
 
 
@@ -56,12 +61,27 @@ def require_setting(section: str, name: str, value: Any) -> None:
     """Raise SettingError if this setting has no effect, or a value that makes no sense."""
     if why := BATCHSPAWNER.get(name):
         raise SettingError(f"c.{section}.{name} has no effect: {why}")
+    if section == "SlurmJobSpawner" and isinstance(value, int | float) and value < LEAST.get(name, -math.inf):
+        raise SettingError(f"c.{section}.{name} cannot be {value}: the least is {LEAST[name]}")
     if section == "SlurmJobSpawner" and name in ("limits", "defaults") and isinstance(value, dict):
         for field, amount in value.items():
             if field not in FIELDS:
                 raise SettingError(f"c.{section}.{name}: there is no {field!r}, only {', '.join(FIELDS)}")
             if isinstance(amount, int | float) and not FIELDS[field].least <= amount < math.inf:
                 raise SettingError(f"c.{section}.{name}: {field} cannot be {amount}")
+
+
+def require_site(spawner: Any) -> None:
+    """Raise SettingError if a setting of the site is missing or has no effect."""
+    where = "Administrators: see 50-site.py among the examples"
+    if spawner.hub.ip in LOOPBACK and spawner.hub.connect_ip in LOOPBACK and not spawner.hub_connect_url:
+        listens = spawner.hub.ip or "every address"
+        raise SettingError(f"the hub listens at {listens}, which nodes cannot reach. {where}")
+    if not offered_by(spawner):
+        raise SettingError(f"the users' environment is not set. {where}")
+    for section in SECTIONS:  # from the command line, which is read after all files
+        for name, value in spawner.config.get(section, {}).items():
+            require_setting(section, name, value)
 
 
 class Checked(Config):

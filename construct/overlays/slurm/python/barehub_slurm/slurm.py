@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
+FROM_UNIT = ("SLURM_CONF", "SLURM_CONF_SERVER")  # where Slurm's configuration is (slurm.conf(5), "configless")
 PATIENCE = 30.0  # seconds that a Slurm command may take; slurmctld can be busy
 
 # slurmctld did not answer. Common to all commands (slurm_errno.c): "Unable to contact slurm controller (connect
@@ -103,11 +104,15 @@ class Slurm:
 
     async def run_as_user(self, command: str, *words: str, stdin: str = "", patience: float | None = None) -> str:
         """Run a Slurm command as the user. Raises SlurmError."""
-        prefix = [word.format(username=self.user) for word in shlex.split(self.prefix)]
+        try:
+            prefix = [word.format(username=self.user) for word in shlex.split(self.prefix)]
+        except (KeyError, IndexError, ValueError) as error:
+            raise SlurmError(f"c.SlurmSpawner.exec_prefix is {self.prefix!r}: {error!r}") from None
         try:
             account = pwd.getpwnam(self.user)
         except KeyError:
-            raise SlurmError(f"there is no account {self.user} on this machine") from None
+            # As a server that does not answer: the directory of accounts (LDAP, sssd) may be away.
+            raise SlurmError(f"the account {self.user} is not known on this machine", timed_out=True) from None
         names = {"USER": self.user, "LOGNAME": self.user, "HOME": account.pw_dir, "SHELL": account.pw_shell}
         argv = (*prefix, f"{self.directory}/{command}", *words)
         return await output(*argv, name=command, stdin=stdin, env={**self.environment, **names}, patience=patience)
@@ -124,7 +129,7 @@ class Slurm:
     async def submit(self, script: str) -> str:
         """Submit the job and return its id. The script holds the token, so it goes by stdin."""
         printed = await self.run_as_user("sbatch", "--parsable", stdin=script, patience=self.submit_patience)
-        if found := re.search(r"^(\d+)(;.*)?$", printed, re.MULTILINE):
+        if found := re.search(r"^(?:Submitted batch job )?(\d+)(;.*| on cluster .*)?$", printed, re.MULTILINE):
             return found[1]
         raise SlurmError(f"sbatch printed no job id but {printed[:200]!r}", timed_out=True)
 
@@ -143,8 +148,7 @@ class Slurm:
 
 def environment(more: Mapping[str, str]) -> dict[str, str]:
     """Return what Slurm's commands get of the hub's environment, and `more`."""
-    own = {"SLURM_CONF": os.environ["SLURM_CONF"]} if os.environ.get("SLURM_CONF") else {}
-    return {**own, **more}
+    return {**{name: os.environ[name] for name in FROM_UNIT if os.environ.get(name)}, **more}
 
 
 def rows(text: str, columns: int) -> tuple[list[list[str]], list[str]]:

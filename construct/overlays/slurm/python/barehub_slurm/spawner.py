@@ -22,6 +22,7 @@ from typing import Any
 import jupyterhub
 from barehub.lifecycle.servers import SURVIVES_RESTART
 from barehub.logins import require_account
+from barehub.offering import NotOfferedError, OffersEnvironments
 from batchspawner import SlurmSpawner
 from jupyterhub import orm
 from traitlets import Dict, Float, Integer, List, Unicode, default
@@ -33,14 +34,14 @@ from barehub_slurm.partitions import Catalogue
 from barehub_slurm.script import job_script
 from barehub_slurm.slurm import Slurm, SlurmError, Turns, environment
 
-LOOPBACK = ("", "127.0.0.1", "localhost", "::1", "0.0.0.0", "::")  # noqa: S104 - compared with
 
-
-class SlurmJobSpawner(SlurmSpawner):  # type: ignore[misc]  # batchspawner ships no types
+class SlurmJobSpawner(OffersEnvironments, SlurmSpawner):  # type: ignore[misc]  # batchspawner ships no types
     """`c.JupyterHub.spawner_class` of the overlay. The example 50-site.py has what a site must set."""
 
+    loads_modules = True
+
     users_environment = Unicode(
-        help="Prefix of the environment with the users' jupyterhub and jupyterlab, as the compute nodes see it."
+        help="The prefix of the only environment, as the compute nodes see it, if `environments` has none."
     ).tag(config=True)
     partitions = List(
         Unicode(), help="The partitions that users may choose; if empty, all that Slurm shows to the user."
@@ -124,7 +125,8 @@ class SlurmJobSpawner(SlurmSpawner):  # type: ignore[misc]  # batchspawner ships
         except SlurmError:
             return '<p class="alert alert-danger">Slurm does not answer at present. Try again in a minute.</p>'
         stale = "Slurm does not answer at present; this is what it offered before." if self.catalogue.stale else ""
-        return form.form(offer, [notice for notice in (self.job.last_end, stale) if notice])
+        field, misfit = await self.environment_field()
+        return form.form(offer, [notice for notice in (self.job.last_end, stale, misfit) if notice], field)
 
     def options_from_form(self, form_data: dict[str, list[str]]) -> dict[str, Any]:
         return form.from_form(form_data)
@@ -155,16 +157,18 @@ class SlurmJobSpawner(SlurmSpawner):  # type: ignore[misc]  # batchspawner ships
     async def start(self) -> tuple[str, int]:
         """Submit the job and wait for its server; its address. Raises JobError."""
         self.require_site()
+        name = f"jupyterhub-{secrets.token_hex(4)}"
         try:
-            request = (await self.offer()).check(self.user_options)
+            _, environment = self.chosen(self.user_options)
+            script = job_script(self, (await self.offer()).check(self.user_options), name, environment)
         except SlurmError as error:
             raise JobError(no_answer(error)) from None
         except options.RefusedError as error:
             if self.catalogue.error:  # what was known may not be so any more
                 raise JobError(no_answer(self.catalogue.error)) from None
             raise JobError(f"Your server was not started. {error}.") from None
-        name = f"jupyterhub-{secrets.token_hex(4)}"
-        script = job_script(self, request, name)
+        except NotOfferedError as error:
+            raise JobError(f"Your server was not started. {error}.") from None
         self.job.begin(name, orm.APIToken.find(self.user.db, self.api_token).id)
         self.remember()
         # Not cancelled with this coroutine: a job that is accepted a moment later would belong to nobody.
@@ -185,16 +189,8 @@ class SlurmJobSpawner(SlurmSpawner):  # type: ignore[misc]  # batchspawner ships
 
     def require_site(self) -> None:
         """Raise JobError if a setting of the site is missing or has no effect, NoAccountError if the user has none."""
-        where = "Administrators: see 50-site.py among the examples."
-        if self.hub.ip in LOOPBACK and self.hub.connect_ip in LOOPBACK and not self.hub_connect_url:
-            listens = self.hub.ip or "every address"
-            raise JobError(f"No server can run: the hub listens at {listens}, which nodes cannot reach. {where}")
-        if not self.users_environment:
-            raise JobError(f"No server can run: the users' environment is not set. {where}")
         try:
-            for section in settings.SECTIONS:  # from the command line, which is read after all files
-                for name, value in self.config.get(section, {}).items():
-                    settings.require_setting(section, name, value)
+            settings.require_site(self)
         except settings.SettingError as error:
             raise JobError(f"No server can run: {error}.") from None
         require_account(self.user.name)
@@ -214,10 +210,11 @@ class SlurmJobSpawner(SlurmSpawner):  # type: ignore[misc]  # batchspawner ships
         """Of the token that the job was given."""
         return self.job.token_id
 
-    def take_port(self, port: int) -> bool:
-        """Note the port that the job reports; False if it has reported one before."""
-        if not self.job.take_port(port):
+    def take_port(self, port: int, environment: dict[str, str]) -> bool:
+        """Note the port that the job reports, and what its server runs from; False if it has reported one before."""
+        if not self.job.take_port(port, environment):
             return False
+        self.log.info("%s: job %s runs from %s", internals.log_name(self), self.job.job_id, environment.get("prefix"))
         self.remember()
         self.job.news.set()
         return True

@@ -4,7 +4,7 @@ import re
 import time
 from math import inf
 
-from barehub_slurm.jobs import Job
+from barehub_slurm.jobs import QUEUED, Job
 from barehub_slurm.partitions import minutes
 
 WAITS = {
@@ -76,18 +76,26 @@ def why_it_ended(job: Job | None, found: dict[str, str], launched: bool = True) 
     node, memory = found.get("BatchHost", ""), found.get("memory", "share")
     code, _, signal = found.get("ExitCode", "").partition(":")
     on = f" on the node {node}" if node else ""
+    if job and job.state in QUEUED:
+        return "Slurm has put it back into the queue, where it would become another server"
     if comment := found.get("Comment"):
         return comment
     reason = failed_launch(found, launched)
     if reason and state not in ("TIMEOUT", "OUT_OF_MEMORY", "NODE_FAIL"):
         return f"{ENDS[reason].format(on=on)} ({reason})"
     match state:
-        case "TIMEOUT" | "DEADLINE":
+        case "DEADLINE":
+            return "its deadline has passed"
+        case "REVOKED":
+            return "another cluster of the federation runs it"
+        case "TIMEOUT":
             return (
                 f"it reached its time limit of {spoken(minutes(found.get('TimeLimit') or (job.limit if job else '')))}"
             )
         case "OUT_OF_MEMORY":
             return f"it used more than its {memory} of memory"
+        case "LAUNCH_FAILED":
+            return f"Slurm could not launch it{on}"
         case "NODE_FAIL" | "BOOT_FAIL":
             return f"the node {node} failed" if node else "its node failed"
         case "PREEMPTED":

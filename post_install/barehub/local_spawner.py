@@ -1,0 +1,36 @@
+"""The default spawner: JupyterHub's own, which knows its processes again."""
+
+from pathlib import Path
+from typing import Any
+
+from jupyterhub.spawner import LocalProcessSpawner
+
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+class KnownProcessSpawner(LocalProcessSpawner):  # type: ignore[misc]  # JupyterHub ships no types
+    """JupyterHub remembers the number of a server's process alone.
+
+    Once the server has ended while the hub was down, or the machine has booted again, the number may be any other
+    process's. JupyterHub takes that for the server, and ends it when it does not answer: as root, whosever it is.
+    """
+
+    pid: int
+
+    def get_state(self) -> dict[str, Any]:
+        state: dict[str, Any] = super().get_state()
+        return state | ({"started": started(self.pid)} if self.pid else {})
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        super().load_state(state)
+        if self.pid and state.get("started", started(self.pid)) != started(self.pid):
+            self.pid = 0
+
+
+def started(pid: int) -> str:
+    """Return when a process was started: in which boot, and at which of its clock's ticks; empty if it has ended."""
+    try:
+        ticks = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]  # proc(5): starttime
+        return f"{BOOT_ID.read_text().strip()} {ticks}"
+    except OSError:
+        return ""
