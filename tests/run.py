@@ -80,6 +80,7 @@ def run_end_to_end(path: str, arguments: Sequence[str]) -> int:
         with ThreadPoolExecutor(2) as pool:
             builds = [pool.submit(installers.older)]
             builds += [pool.submit(installers.with_overlay, name) for name in ("slurm", "single-node")]
+            builds.append(pool.submit(installers.with_overlay, "single-node", "ldap", name="campus"))
         for build in builds:
             build.result()
     os.environ["BAREHUB_INSTALLER"] = str(chosen)

@@ -133,8 +133,11 @@ def explain(path: Path, error: BaseException) -> tuple[str, str]:
     for frame in traceback.extract_tb(error.__traceback__):
         if frame.filename == str(path):
             line = frame.lineno
+    place = f"{path}{f', line {line}' if line else ''}"
+    if isinstance(error, UserError):
+        return f"{place}: {error}", error.fix
     what = "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]
-    what = f"{path}{f', line {line}' if line else ''}: {what}"
+    what = f"{place}: {what}"
     if isinstance(error, PermissionError) and error.filename:
         return f"{what}: the account {current_user()} may not", f"let it: ls -ld {error.filename}; then restart the hub"
     if isinstance(error, ImportError) and (hidden := hidden_packages()):

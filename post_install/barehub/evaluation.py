@@ -27,6 +27,7 @@ from barehub.layout import Layout
 from barehub.process import call_as
 from barehub.proxy_unit.renewal import Source
 from barehub.proxy_unit.sockets import addresses_of
+from barehub.secret import files_read
 from barehub.settings import Settings
 from barehub.untrusted import UntrustedError, parse_json
 
@@ -45,13 +46,17 @@ class ProxyWanted:
 
 @dataclass(frozen=True)
 class Evaluated:
-    """What the configuration says; `no_proxy` is what is wrong with the proxy's part of it, and what to do."""
+    """What the configuration says; `no_proxy` is what is wrong with the proxy's part of it, and what to do.
+
+    secrets: the files that it has read with `read_secret`.
+    """
 
     endpoints: Endpoints
     db_url: str
     environments: dict[str, str]  # what users' servers run from: barehub.environments.offered_by
     proxy: ProxyWanted | None
     no_proxy: tuple[str, str]
+    secrets: tuple[str, ...] = ()
 
     def require_proxy(self) -> ProxyWanted:
         """Return what is wanted of the proxy. Raises ConfigError if that does not fit together."""
@@ -84,7 +89,8 @@ def evaluate(
         only_here = told["endpoints"].pop("only_here") is True
         endpoints = Endpoints(**{name: str(value) for name, value in told["endpoints"].items()}, only_here=only_here)
         environments = {str(label): str(environment) for label, environment in told["environments"].items()}
-        return Evaluated(endpoints, str(told["db_url"]), environments, proxy, tuple(told["no_proxy"]))
+        secrets = tuple(str(path) for path in told["secrets"])
+        return Evaluated(endpoints, str(told["db_url"]), environments, proxy, tuple(told["no_proxy"]), secrets)
     except (ValueError, KeyError, TypeError, AttributeError, UntrustedError):
         what = "the configuration ends the process that runs it, or needs more than a minute"
         raise ConfigError(what, f"look for os._exit, exec or a wait in {layout.config}") from None
@@ -108,7 +114,9 @@ def evaluate_here(layout: Layout, *, rehearsal: bool = True) -> str:
             proxy = proxy_wanted(layout, hub)
         except UserError as error:
             no_proxy = located(layout, str(error)), error.fix
-        told = json.dumps(asdict(Evaluated(endpoints, str(hub.db_url), offered_by(spawner_of(hub)), proxy, no_proxy)))
+        environments = offered_by(spawner_of(hub))
+        found = Evaluated(endpoints, str(hub.db_url), environments, proxy, no_proxy, tuple(files_read))
+        told = json.dumps(asdict(found))
         if rehearsal:
             rehearse(layout, hub)
         return told

@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from barehub import accounts
@@ -48,11 +49,22 @@ def exposed(path: Path, settings: Settings) -> str:
     """Return a warning if everybody can read a file that seems to hold a secret."""
     if not everybody_reads(path) or not SECRET.search("\n".join(code_of(path))):
         return ""
+    return f"everybody can read {path}, and it seems to hold a secret: {closing(path, settings)}"
+
+
+def closing(path: Path, settings: Settings) -> str:
+    """Return what closes a file that holds a secret of the hub's."""
     group = "root" if settings.hub_user == "root" else settings.hub_user
-    return (
-        f"everybody can read {path}, and it seems to hold a secret: chown root:{group} {path}; chmod 640 {path}; and "
-        "consider a new secret"
-    )
+    return f"chown root:{group} {path}; chmod 640 {path}; and consider a new secret"
+
+
+def exposed_secrets(paths: Iterable[str], settings: Settings) -> list[str]:
+    """Return a warning for each file of a secret that everybody can read."""
+    return [
+        f"everybody can read the secret {path}: {closing(path, settings)}"
+        for path in map(Path, paths)
+        if everybody_reads(path)
+    ]
 
 
 def exposed_key(key: str) -> list[str]:

@@ -104,7 +104,9 @@ def check_config(installation: Installation, status: Status) -> Evaluated | None
         status.config = [str(path) for path in config_files(layout)]
         status.masked = [str(path) for path in masked_files(layout)]
         status.warnings += permissions.warnings(installation)
-        return evaluate(layout, settings)
+        found = evaluate(layout, settings)
+        status.warnings += permissions.exposed_secrets(found.secrets, settings)
+        return found
     except UserError as error:
         if os.geteuid() != 0 and accounts.current_user() != settings.hub_user:
             status.problems.append(f"this account does not see all of the configuration: run this as root ({error})")

@@ -19,7 +19,7 @@ HERE = Path(__file__).parent
 # The longest first (`--durations=0` tells).
 LONG = (
     *("power_cut", "variations", "upgrade", "slurm", "slurm_faults", "https_acme", "https_files", "single_node"),
-    *("environment", "constructor", "overlay", "readme", "first_day", "other_machine"),
+    *("environment", "ldap", "constructor", "overlay", "readme", "first_day", "other_machine"),
 )
 
 broken: set[pytest.Collector | None] = set()  # modules with a failed test

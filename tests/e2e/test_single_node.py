@@ -164,11 +164,15 @@ def log_in(browser: Chrome, user: str) -> None:
 
 
 def test_a_server_that_cannot_start_says_why(machine: Machine) -> None:
-    machine.write(f"{BASE}/jupyterhub_config.d/70-wrong.py", 'c.SystemdSpawner.user_workingdir = "/no/such/place"\n')
+    """And a login by another name of an account is that account's."""
+    wrong = 'c.SystemdSpawner.user_workingdir = "/no/such/place"\n'
+    by_account = 'c.JupyterHub.authenticator_class = "barehub.logins.AccountPAM"\n'
+    machine.write(f"{BASE}/jupyterhub_config.d/70-wrong.py", wrong + by_account)
+    machine.shell("useradd --non-unique --uid=$(id -u bob) --no-create-home robert; echo robert:secret | chpasswd")
     machine.succeed("systemctl", "restart", HUB)
     machine.eventually(BAREHUB, "status")
-    bob = HubSession(machine, "bob")
-    bob.login()  # which starts a server
+    bob = HubSession(machine, "robert")
+    bob.login("secret")  # which starts a server
     said = "its unit failed with exit status 200"  # CHDIR (systemd.exec(5))
     machine.eventually("sh", "-c", f"journalctl --unit={HUB} | grep 'Not starting bob.*{said}'")
     assert said in bob.get("/hub/spawn-pending/bob").text

@@ -43,6 +43,7 @@ ROOT_PACKAGES = (
     "pebble",  # an ACME server and its DNS; Debian starts neither
     "openssl",
     "slurmctld", "slurmd", "slurm-client", "munge", "sudo",  # not started at boot: a test makes a cluster of machines
+    "slapd", "ldap-utils",  # the same: a test makes a directory
 )  # fmt: skip
 
 # Nothing of the caller's environment gets into a machine, pip's settings and TMPDIR included.
@@ -134,7 +135,7 @@ def recipe_hash() -> str:
 def build(root: Path) -> None:
     """Fill `root` with the whole machine."""
     debootstrap(SUITE, root, ROOT_PACKAGES)
-    run("chroot", root, *CLEAN, "systemctl", "disable", "munge", "slurmctld", "slurmd")
+    run("chroot", root, *CLEAN, "systemctl", "disable", "munge", "slapd", "slurmctld", "slurmd")
     install_users_environment(root)
 
 

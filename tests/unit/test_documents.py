@@ -60,7 +60,12 @@ def test_exit_codes_are_the_same_in_the_guide_and_the_installer() -> None:
 
 
 def builders_commands() -> list[str]:
-    overlays = [line for name in ("slurm", "single-node") for line in commands(guide(name)) if "release.py" in line]
+    overlays = [
+        line
+        for name in ("slurm", "single-node", "ldap", "oidc")
+        for line in commands(guide(name))
+        if "release.py" in line
+    ]
     first = [line for line in commands(README) if "release.py" in line]
     return first + overlays + [line for document in BUILDERS for line in commands(document)]
 

@@ -88,6 +88,13 @@ def test_what_the_configuration_says_is_told(configured: Layout) -> None:
     assert (source.cert, source.names) == ("/a.pem", ("hub.example.org",))
 
 
+def test_the_files_of_secrets_are_told_and_the_secrets_are_not(configured: Layout) -> None:
+    (configured.config / "password").write_text("s3cr3t\n")
+    found = said(configured, "from barehub.secret import read_secret\nassert read_secret('password') == 's3cr3t'\n")
+    assert found.secrets == (f"{configured.config}/password",)
+    assert "s3cr3t" not in str(found)
+
+
 OFFERING = """\
 from barehub.offering import OffersEnvironments
 from jupyterhub.spawner import LocalProcessSpawner
@@ -123,6 +130,7 @@ MISTAKES = {
     "c.JupyterHub.bind_url = 'http+unix://%2Frun%2Fx'": "50-site.py, line 1: c.JupyterHub.bind_url is",
     "c.JupyterHub.db_url = 5": "50-site.py, line 1: the configuration is refused: The 'db_url' trait",
     "raise RuntimeError": "50-site.py, line 1: RuntimeError",
+    "from barehub.secret import read_secret\nread_secret('pw')": "50-site.py, line 2: the secret /",
 }
 
 

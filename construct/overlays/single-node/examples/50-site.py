@@ -14,8 +14,8 @@ c.Authenticator.blocked_users = {"root"}
 # c.PAMAuthenticator.allowed_groups = {"researchers"}
 # c.Authenticator.allowed_users = {"ada", "grace"}
 # For accounts with capitals in their names, or with several names (winbind, sssd): a login becomes the account's own
-# name. Each name in allowed_users and admin_users must then be an account's.
-# c.PAMAuthenticator.pam_normalize_username = True
+# name.
+# c.JupyterHub.authenticator_class = "barehub.logins.AccountPAM"
 
 # What one server can have; the overlay's defaults are 4 GB and two CPUs.
 # c.Spawner.mem_limit = "8G"

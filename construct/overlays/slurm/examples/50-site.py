@@ -20,8 +20,8 @@ c.Authenticator.blocked_users = {"root"}
 # c.PAMAuthenticator.allowed_groups = {"hpc-users"}
 # c.Authenticator.allowed_users = {"ada", "grace"}
 # For accounts with capitals in their names, or with several names (winbind, sssd): a login becomes the account's own
-# name. Each name in allowed_users and admin_users must then be an account's.
-# c.PAMAuthenticator.pam_normalize_username = True
+# name.
+# c.JupyterHub.authenticator_class = "barehub.logins.AccountPAM"
 
 # What users may choose, within what `sinfo` offers. Memory is in GB, for each server.
 # c.SlurmJobSpawner.partitions = ["interactive", "gpu"]

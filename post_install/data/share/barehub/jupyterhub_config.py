@@ -12,6 +12,7 @@ from barehub.errors import PrintableRecord, render
 from barehub.layout import Layout
 from barehub.lifecycle.database import own_database
 from barehub.lifecycle.servers import register_service
+from barehub.logins import require_local_account
 from barehub.notices import register_announcement
 from barehub.proxy_unit.certificates import find_authorities
 
@@ -27,6 +28,8 @@ c.JupyterHub.proxy_class = PROXY_CLASS
 # A restart of the hub stops no user's server, and the default spawner finds each of them again, and nothing else.
 c.JupyterHub.cleanup_servers = False
 c.JupyterHub.spawner_class = "barehub.local_spawner.KnownProcessSpawner"
+# A user without an account on this machine is told so.
+c.Spawner.pre_spawn_hook = require_local_account
 
 # Pages of ours; a site's own come before them: c.JupyterHub.template_paths.insert(0, DIRECTORY)
 c.JupyterHub.template_paths = [str(layout.share / "templates")]

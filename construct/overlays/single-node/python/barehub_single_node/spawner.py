@@ -3,6 +3,7 @@
 from typing import Any
 
 from barehub.environments import STATE, inside, started_from
+from barehub.logins import NO_ACCOUNT
 from barehub.offering import FIELD, NotOfferedError, OffersEnvironments, look
 from jupyterhub.spawner import SpawnException
 from systemdspawner import SystemdSpawner  # type: ignore[import-not-found]  # only in this overlay's releases
@@ -85,8 +86,7 @@ class UnitSpawner(OffersEnvironments, SystemdSpawner):  # type: ignore[misc]  # 
             raise StartError(f"Your server was not started. {error}.") from None
         except Exception as error:  # JupyterHub shows its user nothing of any other
             if isinstance(error, KeyError) and "getpwnam" in str(error):
-                fix = "Administrators: c.PAMAuthenticator.pam_normalize_username makes logins the names of accounts."
-                raise StartError(f"There is no account {self.user.name} on this machine. {fix}") from None
+                raise StartError(NO_ACCOUNT.format(self.user.name)) from None
             why = f"Your server did not start: {type(error).__name__}: {error}"
             raise StartError(f"{why}. Administrators: look at the settings of the spawner") from error
         finally:

@@ -14,7 +14,6 @@ Settings of batchspawner that have no effect here are refused by name: settings.
 
 import asyncio
 import os
-import pwd
 import secrets
 import shutil
 from collections.abc import AsyncIterator
@@ -22,6 +21,7 @@ from typing import Any
 
 import jupyterhub
 from barehub.lifecycle.servers import SURVIVES_RESTART
+from barehub.logins import require_account
 from barehub.offering import NotOfferedError, OffersEnvironments
 from batchspawner import SlurmSpawner
 from jupyterhub import orm
@@ -188,15 +188,12 @@ class SlurmJobSpawner(OffersEnvironments, SlurmSpawner):  # type: ignore[misc]  
         return self.ip, self.port
 
     def require_site(self) -> None:
-        """Raise JobError if a setting of the site is missing or has no effect, or the user has no account."""
+        """Raise JobError if a setting of the site is missing or has no effect, NoAccountError if the user has none."""
         try:
             settings.require_site(self)
         except settings.SettingError as error:
             raise JobError(f"No server can run: {error}.") from None
-        try:
-            pwd.getpwnam(self.user.name)
-        except KeyError:
-            raise JobError(f"There is no account {self.user.name} on the head node, so Slurm knows none.") from None
+        require_account(self.user.name)
 
     async def submit_in_turn(self, script: str) -> str:
         """Submit the job and return its id, a few at a time. Raises SlurmError."""

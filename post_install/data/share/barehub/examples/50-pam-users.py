@@ -10,8 +10,8 @@ c.Authenticator.blocked_users = {"root"}
 # c.Authenticator.allowed_users = {"ada", "grace"}
 
 # For accounts with capitals in their names, or with several names (winbind, sssd): a login becomes the account's own
-# name. Each name in allowed_users and admin_users must then be an account's.
-# c.PAMAuthenticator.pam_normalize_username = True
+# name.
+# c.JupyterHub.authenticator_class = "barehub.logins.AccountPAM"
 
 # Who may see and stop other people's servers:
 # c.Authenticator.admin_users = {"ada"}

@@ -1,0 +1,94 @@
+"""A JupyterHub of a test's own: a process with a site's configuration, without a proxy in front, without notebooks."""
+
+import contextlib
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import requests
+
+from tests.unit.proxies import free_port, wait_until
+
+ROOT = Path(__file__).parents[2]
+OVERLAYS = ROOT / "construct/overlays"
+
+# People talk to the hub itself. Servers are processes of the account that runs the tests.
+CONFIG = """\
+import sys
+from jupyterhub.proxy import Proxy
+
+class NoProxy(Proxy):
+    should_start = False
+    routes = {}
+    async def add_route(self, routespec, target, data):
+        self.routes[routespec] = {"routespec": routespec, "target": target, "data": data}
+    async def delete_route(self, routespec):
+        self.routes.pop(routespec, None)
+    async def get_all_routes(self):
+        return self.routes
+
+c.JupyterHub.proxy_class = NoProxy
+c.JupyterHub.hub_ip = "127.0.0.1"
+c.JupyterHub.hub_port = %(port)d
+c.JupyterHub.bind_url = "http://127.0.0.1:%(front)d"
+c.JupyterHub.db_url = "sqlite:///:memory:"
+c.JupyterHub.cookie_secret = bytes(32)
+c.JupyterHub.redirect_to_server = False  # after a login
+c.JupyterHub.spawner_class = "simple"
+c.Spawner.cmd = [sys.executable, %(server)r]
+"""
+
+
+@dataclass
+class RealHub:
+    """A hub that runs, at `url`; what it has logged is in `log`."""
+
+    url: str
+    log: Path
+
+    def get(self, path: str, token: str = "", **more: object) -> requests.Response:
+        return self.ask("GET", path, token, **more)
+
+    def ask(self, method: str, path: str, token: str = "", **more: object) -> requests.Response:
+        """Send a request of the hub's API, with a token."""
+        headers = {"Authorization": f"token {token}"} if token else {}
+        return requests.request(method, self.url + path, headers=headers, timeout=60, **more)  # type: ignore[arg-type]
+
+
+@contextlib.contextmanager
+def running(base: Path, config: str, overlay: str = "") -> Iterator[RealHub]:
+    """A hub with this configuration, which can read secrets from BASE/jupyterhub_config.d, and import an overlay."""
+    port, front = free_port(), free_port()
+    (base / "jupyterhub_config.d").mkdir(parents=True, exist_ok=True)
+    server = {"port": port, "front": front, "server": str(Path(__file__).with_name("a_server.py"))}
+    (base / "config.py").write_text(CONFIG % server + config)
+    paths = [ROOT / "post_install", *([OVERLAYS / overlay / "python"] if overlay else [])]
+    environment = {
+        **os.environ,
+        "BAREHUB_BASE": str(base),
+        "PYTHONPATH": os.pathsep.join(map(str, paths)),
+    }
+    hub = RealHub(f"http://127.0.0.1:{port}", base / "hub.log")
+    with hub.log.open("w") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "jupyterhub", f"--config={base}/config.py"],
+            cwd=base, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+        )  # fmt: skip
+    try:
+        wait_until(lambda: answers(hub, process))
+        yield hub
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def answers(hub: RealHub, process: "subprocess.Popen[bytes]") -> bool:
+    if process.poll() is not None:
+        pytest.fail(f"the hub has ended:\n{hub.log.read_text()}")
+    with contextlib.suppress(requests.ConnectionError):
+        return hub.get("/hub/health").status_code == 200
+    return False
