@@ -89,6 +89,8 @@ async def take_steps(layout: Layout, hub: Any) -> None:
     hub.db_url, hub.db_kwargs, hub.upgrade_db, hub.reset_db = "sqlite:///:memory:", {}, False, False
     hub.proxy = None
     for step, traits in STEPS.items():
+        if not hasattr(hub, step):  # another version of JupyterHub
+            continue
         with told(layout, *traits, logged=logged):
             if step == "init_users":
                 require_routespec(hub)
