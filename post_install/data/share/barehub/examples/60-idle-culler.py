@@ -5,6 +5,7 @@ c.JupyterHub.services.append(
     {
         "name": "idle-culler",
         "command": ["jupyterhub-idle-culler", "--timeout=3600", "--cull-every=300"],
+        "environment": {"PYTHONNOUSERSITE": "1"},  # the hub's environment alone, whatever is in its account's ~/.local
     }
 )
 c.JupyterHub.load_roles.append(
