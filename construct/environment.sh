@@ -3,7 +3,7 @@
 # may be on a shared file system. header.sh reads this file after preflight.sh, ports.sh and steps.sh: a function here
 # replaces theirs of the same name, and all other functions are shared.
 
-link=current
+link=current scratch=''
 
 check_systemd() { :; }
 check_ports() { :; }
@@ -65,7 +65,17 @@ take_lock() {
 }
 
 drop_lock() {
+    if [ -n "$scratch" ]; then rm -rf "$scratch"; fi
     if [ "${locked:-no}" = yes ]; then rm -rf "$base/.lock"; fi
+}
+
+# The engine unpacks all files into a cache, links them from there, and the cache is removed. A shared file system is
+# slow by the number of operations, not by bytes, so the cache is on this machine's disk, if that has room.
+choose_cache() {
+    cache=$stage/cache
+    if [ "$(stat -c %d "$base")" = "$(stat -c %d /var/tmp)" ]; then return; fi
+    if [ "$(df -Pk /var/tmp | awk 'END { print $4 }')" -lt $((installed_kb * 2)) ]; then return; fi
+    if scratch=$(mktemp -d "/var/tmp/$distribution.XXXXXX"); then cache=$scratch; fi
 }
 
 # A kernel spec that says `python` means that of whoever reads it. It gets the release's own, by its real path.

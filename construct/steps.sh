@@ -93,8 +93,9 @@ install_release() {
     set -- sh "$stage/engine/fill" "$stage/channel" "$prefix" "$stage"
     if [ "$debug" = yes ]; then shift; set -- sh -x "$@"; fi
     trace "$@"
+    choose_cache
     # In the background, since a shell runs its traps only between commands.
-    become HOME="$stage" TMPDIR="$stage" TMP="$stage" TEMP="$stage" "$@" >"$stage/engine.log" 2>&1 &
+    become RATTLER_CACHE_DIR="$cache" HOME="$stage" TMPDIR="$stage" TMP="$stage" TEMP="$stage" "$@" >"$stage/engine.log" 2>&1 &
     engine=$!
     wait "$engine" || { code=$?; engine=''; engine_failed "$code"; }
     engine=''
@@ -108,6 +109,8 @@ install_release() {
     sync -f "$prefix" 2>/dev/null || sync
     written=yes
 }
+
+choose_cache() { cache=$stage/cache; }
 
 finish_prefix() { :; }
 

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -41,9 +42,9 @@ def base(tmp_path: Path) -> Path:
     return tmp_path / "jupyter"
 
 
-def install(installer: Path, base: Path, *options: str, **environment: str) -> str:
+def install(installer: Path, base: Path, *options: str, ok: bool = True, **environment: str) -> str:
     done = run(installer, "-b", "-p", str(base), *options, **environment)
-    assert done.returncode == 0, done
+    assert (done.returncode == 0) == ok, done
     return done.stdout
 
 
@@ -73,6 +74,21 @@ def test_everyone_can_read_it_and_its_owner_write_it(tmp_path: Path, base: Path)
             assert mode & 0o022 == 0, path
             assert mode & 0o444 == 0o444, path
             assert not path.is_dir() or mode & 0o111 == 0o111, path
+
+
+def test_on_another_file_system_the_cache_is_on_this_machines_disk_and_goes(tmp_path: Path) -> None:
+    """Not twice as many files on a shared one."""
+    before = set(Path("/var/tmp").iterdir())
+    fill = FILL + 'mkdir -p "$RATTLER_CACHE_DIR/package"; echo "$RATTLER_CACHE_DIR" >"$2/cache"\n'
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as elsewhere:
+        base = Path(elsewhere)
+        assert base.stat().st_dev != Path("/var/tmp").stat().st_dev
+        install(made(tmp_path, fill=fill), base)
+        assert (base / "current/cache").read_text().startswith("/var/tmp/lab.")
+        install(made(tmp_path, "2026.12.08", fill=f"{fill}exit 1"), base, "-u", ok=False)
+        install(made(tmp_path, "2026.12.09", fill=fill, INSTALLED_KB=10**12), base, "-u")
+        assert (base / "current/cache").read_text() == f"{base}/.staging/cache\n"
+    assert set(Path("/var/tmp").iterdir()) == before
 
 
 def test_a_kernel_of_python_is_that_of_the_release(tmp_path: Path, base: Path) -> None:
