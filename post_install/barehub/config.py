@@ -195,8 +195,11 @@ def place_of(layout: Layout, trait: str) -> str:
 def located(layout: Layout, what: str) -> str:
     """Return what is wrong with a setting, `c.JupyterHub.bind_url is ...`, with the place that sets it.
 
-    If it is not written like that, the place is that of the first setting whose name is in the text.
+    If it is not written like that, the place is that of the first setting whose name is in the text. A text that begins
+    with a place has one.
     """
+    if any(what.startswith(f"{directory}/") for directory in config_directories(layout)):
+        return what
     setting = re.match(r"c\.\w+\.(\w+) ", what)
     names = [setting[1]] if setting else re.findall(r"\w{5,}", what)
     return next((place for name in names if (place := place_of(layout, name))), "") + what

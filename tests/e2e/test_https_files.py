@@ -192,6 +192,7 @@ def test_warnings_that_stop_nothing(machine: Machine, intermediate: Pair) -> Non
     elsewhere = issue(intermediate, "elsewhere.example.org", days=5)
     give(machine, elsewhere.cert, elsewhere.key, 20)
     machine.succeed("chmod", "644", f"{ARCHIVE}/privkey20.pem")
+    machine.succeed("chmod", "755", "/etc/letsencrypt/live", "/etc/letsencrypt/archive")  # or nobody gets to the key
     machine.succeed("systemctl", "reload", PROXY)
     wait_until_served(machine, elsewhere)
     said = journal(machine)

@@ -17,6 +17,7 @@ from tests.machines import directory, installers
 from tests.machines.directory import ADMINS_GROUP, ODD, PASSWORDS, POSIX_GROUP, USERS_GROUP
 from tests.machines.hub_client import URL, HubSession
 from tests.machines.machine import Machine, booted
+from tests.machines.rootfs import USERS_ENVIRONMENT
 from tests.readme import admin_commands
 
 SERVERS = tuple(directory.SERVERS)
@@ -202,7 +203,7 @@ def without(machine: Machine, server: str) -> Iterator[None]:
 @pytest.fixture(scope="module")
 def site(servers: Machine) -> Machine:
     servers.copy_in(installers.with_overlay("single-node", "ldap", name="campus"), "/mnt/campus.sh")
-    for command in admin_commands("ldap", "/mnt/campus.sh", "sed -i s,/opt/jupyter,/opt/users,"):
+    for command in admin_commands("ldap", "/mnt/campus.sh", f"sed -i s,/opt/jupyter,{USERS_ENVIRONMENT},"):
         servers.shell(command)
         if "ldap-password" in command:
             servers.shell(f"stat -c %a {SECRET} | grep -x 640; printf '%s\\n' \"{directory.HUB_PASSWORD}\" >{SECRET}")

@@ -102,3 +102,11 @@ def test_the_cullers_example_and_other_files_add_to_the_same_lists(layout: Layou
     hub = JupyterHub(config=traits)
     assert [service["name"] for service in hub.services] == ["50-mine.py", "idle-culler", "70-mine.py"]
     assert [role["name"] for role in hub.load_roles] == ["idle-culler"]
+
+
+def test_a_mistake_has_one_place(layout: Layout) -> None:
+    file = layout.config / "50-mine.py"
+    file.write_text("\nc.JupyterHub.authenticator_class = 'none'\n")
+    what = "the 'authenticator_class' trait refuses it"
+    assert config.located(layout, what) == f"{file}, line 2: {what}"
+    assert config.located(layout, f"{file}, line 2: {what}") == f"{file}, line 2: {what}"
