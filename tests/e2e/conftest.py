@@ -18,8 +18,8 @@ from tests.machines.machine import Machine, booted, machines
 HERE = Path(__file__).parent
 # The longest first (`--durations=0` tells).
 LONG = (
-    *("power_cut", "variations", "upgrade", "slurm", "slurm_faults", "https_acme", "https_files", "single_node"),
-    *("environment", "ldap", "constructor", "overlay", "readme", "first_day", "other_machine"),
+    *("other_systems", "power_cut", "variations", "upgrade", "slurm", "slurm_faults", "other_machine", "https_acme"),
+    *("https_files", "single_node", "ldap", "environment", "constructor", "overlay", "readme", "first_day"),
 )
 
 broken: set[pytest.Collector | None] = set()  # modules with a failed test
