@@ -152,6 +152,7 @@ def test_the_next_release_is_that_of_the_mirrors_packages(lab: Path, newer: Path
 def test_a_server_keeps_its_release_and_the_next_one_has_the_newer(
     hub: Machine, kernel: Kernel, lab: Path, newer: Path
 ) -> None:
+    kernel.connect()  # the build may take longer than a socket lives that nobody reads
     kernel.execute("answer = 42")
     install(hub, newer, "-u")
     assert kernel.execute("import sys; print(answer, sys.prefix)") == f"42 {prefix(lab)}\n"
