@@ -78,6 +78,8 @@ def answered_in_this_process(_: Settings, question: Callable[..., Any], *databas
 @pytest.fixture
 def layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Layout:
     """An installation of an older release, with an older database that has a user, and a newer release beside it."""
+    # Everything in a release is compiled; the copy that a test makes of a new .venv is not.
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
     monkeypatch.setattr(database, "run_as_hub_user", in_this_process)
     monkeypatch.setattr(database, "asked", answered_in_this_process)
     base = Layout(tmp_path / "base", root=tmp_path)
