@@ -12,10 +12,10 @@ from construct.build import build_release
 from construct.diff import diff
 from construct.verify import verify
 from tests.machines import installers
-from tests.machines.browser import run_cell
+from tests.machines.browser import log_in, run_cell
 from tests.machines.hub_client import URL, HubSession, Kernel, let_users_in
 from tests.machines.machine import Machine
-from tests.machines.rootfs import LAB, USERS
+from tests.machines.rootfs import LAB
 from tests.machines.slurm_site import until
 from tests.readme import commands
 from tests.unit.wheels import make
@@ -94,10 +94,7 @@ def test_it_needs_no_root_and_says_what_the_hub_has_to_know(hub: Machine, lab: P
 
 def test_alice_logs_in_and_plots(hub: Machine, lab: Path, browser: Chrome, screenshots: Path) -> None:
     browser.get(URL)
-    browser.find_element(By.ID, "username_input").send_keys("alice")
-    browser.find_element(By.ID, "password_input").send_keys(USERS["alice"])
-    browser.save_screenshot(screenshots / "login.png")
-    browser.find_element(By.ID, "login_submit").click()
+    log_in(browser, "alice", picture=screenshots / "login.png")
     browser.find_element(By.ID, "progress-bar")
     browser.save_screenshot(screenshots / "starting.png")
     browser.find_element(By.CSS_SELECTOR, ".jp-LauncherCard[data-category=Notebook]").click()

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from selenium.webdriver.common.by import By
 
 from tests.machines.authority import Pair, authority, issue
-from tests.machines.browser import chromium
+from tests.machines.browser import chromium, log_in
 from tests.machines.https_client import NAME, connect, served, visitors
 from tests.machines.https_site import (
     ALIAS,
@@ -28,7 +28,6 @@ from tests.machines.https_site import (
 )
 from tests.machines.hub_client import BAREHUB, HUB, PROXY, HubSession
 from tests.machines.machine import Machine
-from tests.machines.rootfs import USERS
 
 COPY = "/opt/barehub/state/proxy/certificate.pem"
 
@@ -136,11 +135,8 @@ def test_the_login_page_in_a_browser(machine: Machine, first: Pair, screenshots:
     switches = (f"host-resolver-rules=MAP {NAME} 127.0.0.1", f"ignore-certificate-errors-spki-list={known}")
     with machine.network(), chromium(*switches) as browser:
         browser.get(f"http://{NAME}/hub/login")
-        browser.find_element(By.ID, "username_input").send_keys("alice")
-        browser.find_element(By.ID, "password_input").send_keys(USERS["alice"])
-        browser.save_screenshot(screenshots / "https-login.png")
         assert browser.current_url == f"https://{NAME}/hub/login"
-        browser.find_element(By.ID, "login_submit").click()
+        log_in(browser, "alice", picture=screenshots / "https-login.png")
         browser.find_element(By.CSS_SELECTOR, ".jp-Launcher")
         assert browser.current_url.startswith(f"https://{NAME}/user/alice/lab")
 

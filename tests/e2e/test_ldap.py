@@ -14,6 +14,7 @@ from selenium.webdriver.common.by import By
 from tornado.web import HTTPError
 
 from tests.machines import directory, installers
+from tests.machines.browser import log_in
 from tests.machines.directory import ADMINS_GROUP, ODD, PASSWORDS, POSIX_GROUP, USERS_GROUP
 from tests.machines.hub_client import URL, HubSession
 from tests.machines.machine import Machine, booted
@@ -213,10 +214,7 @@ def site(servers: Machine) -> Machine:
 
 def test_alice_gets_from_the_first_page_to_her_notebook(site: Machine, browser: Chrome, screenshots: Path) -> None:
     browser.get(URL)
-    browser.find_element(By.ID, "username_input").send_keys("Alice")
-    browser.find_element(By.ID, "password_input").send_keys(PASSWORDS["alice"])
-    browser.save_screenshot(screenshots / "ldap-login.png")
-    browser.find_element(By.ID, "login_submit").click()
+    log_in(browser, "Alice", PASSWORDS["alice"], screenshots / "ldap-login.png")
     browser.find_element(By.CSS_SELECTOR, ".jp-Launcher")
     browser.save_screenshot(screenshots / "ldap-lab.png")
     assert browser.current_url.startswith(f"{URL}/user/alice/lab")

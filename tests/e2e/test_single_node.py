@@ -10,11 +10,11 @@ from selenium.webdriver.support.select import Select
 from websocket import WebSocketTimeoutException
 
 from tests.machines import installers
-from tests.machines.browser import press_stop
+from tests.machines.browser import log_in, press_stop
 from tests.machines.hub_client import URL, HubSession, Kernel, kernel_of
 from tests.machines.lab import make_lab, switch
 from tests.machines.machine import Machine, booted
-from tests.machines.rootfs import USERS, USERS_ENVIRONMENT
+from tests.machines.rootfs import USERS_ENVIRONMENT
 from tests.readme import admin_commands
 
 BASE, HUB = "/opt/single-node", "single-node-hub.service"
@@ -118,6 +118,7 @@ def test_a_server_keeps_its_release_when_current_is_switched(
     machine.write(f"{BASE}/jupyterhub_config.d/70-environments.py", ENVIRONMENTS)
     machine.succeed("systemctl", "restart", HUB)
     machine.eventually(BAREHUB, "status")
+    browser.get(URL)
     log_in(browser, "bob")
     choice = Select(browser.find_element(By.ID, "environment"))
     too_old = "too old for this hub (jupyterhub 1.5.0)"
@@ -156,13 +157,6 @@ def test_a_server_keeps_its_release_when_current_is_switched(
     machine.eventually(BAREHUB, "status")
 
 
-def log_in(browser: Chrome, user: str) -> None:
-    browser.get(URL)
-    browser.find_element(By.ID, "username_input").send_keys(user)
-    browser.find_element(By.ID, "password_input").send_keys(USERS[user])
-    browser.find_element(By.ID, "login_submit").click()
-
-
 def test_a_server_that_cannot_start_says_why(machine: Machine) -> None:
     """And a login by another name of an account is that account's."""
     wrong = 'c.SystemdSpawner.user_workingdir = "/no/such/place"\n'
@@ -188,6 +182,7 @@ def test_it_outlives_the_hub_and_ends_with_its_user(
     machine.succeed("systemctl", "restart", HUB)
     machine.eventually(BAREHUB, "status")
     assert kernel.session.start_kernel().execute("print(6 * 7)") == "42\n"
+    browser.get(URL)
     log_in(browser, "alice")
     browser.find_element(By.CSS_SELECTOR, ".jp-Launcher, .jp-Notebook")
     waits_for_the_hub(machine, browser, screenshots)

@@ -11,11 +11,11 @@ import pytest
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 
-from tests.machines.browser import chromium, press_stop, run_cell
+from tests.machines.browser import chromium, log_in, press_stop, run_cell
 from tests.machines.cluster import Cluster
 from tests.machines.hub_client import URL
 from tests.machines.lab import make_lab
-from tests.machines.rootfs import USERS, USERS_ENVIRONMENT
+from tests.machines.rootfs import USERS_ENVIRONMENT
 from tests.machines.slurm_site import (
     BAREHUB,
     CONFIG,
@@ -59,9 +59,7 @@ def browser(cluster: Cluster) -> Iterator[Chrome]:
 def test_alice_waits_works_and_stops(cluster: Cluster, browser: Chrome, screenshots: Path) -> None:
     """What she sees and what squeue says agree at each step."""
     browser.get(URL)
-    browser.find_element(By.ID, "username_input").send_keys("alice")
-    browser.find_element(By.ID, "password_input").send_keys(USERS["alice"])
-    browser.find_element(By.ID, "login_submit").click()
+    log_in(browser, "alice")
     partitions = [one.text for one in browser.find_elements(By.CSS_SELECTOR, "#slurm-partition option")]
     # Neither the partition of another group nor the hidden one, which the hub, as root, would see.
     assert partitions == ["main: up to 2 cores, 3.5 GB, GPUs: 1, 24 h", "second: up to 2 cores, 3.5 GB, GPUs: 1, 2 h"]

@@ -3,11 +3,14 @@
 import contextlib
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from selenium.common import WebDriverException
 from selenium.webdriver import Chrome, ChromeOptions
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
+
+from tests.machines.rootfs import USERS
 
 SWITCHES = (
     "headless=new",
@@ -49,6 +52,15 @@ def chromium(*more: str) -> Iterator[Chrome]:
         yield browser
     finally:
         browser.quit()
+
+
+def log_in(browser: Chrome, user: str, password: str = "", picture: Path | None = None) -> None:
+    """Fill in the login page that is shown, with the user's own password or with another; `picture` is one of it."""
+    browser.find_element(By.ID, "username_input").send_keys(user)
+    browser.find_element(By.ID, "password_input").send_keys(password or USERS[user])
+    if picture:
+        browser.save_screenshot(picture)
+    browser.find_element(By.ID, "login_submit").click()
 
 
 def press_stop(browser: Chrome, stopped: Callable[[], bool]) -> None:
