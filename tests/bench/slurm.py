@@ -17,9 +17,9 @@ from typing import Any
 
 from tests.machines.cluster import Cluster, cluster
 from tests.machines.hub_client import HubSession
-from tests.machines.machine import Machine
+from tests.machines.machine import Machine, until
 from tests.machines.rootfs import cached_root
-from tests.machines.slurm_site import BAREHUB, CONFIG, HUB, api, install, require_clean, until, user
+from tests.machines.slurm_site import BAREHUB, CONFIG, HUB, api, install, require_clean, user
 
 WATCHED = 60  # seconds for which all servers run, to measure their cost
 

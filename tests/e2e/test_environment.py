@@ -16,7 +16,6 @@ from tests.machines.browser import log_in, run_cell
 from tests.machines.hub_client import URL, HubSession, Kernel, let_users_in
 from tests.machines.machine import Machine
 from tests.machines.rootfs import LAB
-from tests.machines.slurm_site import until
 from tests.readme import commands
 from tests.unit.wheels import make
 
@@ -100,7 +99,7 @@ def test_alice_logs_in_and_plots(hub: Machine, lab: Path, browser: Chrome, scree
     browser.find_element(By.CSS_SELECTOR, ".jp-LauncherCard[data-category=Notebook]").click()
     assert browser.current_url.startswith(f"{URL}/user/alice/lab")
     browser.find_element(By.CSS_SELECTOR, ".jp-Notebook")
-    assert until(lambda: run_cell(browser, PLOT), "what the cell prints") == prefix(lab)
+    assert run_cell(browser, PLOT) == prefix(lab)
     browser.find_element(By.CSS_SELECTOR, ".jp-OutputArea-output img")
     browser.save_screenshot(screenshots / "plot.png")
     assert "Jupyter news" not in browser.page_source

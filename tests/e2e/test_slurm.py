@@ -15,20 +15,9 @@ from tests.machines.browser import chromium, log_in, press_stop, run_cell
 from tests.machines.cluster import Cluster
 from tests.machines.hub_client import URL
 from tests.machines.lab import make_lab
+from tests.machines.machine import until
 from tests.machines.rootfs import USERS_ENVIRONMENT
-from tests.machines.slurm_site import (
-    BAREHUB,
-    CONFIG,
-    HUB,
-    api,
-    failure,
-    full,
-    page,
-    require_clean,
-    site,
-    until,
-    user,
-)
+from tests.machines.slurm_site import BAREHUB, CONFIG, HUB, api, failure, full, page, require_clean, site, user
 
 LAB = "/home/lab"  # which the cluster shares
 ENVIRONMENTS = f'c.SlurmJobSpawner.environments = {{"Users": "{USERS_ENVIRONMENT}", "The newest": "{LAB}/current"}}\n'
@@ -89,7 +78,7 @@ def test_alice_waits_works_and_stops(cluster: Cluster, browser: Chrome, screensh
     assert server in node.succeed("ps", "-ww", "-u", "alice", "-o", "args")
     browser.find_element(By.CSS_SELECTOR, ".jp-Notebook-ExecutionIndicator[data-status=idle]")
     code = "import os, socket; print('on', socket.gethostname(), os.getcwd(), 'XDG_RUNTIME_DIR' in os.environ)"
-    printed = until(lambda: run_cell(browser, code), "what the cell prints")
+    printed = run_cell(browser, code)
     assert printed in ("on c1 /home/alice False", "on c2 /home/alice False")
     browser.save_screenshot(screenshots / "slurm-cell.png")
     browser.get(f"{URL}/hub/home")

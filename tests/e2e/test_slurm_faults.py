@@ -11,8 +11,9 @@ import pytest
 from websocket import WebSocketException
 
 from tests.machines.cluster import Cluster
+from tests.machines.machine import until
 from tests.machines.slurm_abuse import abuse
-from tests.machines.slurm_site import BAREHUB, HUB, api, failure, full, page, require_clean, site, until, user
+from tests.machines.slurm_site import BAREHUB, HUB, api, failure, full, page, require_clean, site, user
 
 
 @pytest.fixture(scope="module")

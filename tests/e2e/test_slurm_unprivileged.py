@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from tests.machines.cluster import Cluster
+from tests.machines.machine import until
 from tests.machines.rootfs import USERS
 from tests.machines.slurm_abuse import abuse
-from tests.machines.slurm_site import BAREHUB, HUB, api, page, require_clean, site, until, user
+from tests.machines.slurm_site import BAREHUB, HUB, api, page, require_clean, site, user
 
 
 @pytest.fixture(scope="module")

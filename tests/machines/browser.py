@@ -10,6 +10,7 @@ from selenium.webdriver import Chrome, ChromeOptions
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 
+from tests.machines.machine import until
 from tests.machines.rootfs import USERS
 
 SWITCHES = (
@@ -77,6 +78,11 @@ def press_stop(browser: Chrome, stopped: Callable[[], bool]) -> None:
 
 
 def run_cell(browser: Chrome, code: str) -> str:
+    """Run this code in the first cell; what it has printed, which must be something."""
+    return until(lambda: run_further(browser, code), "what the cell prints")
+
+
+def run_further(browser: Chrome, code: str) -> str:
     """Get one step further with running this code in the first cell; what it has printed, when it has ended.
 
     Any step can be lost, as long as JupyterLab is not ready, and can be taken again: the button is pressed only while

@@ -10,9 +10,9 @@ import shlex
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import pytest
 
@@ -150,6 +150,16 @@ class Machine(Nspawn):
                 yield
             finally:
                 set_network(ours)
+
+
+def until(condition: Callable[[], Any], what: str, timeout: float = PATIENCE) -> Any:
+    """Wait until `condition` returns something true, and return that."""
+    deadline = time.monotonic() + timeout
+    while not (result := condition()):
+        if time.monotonic() > deadline:
+            pytest.fail(f"in {timeout} s not seen: {what}")
+        time.sleep(0.2)
+    return result
 
 
 def set_network(namespace: IO[str]) -> None:

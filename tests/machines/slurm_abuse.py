@@ -5,8 +5,9 @@ import json
 import requests
 
 from tests.machines.cluster import HEAD, Cluster
+from tests.machines.machine import until
 from tests.machines.rootfs import USERS_ENVIRONMENT
-from tests.machines.slurm_site import until, user
+from tests.machines.slurm_site import user
 
 ABUSE = """\
 import json, os, sys, urllib.error, urllib.request

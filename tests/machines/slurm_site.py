@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
 import requests
 
 from tests.machines.cluster import HEAD, Cluster, cluster
 from tests.machines.hub_client import URL, HubSession
+from tests.machines.machine import until
 from tests.machines.rootfs import USERS, USERS_ENVIRONMENT
 from tests.readme import admin_commands
 
@@ -94,16 +94,6 @@ def failure(session: HubSession) -> str:
     last = until(end, "the end of the start")
     assert last.get("failed"), last
     return last["message"]
-
-
-def until(condition: Callable[[], Any], what: str, timeout: float = 240) -> Any:
-    """Wait until `condition` returns something true, and return that."""
-    deadline = time.monotonic() + timeout
-    while not (result := condition()):
-        if time.monotonic() > deadline:
-            pytest.fail(f"in {timeout} s not seen: {what}")
-        time.sleep(0.2)
-    return result
 
 
 def left_over(cluster: Cluster) -> list[str]:
