@@ -40,12 +40,11 @@ def compare(installer: Path, latency: float, work: Path) -> None:
         there = seconds(lambda: install(installer, mounted))
     files = sum(1 for _ in local.rglob("*"))
     show("install", here, there, f"{files} files and directories: {there / files * 1000:.1f} ms each")
-    started = {"cold": (lambda: drop_caches(local), shared), "warm": (lambda: start(local), warmed)}
-    for name, (before, mount) in started.items():
-        before()
-        here = seconds(lambda: start(local))
-        with mount(remote, mounted, latency):
-            there = seconds(lambda: start(mounted))
+    drop_caches()
+    here_twice = [seconds(lambda: start(local)) for _ in range(2)]
+    with shared(remote, mounted, latency):
+        there_twice = [seconds(lambda: start(mounted)) for _ in range(2)]
+    for name, here, there in zip(("cold", "warm"), here_twice, there_twice, strict=True):
         show(f"start, {name}", here, there)
 
 
@@ -61,16 +60,9 @@ def show(what: str, here: float, there: float, more: str = "") -> None:
     print(f"{what:12} {here:6.1f} s     shared  {there:6.1f} s     ratio {there / here:.2f}     {more}".rstrip())
 
 
-def drop_caches(_: Path) -> None:
+def drop_caches() -> None:
     run("sync")
     Path("/proc/sys/vm/drop_caches").write_text("3")
-
-
-@contextlib.contextmanager
-def warmed(directory: Path, mountpoint: Path, latency: float) -> Iterator[None]:
-    with shared(directory, mountpoint, latency):
-        start(mountpoint)
-        yield
 
 
 @contextlib.contextmanager

@@ -19,11 +19,12 @@ class Slow(Operations):  # type: ignore[misc]  # as above
     """FUSE's operations, as libfuse names them, on the files below `root`."""
 
     use_ns = True
+    open, readlink, chmod, mkdir, rmdir, unlink = os.open, os.readlink, os.chmod, os.mkdir, os.rmdir, os.unlink
 
     def __init__(self, root: str, latency: float) -> None:
         self.root, self.latency = root, latency
-        for name in [name for name in vars(Slow) if not name.startswith("_")]:
-            if callable(operation := getattr(self, name)):
+        for name in vars(Slow):
+            if not name.startswith("_") and callable(operation := getattr(self, name)):
                 setattr(self, name, partial(self._later, operation))
 
     def _later(self, operation: Callable[..., Any], path: str | None, *arguments: Any) -> Any:
@@ -75,26 +76,7 @@ class Slow(Operations):  # type: ignore[misc]  # as above
     def release(self, path: str, fh: int) -> None:
         os.close(fh)
 
-    def open(self, path: str, flags: int) -> int:
-        return os.open(path, flags)
-
-    def readlink(self, path: str) -> str:
-        return os.readlink(path)
-
-    def chmod(self, path: str, mode: int) -> None:
-        os.chmod(path, mode)
-
-    def mkdir(self, path: str, mode: int) -> None:
-        os.mkdir(path, mode)
-
-    def rmdir(self, path: str) -> None:
-        os.rmdir(path)
-
-    def unlink(self, path: str) -> None:
-        os.unlink(path)
-
 
 if __name__ == "__main__":
-    FUSE(
-        Slow(sys.argv[1], float(sys.argv[3])), sys.argv[2], foreground=True, allow_other=True, default_permissions=True
-    )
+    directory, mountpoint, seconds = sys.argv[1:]
+    FUSE(Slow(directory, float(seconds)), mountpoint, foreground=True, allow_other=True, default_permissions=True)
