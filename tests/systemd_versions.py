@@ -8,6 +8,8 @@ from tests.readme import ROOT
 
 DOCUMENT = ROOT / "post_install/SYSTEMD.md"
 OLD = (239, 242, 243, 244, 245, 247, 248)  # a version in which a directive of the units came
+# The highest exposure of each service where systemd ignores nothing: post_install/README.md, "The hub's sandbox".
+MOST = {"proxy": 1.2, "hub": 6.7, "certificates": 1.7}
 VALUES = {
     "NAME": "barehub",
     "BASE": "/opt/barehub",
@@ -33,6 +35,13 @@ def exposures() -> dict[tuple[str, int], str]:
         for version, figures in rows
         for service, figure in zip(services, re.findall(r"\d\.\d", figures), strict=True)
     }
+
+
+def exposure(analysis: str) -> str:
+    """Return the figure in the last line of `systemd-analyze security`."""
+    match = re.search(r"exposure level for \S+: (\d+\.\d)", analysis)
+    assert match, analysis
+    return match[1]
 
 
 def service(name: str, version: int) -> str:

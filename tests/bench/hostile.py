@@ -21,6 +21,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from tests.systemd_versions import MOST, exposure
 from tests.unit.behind import proxied_servers
 from tests.unit.proxies import answers, barehub_config, free_port, get, make_base, running, traefik
 from tests.unit.test_smuggling import HTTP_1, HTTP_2
@@ -28,7 +29,6 @@ from tests.unit.test_smuggling import HTTP_1, HTTP_2
 CONNECTIONS = 10_000
 SOURCES = 4  # addresses, since one has 28,000 ports
 LIMIT = 400  # MB
-EXPOSURE = {"proxy": 1.2, "hub": 6.7, "certificates": 1.7}  # post_install/README.md, "The hub's sandbox"
 HEADS = (
     b"",
     b"GET /hub/login HTTP/1.1\r\nHost: hub\r\nX-Slow: ",
@@ -99,14 +99,12 @@ def print_security() -> int:
     """Print the exposure of each of barehub's units, if this machine runs them; 1 if one is too high."""
     name = os.environ.get("BAREHUB_NAME", "barehub")
     code = 0
-    for unit, most in EXPOSURE.items():
+    for unit, most in MOST.items() if shutil.which("systemd-analyze") else ():
         words = ["systemd-analyze", "security", "--no-pager", f"{name}-{unit}.service"]
-        said = (
-            subprocess.run(words, capture_output=True, text=True, check=False).stdout if shutil.which(words[0]) else ""
-        )
-        if found := re.search(r"exposure level for \S+: ([\d.]+)", said):
-            print(f"{name}-{unit:20} exposure {found[1]}, at most {most}")
-            code = code or int(float(found[1]) > most)
+        if said := subprocess.run(words, capture_output=True, text=True, check=False).stdout:
+            found = exposure(said)
+            print(f"{name}-{unit:20} exposure {found}, at most {most}")
+            code = code or int(float(found) > most)
     return code
 
 

@@ -3,7 +3,6 @@
 Debian 11 needs an installer with the portable interpreter: where that cannot be had, its story cannot run and says so.
 """
 
-import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +17,7 @@ from tests.machines import rootfs, user_units
 from tests.machines.hub_client import BAREHUB, HUB, PROXY, HubSession, let_users_in
 from tests.machines.machine import PATIENCE, Machine, booted
 from tests.machines.other_rootfs import DEBIAN_11, DEBIAN_13, KERNEL_ARGUMENTS, System, cached_other_root
-from tests.systemd_versions import OLD, exposures, service
+from tests.systemd_versions import OLD, exposure, exposures, service
 
 DISK = "/disk"  # another file system than that of /etc
 
@@ -140,13 +139,6 @@ def test_the_proxy_s_sandbox_is_as_tight_as_documented(machine: Machine, system:
             machine.write(place, service(name, version))
             analysis = machine.succeed("systemd-analyze", "security", "--no-pager", "--offline=true", place)
             assert exposure(analysis) == figure, (name, version)
-
-
-def exposure(analysis: str) -> str:
-    """The figure in the last line of `systemd-analyze security`."""
-    match = re.search(r"exposure level for \S+: (\d+\.\d)", analysis)
-    assert match, analysis
-    return match[1]
 
 
 def test_a_user_has_a_hub_of_their_own_beside_it(machine: Machine, alice: HubSession, installer: Path) -> None:
