@@ -21,6 +21,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from tests.bench.routes import run_inside
 from tests.systemd_versions import MOST, exposure
 from tests.unit.behind import proxied_servers
 from tests.unit.proxies import answers, barehub_config, free_port, get, make_base, running, traefik
@@ -41,10 +42,7 @@ def main() -> int:
         print("error: this needs unshare", file=sys.stderr)
         return 1
     if "inside" not in sys.argv:
-        inside = 'ip link set lo up && exec "$@"'
-        words = ["unshare", "--map-root-user", "--net", "sh", "-c", inside, "sh", sys.executable, "-m"]
-        code = subprocess.run([*words, "tests.bench.hostile", "inside"], check=False, timeout=300).returncode
-        return code or print_security()
+        return run_inside("tests.bench.hostile") or print_security()
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard < CONNECTIONS + 1000:
         print(f"error: this needs {CONNECTIONS + 1000} file descriptors, `ulimit -Hn` is {hard}", file=sys.stderr)

@@ -11,17 +11,15 @@ import asyncio
 import contextlib
 import json
 import os
-import re
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.bench.routes import CONNECTIONS, installation, milliseconds, trivial_server
+from tests.bench.routes import installation, run_inside, trivial_server, wrk
 from tests.machines.authority import authority, issue
 from tests.unit.proxies import answers, free_port, running, traefik, wait_until
 
@@ -40,9 +38,7 @@ def main() -> int:
         print(f"error: this needs {', '.join(missing)}", file=sys.stderr)
         return 1
     if "inside" not in sys.argv:
-        inside = 'ip link set lo up && exec "$@"'
-        words = ["unshare", "--map-root-user", "--net", "sh", "-c", inside, "sh", sys.executable, "-m"]
-        return subprocess.run([*words, "tests.bench.https", "inside"], check=False).returncode
+        return run_inside("tests.bench.https")
     root = authority()
     pair, chain = issue(root, "127.0.0.1"), root.cert
     with trivial_server() as target, contextlib.ExitStack() as stack:
@@ -68,13 +64,7 @@ def report(ours: list[Result], plain: list[Result]) -> int:
 
 
 def measure(port: int) -> Result:
-    url = f"https://127.0.0.1:{port}/user/alice/"
-    words = ["wrk", "--threads=2", f"--connections={CONNECTIONS}", f"--duration={SECONDS}s", "--latency", url]
-    said = subprocess.run(words, capture_output=True, text=True, check=True).stdout
-    found = re.search(r"^ +99% +(\S+)$.*^Requests/sec: +(\S+)", said, re.DOTALL | re.MULTILINE)
-    if not found or "Non-2xx" in said:
-        sys.exit(f"error: {said}")
-    return Result(float(found[2]), milliseconds(found[1]))
+    return Result(*wrk(f"https://127.0.0.1:{port}/user/alice/", SECONDS))
 
 
 @contextlib.contextmanager
