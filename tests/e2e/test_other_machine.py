@@ -60,7 +60,7 @@ def foreign(debian: Path) -> Path:
     except UnavailableError:
         pins = other_machine.offer_stand_in(debian, debian.with_name("mirror"))
         environment["BAREHUB_PYTHON_PINS"] = str(pins)
-        python = other_machine.hosts_python(pins.read_text().split("cpython-")[1].rpartition(".")[0][:4])
+        python = other_machine.hosts_python(pins.read_text().split("cpython-")[1][:4])
         options += ["--python", "this", "--python-mirror", str(pins.parent)]
     done = subprocess.run(
         [python, tree / "release.py", "build", *options],

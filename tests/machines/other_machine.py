@@ -5,7 +5,6 @@ libraries that it loads beside it.
 """
 
 import contextlib
-import hashlib
 import os
 import shutil
 import subprocess
@@ -16,6 +15,7 @@ from recipe.elf import GLIBC_LIBRARIES, is_elf, needed_libraries
 from recipe.errors import UserError
 from tests.machines import rootfs
 from tests.machines.other_rootfs import cached_tree
+from tests.machines.vendor_python import publish
 
 MACHINE, PLATFORM, DEBIAN = "aarch64", "linux-aarch64", "arm64"
 PACKAGES = ("qemu-user-static", "libc6-arm64-cross", "libgcc-s1-arm64-cross")
@@ -99,11 +99,7 @@ def offer_stand_in(root: Path, mirror: Path) -> Path:
                 shutil.copyfile(source, library)
                 todo.append(library)
     version = subprocess.run(inside(root, "python3", "-IV"), capture_output=True, text=True, check=True).stdout.split()
-    archive = mirror / f"cpython-{version[1]}+0-{MACHINE}-unknown-linux-gnu-install_only.tar.gz"
-    subprocess.run(["tar", "-czf", archive, "-C", mirror, "python"], check=True)
-    pins = mirror / "python.txt"
-    pins.write_text(f"{MACHINE} {archive.name} {hashlib.sha256(archive.read_bytes()).hexdigest()}\n")
-    return pins
+    return publish(tree, mirror, version[1], MACHINE)
 
 
 def hosts_python(version: str) -> Path:

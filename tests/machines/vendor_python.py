@@ -30,13 +30,18 @@ def offer_vendor_python(cache: Path, bundled: Path = BUNDLED) -> str:
             return ""
     version = subprocess.run([program, "-IV"], capture_output=True, text=True, check=True).stdout.split()[1]
     mirror = cache / "vendor"
-    archive = mirror / f"cpython-{version}+0-{platform.machine()}-unknown-linux-gnu-install_only.tar.gz"
-    if not archive.is_file():
-        pack(bundled, archive)
-    pins = mirror / "python.txt"
-    pins.write_text(f"{platform.machine()} {archive.name} {hashlib.sha256(archive.read_bytes()).hexdigest()}\n")
-    os.environ["BAREHUB_PYTHON_PINS"] = str(pins)
+    os.environ["BAREHUB_PYTHON_PINS"] = str(publish(bundled, mirror, version, platform.machine()))
     return str(mirror)
+
+
+def publish(tree: Path, mirror: Path, version: str, machine: str) -> Path:
+    """Pack an interpreter as a pinned archive of `mirror`, if it is not there; return the pins that name it."""
+    archive = mirror / f"cpython-{version}+0-{machine}-unknown-linux-gnu-install_only.tar.gz"
+    if not archive.is_file():
+        pack(tree, archive)
+    pins = mirror / "python.txt"
+    pins.write_text(f"{machine} {archive.name} {hashlib.sha256(archive.read_bytes()).hexdigest()}\n")
+    return pins
 
 
 def pack(bundled: Path, archive: Path) -> None:
