@@ -32,6 +32,7 @@ PASSWD = "root:x:0:0:root:/root:/bin/sh\nwww-data:x:33:33:www-data:/var/www:/usr
 def install_emulator() -> None:
     """Install what runs the other machine's programs; does nothing where it is."""
     if not all(Path("/usr/share/doc", package).is_dir() for package in PACKAGES):
+        rootfs.run("apt-get", "update", "-q")
         rootfs.run("apt-get", "install", "-q", "-y", "--no-install-recommends", *PACKAGES)
 
 
