@@ -8,7 +8,7 @@ import pytest
 from barehub import cli
 
 from release import parse
-from tests.readme import ADMIN, BUILDERS, README, ROOT, commands, documents, guide
+from tests.readme import ADMIN, BUILDERS, README, ROOT, commands, documents
 
 HEADER = (ROOT / "construct/header.sh").read_text().partition("\nmain() {")[0]
 OPTIONS = sorted(set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", HEADER)))
@@ -60,14 +60,11 @@ def test_exit_codes_are_the_same_in_the_guide_and_the_installer() -> None:
 
 
 def builders_commands() -> list[str]:
-    overlays = [
-        line
-        for name in ("slurm", "single-node", "ldap", "oidc")
-        for line in commands(guide(name))
-        if "release.py" in line
-    ]
-    first = [line for line in commands(README) if "release.py" in line]
-    return first + overlays + [line for document in BUILDERS for line in commands(document)]
+    """The commands for whoever builds. Of documents for others as well, those of release.py."""
+    mixed = [README, *sorted((ROOT / "construct/overlays").glob("*/README.md"))]
+    texts = "\n".join(document.read_text() for document in mixed)
+    found = re.findall(r"^ *(python3 release\.py.*)", texts, re.MULTILINE)
+    return found + [line for document in BUILDERS for line in commands(document)]
 
 
 @pytest.mark.parametrize("command", builders_commands())
@@ -79,6 +76,7 @@ def test_a_builders_commands_exist(command: str) -> None:
         assert (ROOT / (words[words.index("-m") + 1].replace(".", "/") + ".py")).is_file()
     elif words[:2] == ["python3", "release.py"]:
         assert callable(parse(words[2:]).command)
+        assert all((ROOT / word).is_dir() for word in words if word.startswith("construct/"))
     else:  # these have tests of their own
         known = ("sh", "ssh-keygen", "gpg", "p")  # p: the debugger's
         assert words[0] in known or words[0].startswith(("BAREHUB_", ".venv/bin/"))
