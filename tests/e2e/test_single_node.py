@@ -49,6 +49,11 @@ def kernel(machine: Machine) -> Kernel:
     return kernel_of(machine, "alice")
 
 
+def restart(machine: Machine) -> None:
+    machine.succeed("systemctl", "restart", HUB)
+    machine.eventually(BAREHUB, "status")
+
+
 def test_a_server_is_a_unit_of_its_users(machine: Machine, kernel: Kernel) -> None:
     assert machine.unit(UNIT, "ActiveState") == "active"
     assert machine.unit(UNIT, "User") == machine.succeed("id", "-u", "alice").strip()
@@ -116,8 +121,7 @@ def test_a_server_keeps_its_release_when_current_is_switched(
 ) -> None:
     make_lab(machine, LAB)
     machine.write(f"{BASE}/jupyterhub_config.d/70-environments.py", ENVIRONMENTS)
-    machine.succeed("systemctl", "restart", HUB)
-    machine.eventually(BAREHUB, "status")
+    restart(machine)
     browser.get(URL)
     log_in(browser, "bob")
     choice = Select(browser.find_element(By.ID, "environment"))
@@ -153,8 +157,7 @@ def test_a_server_keeps_its_release_when_current_is_switched(
         assert why in bob.get("/hub/spawn-pending/bob").text
     assert f"Current: {LAB}/releases/2, jupyterhub 1.5.0" in machine.succeed(BAREHUB, "status")
     machine.succeed("rm", f"{BASE}/jupyterhub_config.d/70-environments.py")
-    machine.succeed("systemctl", "restart", HUB)
-    machine.eventually(BAREHUB, "status")
+    restart(machine)
 
 
 def test_a_server_that_cannot_start_says_why(machine: Machine) -> None:
@@ -163,8 +166,7 @@ def test_a_server_that_cannot_start_says_why(machine: Machine) -> None:
     by_account = 'c.JupyterHub.authenticator_class = "barehub.logins.AccountPAM"\n'
     machine.write(f"{BASE}/jupyterhub_config.d/70-wrong.py", wrong + by_account)
     machine.shell("useradd --non-unique --uid=$(id -u bob) --no-create-home robert; echo robert:secret | chpasswd")
-    machine.succeed("systemctl", "restart", HUB)
-    machine.eventually(BAREHUB, "status")
+    restart(machine)
     bob = HubSession(machine, "robert")
     bob.login("secret")  # which starts a server
     said = "its unit failed with exit status 200"  # CHDIR (systemd.exec(5))
@@ -172,15 +174,13 @@ def test_a_server_that_cannot_start_says_why(machine: Machine) -> None:
     assert said in bob.get("/hub/spawn-pending/bob").text
     machine.succeed("systemctl", "reset-failed", "jupyter-bob-singleuser.service")
     machine.succeed("rm", f"{BASE}/jupyterhub_config.d/70-wrong.py")
-    machine.succeed("systemctl", "restart", HUB)
-    machine.eventually(BAREHUB, "status")
+    restart(machine)
 
 
 def test_it_outlives_the_hub_and_ends_with_its_user(
     machine: Machine, kernel: Kernel, browser: Chrome, screenshots: Path
 ) -> None:
-    machine.succeed("systemctl", "restart", HUB)
-    machine.eventually(BAREHUB, "status")
+    restart(machine)
     assert kernel.session.start_kernel().execute("print(6 * 7)") == "42\n"
     browser.get(URL)
     log_in(browser, "alice")
