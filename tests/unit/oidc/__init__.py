@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import functools
 import hashlib
 import json
 import re
@@ -28,22 +29,31 @@ def installed() -> Path:
     """The directory with the provider and its packages, which npm fetches once."""
     key = hashlib.sha256(b"".join((HERE / name).read_bytes() for name in FILES)).hexdigest()[:16]
     home = CACHE / f"oidc-provider-{key}"
+    said = fetch(home)
+    if not home.exists():
+        pytest.skip(f"npm cannot fetch oidc-provider, which no other test needs: {said}")
+    return home
+
+
+@functools.cache  # without a network npm tries for a minute, and there are many tests
+def fetch(home: Path) -> str:
+    """Let npm fill `home` if it is not there; what it says if it cannot."""
     CACHE.mkdir(exist_ok=True)
     with (CACHE / "oidc-provider.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not home.exists():
-            staging = CACHE / "oidc-provider.new"
-            shutil.rmtree(staging, ignore_errors=True)
-            staging.mkdir()
-            for name in FILES:
-                shutil.copy(HERE / name, staging)
-            npm = [NODE / "bin/node", NODE / "lib/node_modules/npm/bin/npm-cli.js"]
-            words = [*npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
-            done = subprocess.run(words, cwd=staging, capture_output=True, text=True, check=False)
-            if done.returncode:
-                pytest.skip(f"npm cannot fetch oidc-provider, which no other test needs: {done.stderr}")
+        if home.exists():
+            return ""
+        staging = CACHE / "oidc-provider.new"
+        shutil.rmtree(staging, ignore_errors=True)
+        staging.mkdir()
+        for name in FILES:
+            shutil.copy(HERE / name, staging)
+        npm = [NODE / "bin/node", NODE / "lib/node_modules/npm/bin/npm-cli.js"]
+        words = [*npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
+        done = subprocess.run(words, cwd=staging, capture_output=True, text=True, check=False)
+        if done.returncode == 0:
             staging.rename(home)
-    return home
+        return done.stderr
 
 
 @contextlib.contextmanager
