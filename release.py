@@ -21,12 +21,12 @@ keeps its traceback.
 
 import argparse
 import os
-import shlex
 import sys
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
+from recipe.debug import show
 from recipe.errors import UserError, masked
 from recipe.venv import ROOT, TOOLS, VENV, ensure_installed, enter
 
@@ -44,7 +44,7 @@ def main() -> int:
     sys.excepthook = lambda *error: print(masked("".join(traceback.format_exception(*error))), end="", file=sys.stderr)
     arguments = parse(sys.argv[1:])
     if arguments.debug:
-        sys.addaudithook(echo)
+        sys.addaudithook(show)
     try:
         if arguments.command not in (verify, diff):
             enter(getattr(arguments, "python", None), python_mirror(arguments))
@@ -68,23 +68,6 @@ def python_mirror(arguments: argparse.Namespace) -> str:
 
         mirror = os.environ["BAREHUB_PYTHON_MIRROR"] = offer_vendor_python(ROOT / ".cache/python")
     return mirror
-
-
-def echo(event: str, arguments: tuple[object, ...]) -> None:
-    """Show a program that is being started, by one of Python's audit events (PEP 578), as a line to paste."""
-    if event == "subprocess.Popen":
-        _, words, directory, environment = arguments
-        print(masked(pasteable(words, directory, environment)), file=sys.stderr, flush=True)
-
-
-def pasteable(words: object, directory: object = None, environment: object = None) -> str:
-    """A line for a shell that runs `words` as they run here: in their directory, with what their environment adds."""
-    listed = [words] if isinstance(words, str | bytes | os.PathLike) else words
-    line = shlex.join(os.fsdecode(word) for word in listed if isinstance(word, str | bytes | os.PathLike))  # type: ignore[attr-defined]  # an audit event's arguments have no types
-    if isinstance(environment, Mapping):
-        more = {os.fsdecode(k): os.fsdecode(v) for k, v in environment.items()}
-        line = "".join(f"{k}={shlex.quote(v)} " for k, v in more.items() if os.environ.get(k) != v) + line
-    return f"+ (cd {shlex.quote(os.fsdecode(directory))} && {line})" if directory else f"+ {line}"  # type: ignore[arg-type]  # as above
 
 
 def parse(words: Sequence[str]) -> argparse.Namespace:

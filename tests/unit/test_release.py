@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import release
+from recipe.debug import pasteable
 from recipe.errors import UserError
 from tests.run import choose
 
@@ -49,7 +50,7 @@ def test_debug_is_for_every_command_and_leaves_pytest_its_own() -> None:
 
 
 def test_what_debug_shows_can_be_pasted(tmp_path: Path) -> None:
-    line = release.pasteable(["sh", "-c", 'echo "$A" "$PWD"'], tmp_path, os.environ | {"A": "two words"})
+    line = pasteable(["sh", "-c", 'echo "$A" "$PWD"'], tmp_path, os.environ | {"A": "two words"})
     shown = subprocess.run(["sh", "-c", line.removeprefix("+ ")], capture_output=True, text=True, check=True).stdout
     assert shown == f"two words {tmp_path}\n"
 

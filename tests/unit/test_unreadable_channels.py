@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-import release
 from construct.channels import open_channel
 from construct.lock import lock_from_channels
 from construct.packages import fill_channel, read_lock, relock
+from recipe.debug import show
 from recipe.errors import UserError, masked
 from recipe.overlay import Stack
 from recipe.report import say
@@ -161,5 +161,5 @@ sys.exit(release.main())
 
 
 def test_a_program_that_debug_shows_tells_no_secret(capsys: pytest.CaptureFixture[str]) -> None:
-    release.echo("subprocess.Popen", (None, ["pip", "--index-url=https://sam:hunter2@host/simple"], None, None))
+    show("subprocess.Popen", (None, ["pip", "--index-url=https://sam:hunter2@host/simple"], None, None))
     assert capsys.readouterr().err == "+ pip --index-url=https://host/simple\n"
