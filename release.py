@@ -238,8 +238,6 @@ def lock(arguments: argparse.Namespace) -> int:
     from recipe.metadata import PLATFORM
     from recipe.overlay import Stack
 
-    if arguments.days_old:
-        os.environ.setdefault("PIP_UPLOADED_PRIOR_TO", f"P{arguments.days_old}D")
     lock_environment(
         Stack.of(ROOT, arguments.overlay, arguments.environment),
         arguments.platform or PLATFORM,

@@ -1,5 +1,6 @@
 """`release.py lock`: pins the versions of the hub environment, from wheels or from conda channels."""
 
+import os
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,31 +28,20 @@ def lock_environment(
     channels: Sequence[str],
     days_old: int = 0,
 ) -> Path:
-    """Write the stack's lock and return its path. The packages come from `channels`, or from wheels if there are none.
+    """Write the stack's lock and return its path.
 
-    The parameters are those of `lock_from_channels` and `lock_wheels`. Raises UserError as they do.
+    It is solved for `platform` from `channels`, the first one preferred, or from wheels, as `lock_wheels` does, if
+    there are none. `virtual` are virtual packages of the target, in addition to or instead of the usual ones. `update`
+    is as for `recipe.lock.held`. A package is at least `days_old` days old, as far as its channel tells; for an index
+    of wheels pip's own setting, if there is one, has precedence. Raises UserError if there is nothing to lock, or no
+    solution.
     """
     if stack.overlays and not stack.locked_in:
         raise UserError("these overlays bring no packages, so there is nothing to lock", "build with them")
-    if channels:
-        return lock_from_channels(stack, platform, virtual, update, channels, days_old)
-    return lock_wheels(stack, platform, virtual, update)
-
-
-def lock_from_channels(
-    stack: Stack,
-    platform: str,
-    virtual: Sequence[str],
-    update: Sequence[str] | None,
-    channels: Sequence[str],
-    days_old: int = 0,
-) -> Path:
-    """Write the stack's lock for `platform`, solved from `channels`, the first one preferred; return its path.
-
-    `virtual` are virtual packages of the target, in addition to or instead of the usual ones. `update` is as for
-    `recipe.lock.held`. A package is at least `days_old` days old, as far as its channel tells. Raises UserError if
-    there is no solution.
-    """
+    if not channels:
+        if days_old:
+            os.environ.setdefault("PIP_UPLOADED_PRIOR_TO", f"P{days_old}D")
+        return lock_wheels(stack, platform, virtual, update)
     assumed = {one.partition("=")[0]: one for one in (*VIRTUAL, f"__archspec=1={MACHINES[platform]}", *virtual)}
     say(f"solving the {stack.title} for {platform} with {' '.join(assumed.values())}")
     records = solve_environment(

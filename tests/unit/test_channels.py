@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from construct.channels import channel_name, open_channel
-from construct.lock import lock_from_channels
+from construct.lock import lock_environment
 from construct.packages import fill_channel, read_lock
 from recipe.errors import UserError
 from recipe.lock_file import Lock
@@ -24,7 +24,7 @@ def forge(tmp_path: Path) -> Path:
 def repository(tmp_path: Path, forge: Path) -> Path:
     """A repository with a lock of that channel."""
     root = write_repository(tmp_path / "repository")
-    lock_from_channels(Stack(root), "linux-64", (), None, [str(forge)])
+    lock_environment(Stack(root), "linux-64", (), None, [str(forge)])
     return root
 
 

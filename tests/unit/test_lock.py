@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from construct.lock import lock_environment, lock_from_channels
+from construct.lock import lock_environment
 from recipe import pins
 from recipe.errors import UserError
 from recipe.lock import held, lock_of, lock_wheels, locked_wheels
@@ -36,7 +36,7 @@ def lock(
     days_old: int = 0,
 ) -> dict[str, str]:
     """Lock, and return the version of each package."""
-    path = lock_from_channels(stack, platform, stated, update, [str(one) for one in channels], days_old)
+    path = lock_environment(stack, platform, stated, update, [str(one) for one in channels], days_old)
     return {name: line.version for name, line in Lock.read(path).lines.items()}
 
 

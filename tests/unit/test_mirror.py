@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from construct.lock import lock_from_channels
+from construct.lock import lock_environment
 from construct.mirror import exclusive, mirror
 from recipe import pins
 from recipe.errors import UserError
@@ -26,7 +26,7 @@ def stack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stack:
     (stack.root / "recipe/tools.txt").write_text(f"tool==1.0 --hash=sha256:{tool.sha256}\n")
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "index"))
-    lock_from_channels(stack, "linux-64", (), None, [str(write_channel(tmp_path / "forge", FORGE))])
+    lock_environment(stack, "linux-64", (), None, [str(write_channel(tmp_path / "forge", FORGE))])
     return stack
 
 

@@ -14,7 +14,7 @@ import release
 from construct import conda_constructor, conda_ship
 from construct.conda_ship import fetch_other, unpack_template
 from construct.engines import choose_engine
-from construct.lock import lock_from_channels
+from construct.lock import lock_environment
 from construct.measure import measure
 from construct.mirror import mirror
 from construct.packages import read_lock
@@ -232,7 +232,7 @@ def test_wheels_have_one_lock_and_channels_one_for_each_machine(
     assert f"--channel {forge} --platform {OTHER}," in caught.value.fix
     (stack.root / "environment.lock.yml").write_text("name: wheels\nchannels:\ndependencies:\n  - python>=3.11\n")
     assert read_lock(stack, None, [forge], OTHER).name == "wheels"  # a mirror of what is made from wheels
-    lock_from_channels(stack, OTHER, (), None, [forge])
+    lock_environment(stack, OTHER, (), None, [forge])
     assert read_lock(stack, None, (), OTHER).name == "wheels"
     assert read_lock(stack, None, [forge], OTHER).name == "barehub"
     tools, index = offer_template(tmp_path, b"\x7fELF")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from construct.channels import open_channel
-from construct.lock import lock_from_channels
+from construct.lock import lock_environment
 from construct.packages import fill_channel, read_lock, relock
 from recipe.debug import show
 from recipe.errors import UserError, masked
@@ -74,7 +74,7 @@ def test_no_secret_of_a_url_gets_out(url: str, shown: str, capsys: pytest.Captur
 
 
 def lock(stack: Stack, channels: Sequence[str]) -> None:
-    lock_from_channels(stack, "linux-64", (), None, channels)
+    lock_environment(stack, "linux-64", (), None, channels)
 
 
 def build(stack: Stack, channels: Sequence[str]) -> None:
@@ -111,7 +111,7 @@ def test_the_servers_answer_is_told(
 
 def test_a_server_that_is_not_there_is_told(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"(?s)a channel cannot be read.*http://127\.0\.0\.1:9/.*refused") as caught:
-        lock_from_channels(
+        lock_environment(
             Stack(write_repository(tmp_path / "repository")), "linux-64", (), None, ["http://sam:hunter2@127.0.0.1:9/x"]
         )
     require_hidden(str(caught.value))
@@ -120,7 +120,7 @@ def test_a_server_that_is_not_there_is_told(tmp_path: Path) -> None:
 def test_packages_that_do_not_fit_are_still_that(tmp_path: Path) -> None:
     few = write_channel(tmp_path / "few", FORGE[:1])
     with pytest.raises(UserError, match="the packages do not fit together"):
-        lock_from_channels(Stack(write_repository(tmp_path / "repository")), "linux-64", (), None, [str(few)])
+        lock_environment(Stack(write_repository(tmp_path / "repository")), "linux-64", (), None, [str(few)])
 
 
 def test_what_is_no_channel_is_named_without_its_secret() -> None:
