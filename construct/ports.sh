@@ -1,7 +1,53 @@
 # shellcheck shell=sh disable=SC2034,SC2154  # it shares its variables with the scripts that read it
-# Whether something else listens where people are to reach the hub: address and port. Functions only, the last of the
-# checks of preflight.sh, which says what they need. The ports that an installation chooses itself are the hooks'
-# (barehub.lifecycle.ports).
+# Where people are to reach the hub: whether the URL has a certificate, and whether something else listens there. These
+# functions are the part of preflight.sh's checks that is about the network; that file says what they need. The ports
+# that an installation chooses itself are the hooks' (barehub.lifecycle.ports).
+
+# An https URL comes with a source of its certificate, and no other URL does.
+check_https() {
+    files=$opt_tls_cert$opt_tls_key acme=$opt_acme_email$opt_acme_ca_server$opt_acme_ca_bundle
+    case $opt_bind_url in
+        https://*)
+            [ -n "$files$acme" ] ||
+                die 2 "https needs a certificate" "give --acme-email, or --tls-cert and --tls-key" ;;
+        *)
+            [ -z "$files$acme" ] ||
+                die 2 "a certificate needs an https URL" "give --bind-url https://hub.example.org too" ;;
+    esac
+    [ -z "$acme" ] || [ -z "$files" ] || die 2 "--tls-cert and --acme-email exclude each other" "give only one of them"
+    case $opt_tls_cert,$opt_tls_key in ?*, | ,?*) die 2 "--tls-cert and --tls-key belong together" "give both" ;; esac
+    [ -z "$acme" ] || check_acme
+    for file in "$opt_tls_cert" "$opt_tls_key" "$opt_acme_ca_bundle"; do
+        case $file in
+            '') ;;
+            /*) if [ -d "$file" ] || ! [ -r "$file" ]; then die 2 "cannot read $file" "name a PEM file"; fi ;;
+            *) die 2 "$file is not an absolute path" "the proxy reads it at every start: give the whole path" ;;
+        esac
+        case $file in
+            *[!A-Za-z0-9/._+@=,:~-]*) die 2 "'$file' cannot be written into a configuration" "rename it" ;;
+        esac
+    done
+}
+
+check_acme() {
+    address="use something like me@example.org" directory="give the https URL of the server's directory"
+    case $opt_acme_email in
+        '') die 2 "an ACME server needs an e-mail address" "give --acme-email" ;;
+        *[!A-Za-z0-9@._%+-]* | *@*@*) die 2 "'$opt_acme_email' is not an e-mail address" "$address" ;;
+        ?*@?*) ;;
+        *) die 2 "'$opt_acme_email' is not an e-mail address" "$address" ;;
+    esac
+    case $opt_acme_ca_server in
+        *[!A-Za-z0-9/._:%~-]*) die 2 "'$opt_acme_ca_server' is not a URL" "$directory" ;;
+        '' | https://*) ;;
+        *) die 2 "'$opt_acme_ca_server' is not an https URL" "$directory" ;;
+    esac
+    host=${opt_bind_url#https://} host=${host%%/*} host=${host%:*}
+    case $host in
+        *.*[!0-9.]*) ;;
+        *) die 2 "ACME needs a host name, which $opt_bind_url does not have" "use one like https://hub.example.org" ;;
+    esac
+}
 
 check_ports() {
     if [ "$hooks" = no ] || [ "$opt_no_start" = yes ]; then return; fi

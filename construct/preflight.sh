@@ -60,52 +60,6 @@ check_options() {
     check_https
 }
 
-# An https URL comes with a source of its certificate, and no other URL does.
-check_https() {
-    files=$opt_tls_cert$opt_tls_key acme=$opt_acme_email$opt_acme_ca_server$opt_acme_ca_bundle
-    case $opt_bind_url in
-        https://*)
-            [ -n "$files$acme" ] ||
-                die 2 "https needs a certificate" "give --acme-email, or --tls-cert and --tls-key" ;;
-        *)
-            [ -z "$files$acme" ] ||
-                die 2 "a certificate needs an https URL" "give --bind-url https://hub.example.org too" ;;
-    esac
-    [ -z "$acme" ] || [ -z "$files" ] || die 2 "--tls-cert and --acme-email exclude each other" "give only one of them"
-    case $opt_tls_cert,$opt_tls_key in ?*, | ,?*) die 2 "--tls-cert and --tls-key belong together" "give both" ;; esac
-    [ -z "$acme" ] || check_acme
-    for file in "$opt_tls_cert" "$opt_tls_key" "$opt_acme_ca_bundle"; do
-        case $file in
-            '') ;;
-            /*) if [ -d "$file" ] || ! [ -r "$file" ]; then die 2 "cannot read $file" "name a PEM file"; fi ;;
-            *) die 2 "$file is not an absolute path" "the proxy reads it at every start: give the whole path" ;;
-        esac
-        case $file in
-            *[!A-Za-z0-9/._+@=,:~-]*) die 2 "'$file' cannot be written into a configuration" "rename it" ;;
-        esac
-    done
-}
-
-check_acme() {
-    address="use something like me@example.org" directory="give the https URL of the server's directory"
-    case $opt_acme_email in
-        '') die 2 "an ACME server needs an e-mail address" "give --acme-email" ;;
-        *[!A-Za-z0-9@._%+-]* | *@*@*) die 2 "'$opt_acme_email' is not an e-mail address" "$address" ;;
-        ?*@?*) ;;
-        *) die 2 "'$opt_acme_email' is not an e-mail address" "$address" ;;
-    esac
-    case $opt_acme_ca_server in
-        *[!A-Za-z0-9/._:%~-]*) die 2 "'$opt_acme_ca_server' is not a URL" "$directory" ;;
-        '' | https://*) ;;
-        *) die 2 "'$opt_acme_ca_server' is not an https URL" "$directory" ;;
-    esac
-    host=${opt_bind_url#https://} host=${host%%/*} host=${host%:*}
-    case $host in
-        *.*[!0-9.]*) ;;
-        *) die 2 "ACME needs a host name, which $opt_bind_url does not have" "use one like https://hub.example.org" ;;
-    esac
-}
-
 # Units and scripts hold the path: no character in it may mean something there.
 check_path() {
     case $base in
@@ -176,9 +130,9 @@ check_base() {
     fi
 }
 
-# Root runs what is in BASE. So nobody else may be able to put something there, or to put another BASE in its place: BASE
-# and all directories above it are root's, and only root can write them, as sshd wants it. Without systemd, as in a
-# container, it is BASE alone.
+# Root runs what is in BASE. So nobody else may be able to put something there, or to put another BASE in its place:
+# BASE and all directories above it are root's, and only root can write them, as sshd wants it. Without systemd, as in
+# a container, it is BASE alone.
 check_ground() {
     directory=$anchor
     while :; do
@@ -194,7 +148,8 @@ check_ground() {
     done
 }
 
-# The accounts of hub, proxy and users must be able to enter each directory that leads to BASE. The installer opens BASE itself.
+# The accounts of hub, proxy and users must be able to enter each directory that leads to BASE. The installer opens BASE
+# itself.
 check_way() {
     if [ "$hooks" = no ] || [ "$(id -u)" -ne 0 ] || ! systemd_runs; then return; fi
     above=$1
@@ -210,17 +165,19 @@ check_way() {
 # An installation, or what an interrupted one left; a new file system's lost+found does not count.
 is_ours() {
     if grep -q '"proxy_user"' "$base/install.json" 2>/dev/null; then return; fi
-    set -- -path "$base/.lock"
-    for release_there in "$base"/releases/[0-9][0-9][0-9][0-9].[0-9][0-9].[0-9][0-9]*; do
-        if [ "$release_there" = "$unpacked" ] || [ ! -d "$release_there" ]; then continue; fi
-        if [ -e "$release_there/share/barehub/release.json" ] || [ -e "$release_there/pkgs/lock-holder" ]; then return; fi
-        # Constructor's installer writes that only once it has unpacked all.
-        [ -n "$(not_unpacked "$release_there")" ] || set -- "$@" -o -path "$release_there" -o -path "$release_there/*"
+    set -- -name lost+found -o -path "$base/.lock" -o -path "$base/.staging" -o -path "$base/releases"
+    for left in "$base"/releases/[0-9][0-9][0-9][0-9].[0-9][0-9].[0-9][0-9]*; do
+        [ -d "$left" ] || continue
+        if [ "$left" != "$unpacked" ]; then
+            if [ -e "$left/share/barehub/release.json" ] || [ -e "$left/pkgs/lock-holder" ]; then return; fi
+            # Constructor's installer writes lock-holder only once it has unpacked everything.
+            [ -z "$(not_unpacked "$left")" ] || continue
+        fi
+        set -- "$@" -o -path "$left" -o -path "$left/*"
     done
     depth=9999
     if [ -e "$base/.staging/barehub" ]; then depth=1; fi
-    [ -z "$(find "$base" -mindepth 1 -maxdepth $depth ! -name lost+found ! -path "$base/.staging" ! -path "$base/releases" \
-        ! -path "${unpacked:-none}" ! -path "${unpacked:-none}/*" ! \( "$@" \))" ]
+    [ -z "$(find "$base" -mindepth 1 -maxdepth $depth ! \( "$@" \))" ]
 }
 
 # What is in a prefix beside that which an installer of constructor's own kind unpacks.
