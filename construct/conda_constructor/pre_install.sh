@@ -66,10 +66,20 @@ die() { # exit status, what is wrong, what to do
         rm -rf "$PREFIX"
         parent=${PREFIX%/*}
         case $parent in */releases) rmdir "$parent" "${parent%/*}" 2>/dev/null || : ;; esac
-    elif [ -e "$PREFIX/share/barehub/release.json" ]; then
+    elif [ -e "$PREFIX/share/barehub/release.json" ] && is_trusted; then
         restore_release
     fi
     exit 1
+}
+
+# Root runs nothing from a prefix that others can change, which may be why this installer refuses.
+is_trusted() {
+    [ "$(id -u)" -ne 0 ] || (
+        # shellcheck disable=SC2317,SC2329  # check_ground calls it
+        die() { exit 1; }
+        elsewhere='' anchor=$PREFIX
+        check_ground
+    )
 }
 
 # Leave a release that was complete as it was before. Its history, which constructor has emptied, is in the tar that

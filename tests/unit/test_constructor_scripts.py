@@ -82,6 +82,23 @@ def test_a_refusal_leaves_a_complete_release_as_it_was(unpacked: Path) -> None:
     assert (unpacked / "conda-meta/history").read_text() == "==> 2026-11-24 <==\n# cmd: constructor\n+one\n"
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="an ordinary user's BASE is that user's")
+@pytest.mark.parametrize(("mode", "runs"), [(0o755, True), (0o777, False)])
+def test_a_refusal_runs_nothing_that_others_can_change(tmp_path: Path, unpacked: Path, mode: int, runs: bool) -> None:
+    base = unpacked.parents[1]
+    (base / "install.json").write_text('{"name": "barehub", "proxy_user": "www-data"}')
+    (base / "hub").symlink_to("releases/2027.01.01")
+    for name in ("share/barehub/release.json", "bin/python"):
+        (unpacked / name).parent.mkdir(parents=True)
+        (unpacked / name).write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\n")
+    (unpacked / "bin/python").chmod(0o755)
+    base.chmod(mode)
+    done = pre_install(unpacked)
+    assert done.returncode == 1
+    assert (f"others than root can change {base}" in done.stderr) is not runs
+    assert (tmp_path / "ran").exists() is runs
+
+
 @pytest.mark.parametrize("theirs", ["bin/tool", "conda-meta/python-3.11-0.json"])
 def test_a_refusal_removes_nothing_of_others(tmp_path: Path, unpacked: Path, theirs: str) -> None:
     """-f let the installer go on in a directory that was there."""
