@@ -24,6 +24,7 @@ class Engine(Protocol):
 
     - It makes PREFIX, which does not exist, and fills it with exactly the locked packages of CHANNEL, offline. CHANNEL
       and engine/ are only read. STAGE is an empty directory on the file system of PREFIX for whatever is temporary.
+    - Where RATTLER_CACHE_DIR is set, it may unpack into that directory too, which the installer removes.
     - It does not use an archive whose sha256 is not the locked one.
     - It exits with 0 if PREFIX is complete, otherwise with another status and a message on its output.
     - After a TERM no process of its own is left that writes to PREFIX or STAGE: the installer then removes both.

@@ -72,7 +72,6 @@ drop_lock() {
 # The engine unpacks all files into a cache, links them from there, and the cache is removed. A shared file system is
 # slow by the number of operations, not by bytes, so the cache is on this machine's disk, if that has room.
 choose_cache() {
-    cache=$stage/cache
     if [ "$(stat -c %d "$base")" = "$(stat -c %d /var/tmp)" ]; then return; fi
     if [ "$(df -Pk /var/tmp | awk 'END { print $4 }')" -lt $((installed_kb * 2)) ]; then return; fi
     if scratch=$(mktemp -d "/var/tmp/$distribution.XXXXXX"); then cache=$scratch; fi

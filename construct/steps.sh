@@ -70,8 +70,8 @@ drop_lock() {
     if [ -n "$created" ] && [ -n "$stage" ]; then rm -f "$base/.lock"; fi
 }
 
-# The lock ends with the last process that holds it, so it cannot be left behind. It is a file that nobody else can open:
-# whoever can open a file can lock it. Installers before this one lock BASE itself, which is done for them.
+# The lock ends with the last process that holds it, so it cannot be left behind. It is a file that nobody else can
+# open: whoever can open a file can lock it. Installers before this one lock BASE itself, which is done for them.
 open_lock() {
     exec 8<"$base"
     flock -n 8 || :
@@ -93,9 +93,11 @@ install_release() {
     set -- sh "$stage/engine/fill" "$stage/channel" "$prefix" "$stage"
     if [ "$debug" = yes ]; then shift; set -- sh -x "$@"; fi
     trace "$@"
+    cache=$stage/cache
     choose_cache
     # In the background, since a shell runs its traps only between commands.
-    become RATTLER_CACHE_DIR="$cache" HOME="$stage" TMPDIR="$stage" TMP="$stage" TEMP="$stage" "$@" >"$stage/engine.log" 2>&1 &
+    become RATTLER_CACHE_DIR="$cache" HOME="$stage" TMPDIR="$stage" TMP="$stage" TEMP="$stage" "$@" \
+        >"$stage/engine.log" 2>&1 &
     engine=$!
     wait "$engine" || { code=$?; engine=''; engine_failed "$code"; }
     engine=''
@@ -110,7 +112,7 @@ install_release() {
     written=yes
 }
 
-choose_cache() { cache=$stage/cache; }
+choose_cache() { :; }
 
 finish_prefix() { :; }
 

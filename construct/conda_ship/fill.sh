@@ -27,8 +27,8 @@ find "$channel" \( -name '*.conda' -o -name '*.tar.bz2' \) -exec ln {} "$stage/b
 here=$(dirname -- "$0")
 # Its first start fills the prefix, then runs the environment's python with these arguments. A certificate, since it
 # panics on a machine without ca-certificates ("No CA certificates were loaded"), offline or not.
-BAREHUB_BUNDLE=$stage/bundle BAREHUB_OFFLINE=1 RATTLER_CACHE_DIR=${RATTLER_CACHE_DIR:-$stage/cache} CONDA_SHIP_PREFIX=$prefix \
-    SSL_CERT_FILE=$here/authority.pem "$here/runtime" -I -c '' &
+BAREHUB_BUNDLE=$stage/bundle BAREHUB_OFFLINE=1 CONDA_SHIP_PREFIX=$prefix \
+    RATTLER_CACHE_DIR=${RATTLER_CACHE_DIR:-$stage/cache} SSL_CERT_FILE=$here/authority.pem "$here/runtime" -I -c '' &
 runtime=$!
 wait "$runtime"
 runtime=''
