@@ -56,15 +56,10 @@ build_time_vars = {
 def stage_interpreter(stage: Path, interpreter: Interpreter) -> None:
     """Fill `stage`, an empty directory, with the interpreter as a relocatable prefix.
 
-    Raises UserError if it cannot be shipped: it is another implementation, has another layout, or lacks a module that
-    the hub needs. The last is found by running it, so not where it is for another machine.
+    Raises UserError if it lacks a library, or a module that the hub needs. The last is found by running it, so not
+    where it is for another machine.
     """
     version = f"python{interpreter.target.minor}"
-    if sys.implementation.name != "cpython" or sys.platlibdir != "lib":
-        raise UserError(
-            f"{sys.executable} ({sys.implementation.name}, libraries in {sys.platlibdir}/) cannot be repackaged",
-            "run release.py with a CPython that keeps its libraries in lib/: built from source, or python.org-like",
-        )
     library = stage / "lib" / version
     copy_tree(interpreter.library, library)
     copy_tree(interpreter.headers, stage / "include" / version)

@@ -31,7 +31,12 @@ class Interpreter:
 
     @classmethod
     def running(cls) -> Self:
-        """Return the one that runs this."""
+        """Return the one that runs this. Raises UserError if it is another implementation, or has another layout."""
+        if sys.implementation.name != "cpython" or sys.platlibdir != "lib":
+            raise UserError(
+                f"{sys.executable} ({sys.implementation.name}, libraries in {sys.platlibdir}/) cannot be repackaged",
+                "run release.py with a CPython that keeps its libraries in lib/: built from source, or python.org-like",
+            )
         library = sysconfig.get_path("stdlib", vars={"installed_base": sys.base_prefix})
         # Not INCLUDEPY, which is where the interpreter was built, not where it was unpacked.
         headers = sysconfig.get_path("include")
@@ -68,8 +73,8 @@ class Interpreter:
 def shipped_interpreter(platform: str, cache: Path, mirror: str) -> Interpreter:
     """Return the interpreter of a release for `platform`, from `cache` or `mirror` as for `standalone_python`.
 
-    Raises UserError if another machine's cannot be had, or is of another minor version than the running one, which
-    compiles the modules.
+    Raises UserError if the running one cannot be shipped; if another machine's cannot be had, or is of another minor
+    version than the running one, which compiles the modules.
     """
     if platform == PLATFORM:
         return Interpreter.running()

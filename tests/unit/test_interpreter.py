@@ -127,6 +127,12 @@ def test_a_portable_interpreter_gets_no_library_of_this_machine(
         require_own(tmp_path / "libcrypt.so.1", tmp_path / "user.so", Interpreter.running())
 
 
+def test_a_python_of_another_layout_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platlibdir", "lib64")
+    with pytest.raises(UserError, match=r"libraries in lib64/\) cannot be repackaged"):
+        Interpreter.running()
+
+
 def test_a_module_that_would_bring_the_machines_libcrypt_is_left_out() -> None:
     assert LEFT_OUT.search("lib/python3.12/lib-dynload/_crypt.cpython-312-x86_64-linux-gnu.so")
     assert not LEFT_OUT.search("lib/python3.12/crypt.py")
