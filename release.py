@@ -9,7 +9,8 @@
     python3 release.py test [...]   all tests; `test unit`, `test lint` and `test e2e [NAME]` are parts of them
 
 The first three accept `--overlay DIR`, a folder that adds packages and configuration, `--environment DIR`, a folder of
-users' software that becomes an installer of its own, and `--channel CHANNEL`, a conda channel to use instead of wheels.
+users' software that becomes an installer of its own, `--channel CHANNEL`, a conda channel to use instead of wheels, and
+`--platform PLATFORM`, another machine than this one.
 
 It needs CPython >= 3.11 with pip, nothing else: on first use it fetches the interpreter pinned in recipe/python.txt,
 makes .venv with it from recipe/tools.txt, where every wheel is pinned by sha256, and runs itself there. That is why
@@ -122,7 +123,7 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
         type=int,
         default=5,
         metavar="N",
-        help="of versions only those that are N days old; 0 for an index that does not tell (default: %(default)s)",
+        help="choose no version that is younger than N days; 0 for an index that does not tell (default: %(default)s)",
     )
     command.set_defaults(command=lock)
 

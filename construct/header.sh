@@ -47,8 +47,8 @@
 main() {
     set -eu
     umask 022
-    # The system's tools, with the system's libraries. Of what the caller has set, neither they nor this script may see
-    # any more than what is named here: sudo may keep it, and each variable is one of this script's, too.
+    # The system's tools, with the system's libraries. Of the caller's variables, which sudo may keep, they see only
+    # those named here, and so does this script: a variable of the environment is a variable of the script.
     unset LD_LIBRARY_PATH LD_PRELOAD LD_AUDIT
     PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
     export PATH LC_ALL=C

@@ -10,9 +10,8 @@ The folder of an environment for users (construct/environments/) has the same pa
     share/, etc/            anything else, below the prefix's share/ and etc/
     README.md               its guide, which `barehub help NAME` shows
 
-Each of these is optional; other files are not packaged. Overlays stack: where two bring the
-same file, the later one's is used. A stack is solved as a whole, so it has one lock, in the last overlay that brings
-specs.
+Each of these is optional; other files are not packaged. Overlays stack: where two bring the same file, the later one's
+is used. A stack is solved as a whole, so it has one lock, in the last overlay that brings specs.
 """
 
 import os
