@@ -64,10 +64,10 @@ def pip(*arguments: str | os.PathLike[str]) -> str:
     done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     if done.returncode:
         errors = [line for line in done.stderr.splitlines() if not line.startswith("WARNING")]
-        raise UserError(
-            "pip failed:\n  " + "\n  ".join(errors[-12:]),
-            "check the network and pip's configuration (pip config list); changed pins: python3 release.py lock",
-        )
+        fix = "check the network and pip's configuration (pip config list); changed pins: python3 release.py lock"
+        if "upload-time metadata" in done.stderr:
+            fix = "choose versions of any age: python3 release.py lock --days-old 0"
+        raise UserError("pip failed:\n  " + "\n  ".join(errors[-12:]), fix)
     return done.stdout
 
 

@@ -1,7 +1,11 @@
 """construct.lock and recipe.lock: what `release.py lock` writes, and what stays as it was."""
 
+import functools
+import os
+import threading
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -12,9 +16,11 @@ from recipe import pins
 from recipe.errors import UserError
 from recipe.lock import held, lock_of, lock_wheels, locked_wheels
 from recipe.lock_file import Lock
+from recipe.metadata import PLATFORM
 from recipe.overlay import Stack
 from recipe.pins import Pin, render
 from tests.unit.channels import BASE, FORGE, ROOT, write_channel, write_overlay, write_repository
+from tests.unit.wheels import make
 
 
 @pytest.fixture
@@ -127,6 +133,28 @@ def test_a_lock_of_wheels_is_for_no_one_platform(repository: Path) -> None:
     for platform, virtual in (("linux-aarch64", ()), ("linux-64", ("__glibc=2.34",))):
         with pytest.raises(UserError, match="a lock of wheels is for all machines"):
             lock_environment(Stack(repository), platform, virtual, None, ())
+
+
+def test_an_index_that_does_not_tell_how_old_a_version_is_is_refused_with_the_way_out(
+    tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pages = tmp_path / "simple/demo"
+    pages.mkdir(parents=True)
+    make(pages)
+    stack = Stack.of(repository, [], write_overlay(tmp_path / "users", "demo"))
+    for name in ("PIP_FIND_LINKS", "PIP_NO_INDEX", "PIP_EXTRA_INDEX_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("PIP_UPLOADED_PRIOR_TO", "")  # so that what the lock sets is undone
+    monkeypatch.delenv("PIP_UPLOADED_PRIOR_TO")
+    handler = functools.partial(SimpleHTTPRequestHandler, directory=tmp_path)
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("PIP_INDEX_URL", f"http://127.0.0.1:{server.server_port}/simple")
+        with pytest.raises(UserError, match="does not provide upload-time metadata") as caught:
+            lock_environment(stack, PLATFORM, (), None, (), days_old=5)
+        server.shutdown()
+    assert caught.value.fix.endswith("lock --days-old 0")
 
 
 def test_overlays_without_packages_have_nothing_to_lock(tmp_path: Path, repository: Path) -> None:
