@@ -52,15 +52,6 @@ class Hub(BaseHTTPRequestHandler):
         pass
 
 
-@contextlib.contextmanager
-def answering_hub() -> Iterator[str]:
-    """A hub that answers; the URL of its API."""
-    with HTTPServer(("127.0.0.1", 0), Hub) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}/hub/api"
-        server.shutdown()
-
-
 class Node:
     """A home, a users' environment, and a node's commands below one directory."""
 
@@ -107,3 +98,13 @@ class Node:
         subprocess.run([path], env=env, stdin=subprocess.DEVNULL, check=False, timeout=60)
         log, comments = self.home / ".jupyterhub/job-17.log", self.path / "comments"
         return log.read_text() if log.is_file() else "", comments.read_text() if comments.exists() else ""
+
+
+@contextlib.contextmanager
+def node_with_hub(path: Path) -> Iterator[Node]:
+    """A node below a directory, and a hub that answers, to which nothing has been reported yet."""
+    Hub.reports.clear()
+    with HTTPServer(("127.0.0.1", 0), Hub) as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        yield Node(path, f"http://127.0.0.1:{server.server_port}/hub/api")
+        server.shutdown()

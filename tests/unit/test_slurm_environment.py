@@ -21,7 +21,7 @@ from barehub_slurm.port import from_report
 from barehub_slurm.settings import SettingError, require_site
 from traitlets.config import Config
 
-from tests.unit.slurm_node import Hub, Node, answering_hub
+from tests.unit.slurm_node import Hub, Node, node_with_hub
 
 SINFO = "main*|up|1-00:00:00|8|16000|(null)|idle|3|all\n"
 MODULES = """\
@@ -30,19 +30,13 @@ export -f module
 """
 
 
-@pytest.fixture(scope="module")
-def hub() -> Iterator[str]:
-    with answering_hub() as url:
-        yield url
-
-
 @pytest.fixture
-def node(tmp_path: Path, hub: str) -> Node:
+def node(tmp_path: Path) -> Iterator[Node]:
     """A node on which `current` leads to the users' environment, and whose login files keep its commands on PATH."""
-    new = Node(tmp_path, hub)
-    (tmp_path / "current").symlink_to("users")
-    login(new, "")
-    return new
+    with node_with_hub(tmp_path) as new:
+        (tmp_path / "current").symlink_to("users")
+        login(new, "")
+        yield new
 
 
 def login(node: Node, lines: str) -> None:

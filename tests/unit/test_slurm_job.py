@@ -9,18 +9,13 @@ from pathlib import Path
 import pytest
 from barehub_slurm.options import RefusedError
 
-from tests.unit.slurm_node import Node, answering_hub
-
-
-@pytest.fixture(scope="module")
-def hub() -> Iterator[str]:
-    with answering_hub() as url:
-        yield url
+from tests.unit.slurm_node import Node, node_with_hub
 
 
 @pytest.fixture
-def node(tmp_path: Path, hub: str) -> Node:
-    return Node(tmp_path, hub)
+def node(tmp_path: Path) -> Iterator[Node]:
+    with node_with_hub(tmp_path) as new:
+        yield new
 
 
 def test_the_server_starts_in_its_users_home(node: Node) -> None:

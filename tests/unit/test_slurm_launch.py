@@ -13,19 +13,13 @@ import pytest
 from barehub_slurm import launch
 
 from tests.unit.proxies import wait_until
-from tests.unit.slurm_node import LISTENER, Hub, Node, answering_hub
+from tests.unit.slurm_node import LISTENER, Hub, Node, node_with_hub
 
 
 @pytest.fixture
-def hub() -> Iterator[str]:
-    Hub.reports.clear()
-    with answering_hub() as url:
-        yield url
-
-
-@pytest.fixture
-def node(tmp_path: Path, hub: str) -> Node:
-    return Node(tmp_path, hub)
+def node(tmp_path: Path) -> Iterator[Node]:
+    with node_with_hub(tmp_path) as new:
+        yield new
 
 
 def test_only_a_script_of_pythons_is_started_with_an_option(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,11 +68,11 @@ def test_a_port_that_another_account_has_taken_is_not_told(
     assert "was taken by the account" in capfd.readouterr().err
 
 
-def test_a_server_that_never_listens_is_not_waited_for(hub: str) -> None:
+def test_a_server_that_never_listens_is_not_waited_for(node: Node) -> None:
     with socket.socket() as reserved, subprocess.Popen(["true"]) as server:
         reserved.bind(("127.0.0.1", 0))  # not listening
         server.wait()
-        launch.tell_when_ours(hub, reserved.getsockname()[1], server.pid, 5)
+        launch.tell_when_ours(node.hub, reserved.getsockname()[1], server.pid, 5)
     assert Hub.reports == []
 
 
