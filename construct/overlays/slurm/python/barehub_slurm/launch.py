@@ -38,6 +38,7 @@ def main(oldest: str, hubs: str, patience: float, command: List[str]) -> None:
     if beside():
         tell_when_ours(api, port, server, patience, jupyterhub)
         os._exit(0)
+    reach_hub_directly(api)
     # jupyterhub-singleuser takes its address from here.
     os.environ["JUPYTERHUB_SERVICE_URL"] = f"http://0.0.0.0:{port}{os.environ['JUPYTERHUB_SERVICE_PREFIX']}"
     command = without_user_site(command)
@@ -155,6 +156,14 @@ def reach(api: str, request: urllib.request.Request, patience: float) -> None:
         if time.time() > deadline:
             give_up(f"the server on {node()} could not reach the hub at {api}: {why}")
         time.sleep(1)
+
+
+def reach_hub_directly(api: str) -> None:
+    """Keep the server and its kernels from asking a proxy for the hub, if their variables name any proxy."""
+    proxies = urllib.request.getproxies_environment()
+    if proxies.keys() - {"no"}:
+        hub = urllib.parse.urlsplit(api).hostname
+        os.environ["no_proxy"] = os.environ["NO_PROXY"] = "{},{}".format(hub, proxies.get("no", ""))
 
 
 def node() -> str:
