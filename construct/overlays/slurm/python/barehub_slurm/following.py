@@ -101,11 +101,10 @@ class Following:
             raise
         if jobs:
             job = next((one for one in jobs if one.id == self.job_id), jobs[0])
-            await self.cancel_others(one for one in jobs if one.alive and one != job)
+            requeued = self.up and job.state in QUEUED  # it would become a different server
+            await self.cancel_each(one for one in jobs if one.alive and (requeued or one != job))
             self.unseen_since, self.job_id = 0.0, job.id
-            if self.up and job.state in QUEUED:  # it would become a different server
-                await self.cancel_others([job])
-            self.ended, self.lost = not job.alive or (self.up and job.state in QUEUED), False
+            self.ended, self.lost = requeued or not job.alive, False
             return job
         self.unseen_since = self.unseen_since or time.monotonic()
         state = (await self.details()).get("JobState", "")
@@ -115,8 +114,8 @@ class Following:
         self.ended = self.lost or state in ENDED
         return None
 
-    async def cancel_others(self, jobs: Iterable[Job]) -> None:
-        """Cancel what sbatch submitted a second time."""
+    async def cancel_each(self, jobs: Iterable[Job]) -> None:
+        """Cancel what must not become a server: what sbatch submitted a second time, or Slurm put back in the queue."""
         for job in jobs:
             with suppress(SlurmError):
                 await self.slurm.cancel(job.id)
