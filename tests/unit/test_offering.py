@@ -137,6 +137,20 @@ def test_one_look_serves_every_form_for_a_minute(tmp_path: Path, monkeypatch: py
     asyncio.run(story())
 
 
+def test_it_serves_groups_with_different_choices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lab, other = (str(make_environment(tmp_path / name, version)) for name, version in (("a", "6.1.1"), ("b", "5.0.0")))
+    lookout = Lookout()
+
+    async def story() -> None:
+        await lookout.look([lab])
+        await lookout.look([other])
+        monkeypatch.setattr(offering, "look", None)  # nobody looks again
+        assert (await lookout.look([lab]))[lab].jupyterhub == "6.1.1"
+        assert (await lookout.look([other]))[other].jupyterhub == "5.0.0"
+
+    asyncio.run(story())
+
+
 def test_a_file_system_that_is_away_holds_up_no_form(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     slow = tmp_path / "slow"
     slow.write_text("#!/bin/sh\nexec sleep 600\n")
