@@ -68,12 +68,14 @@ async def look(environments: Iterable[str], user: str = "") -> dict[str, Found]:
         )  # fmt: skip
     except OSError:  # BASE may be closed to users
         return read("", wanted)
-    with suppress(TimeoutError):
-        told, _ = await asyncio.wait_for(process.communicate(), PATIENCE)
-    if process.returncode is None:
-        process.kill()
-        with suppress(TimeoutError):  # it may be stuck in the kernel
-            await asyncio.wait_for(process.wait(), 1)
+    try:
+        with suppress(TimeoutError):
+            told, _ = await asyncio.wait_for(process.communicate(), PATIENCE)
+    finally:
+        if process.returncode is None:
+            process.kill()
+            with suppress(TimeoutError):  # it may be stuck in the kernel
+                await asyncio.wait_for(process.wait(), 1)
     return read(told.decode(errors="replace"), wanted)
 
 
