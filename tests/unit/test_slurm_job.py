@@ -24,6 +24,7 @@ def test_the_server_starts_in_its_users_home(node: Node) -> None:
     )
     log, comments = node.run(node.script(prologue="module load cuda; umask"))
     assert comments == ""
+    assert "no_proxy" not in log
     assert "module load cuda loaded\n0027\nserver:" in log
     for line in ("MINE=a b", f"cwd={node.home}", "SITE=it's", f"HOME={node.home}", "SLURM_EXPORT_ENV=ALL"):
         assert f"\n{line}\n" in log

@@ -76,6 +76,15 @@ def test_a_server_that_never_listens_is_not_waited_for(node: Node) -> None:
     assert Hub.reports == []
 
 
+@pytest.mark.parametrize("hub", ["head.cluster", "10.0.0.1", "fd00::1"])
+def test_the_hub_is_reached_directly_by_its_name_or_address(monkeypatch: pytest.MonkeyPatch, hub: str) -> None:
+    monkeypatch.setenv("https_proxy", "http://proxy:3128")
+    for name, value in (("no_proxy", "localhost"), ("NO_PROXY", "other")):
+        monkeypatch.setenv(name, value)
+    launch.reach_hub_directly(f"http://{f'[{hub}]' if ':' in hub else hub}:334/hub/api")
+    assert os.environ["no_proxy"] == os.environ["NO_PROXY"] == f"{hub},localhost"
+
+
 def test_listeners_of_either_family_count() -> None:
     for family, host in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
         with socket.create_server((host, 0), family=family) as server:
