@@ -29,7 +29,7 @@ FIELDS = {
 
 
 NUMBER = re.compile(r" *[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)? *")
-YEAR = 365 * 24 * 60  # minutes: what Slurm makes of "unlimited". A number that does not fit into its own would be less
+YEAR = 365 * 24 * 60  # minutes: what Slurm makes of "unlimited". More may not fit into its 32 bits, and become less
 
 
 class RefusedError(ValueError):
@@ -171,7 +171,7 @@ def number(field: str, value: Any) -> float:
     """Return what a field of a request asks for. Raises RefusedError."""
     known = FIELDS[field]
     try:
-        # What float() takes beyond a browser's numbers: True, 1_000, digits of other scripts.
+        # Unlike a browser, float() also accepts True, 1_000, and digits of other scripts.
         found = float(value) if type(value) in (int, float) or NUMBER.fullmatch(value) else math.nan
     except (TypeError, OverflowError):
         found = math.nan
