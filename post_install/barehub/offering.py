@@ -1,4 +1,5 @@
-"""What the overlays' spawners share: several environments for users, of which each user chooses one in the form.
+"""What the overlays' spawners share: several environments for users, of which each user chooses one in the form; and
+the errors that tell a user why there is no server.
 
     class MySpawner(OffersEnvironments, Spawner): ...
 
@@ -20,14 +21,27 @@ from typing import Any
 from traitlets import Dict, HasTraits, TraitError, Unicode, validate
 
 from barehub.environments import Found, misfit, modules, offered_by, prefixes, read
+from barehub.logins import SpawnException  # type: ignore[attr-defined]  # JupyterHub has it since 6
 
 AGE = 60.0  # seconds for which a look at the environments serves everyone's form
 PATIENCE = 5.0  # seconds that a form waits for it
 FIELD = "environment"  # of the form, and of the options of a server
 
 
-class NotOfferedError(ValueError):
-    """An environment that its user cannot choose, in words for that user."""
+class NoServerError(SpawnException):  # type: ignore[misc]  # JupyterHub ships no types
+    """Why there is no server, in words that JupyterHub shows to its user. `kind` is a label in its metrics."""
+
+    kind = ""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text, reason=self.kind)
+        self.jupyterhub_message = text  # which the page that shows a start's progress needs
+
+
+class NotOfferedError(NoServerError):
+    """The user has asked for an environment that is not offered."""
+
+    kind = "environment"
 
 
 class Lookout:
@@ -115,7 +129,8 @@ class OffersEnvironments(HasTraits):
         first = next(iter(offered), "")
         label = (len(offered) > 1 and options.get(FIELD)) or first
         if not isinstance(label, str) or label not in {*offered, first}:
-            raise NotOfferedError(f"There is no environment {str(label)[:40]} for you; there is {', '.join(offered)}")
+            what = f"There is no environment {str(label)[:40]} for you; there is {', '.join(offered)}."
+            raise NotOfferedError(f"Your server was not started. {what}")
         return label, offered.get(label, "")
 
     async def environment_field(self) -> tuple[str, str]:

@@ -89,8 +89,9 @@ def test_what_a_group_is_offered_is_in_the_form_of_its_members() -> None:
 @pytest.mark.parametrize("label", ["C", "/a", ["A"], {"A": 1}, 1, "A\n"])
 def test_what_is_not_offered_is_refused(label: object) -> None:
     spawner = Spawner(environments={"A": "/a", "B": "/b"})
-    with pytest.raises(NotOfferedError, match=r"(?s)There is no environment .* for you; there is A, B"):
+    with pytest.raises(NotOfferedError, match=r"(?s)There is no environment .* for you; there is A, B") as refused:
         spawner.chosen({"environment": label})
+    assert refused.value.jupyterhub_message.startswith("Your server was not started. There is no environment ")
 
 
 def test_the_first_is_the_default() -> None:

@@ -4,8 +4,7 @@ from typing import Any
 
 from barehub.environments import STATE, inside, started_from
 from barehub.logins import NO_ACCOUNT
-from barehub.offering import FIELD, NotOfferedError, OffersEnvironments, look
-from jupyterhub.spawner import SpawnException
+from barehub.offering import FIELD, NoServerError, OffersEnvironments, look
 from systemdspawner import SystemdSpawner  # type: ignore[import-not-found]  # only in this overlay's releases
 from traitlets import default
 
@@ -20,12 +19,10 @@ PROPERTIES = {
 }
 
 
-class StartError(SpawnException):  # type: ignore[misc]  # JupyterHub ships no types
-    """Why there is no server, in words that JupyterHub shows to its user."""
+class StartError(NoServerError):
+    """Why there is no server, as far as its unit and its user's account are concerned."""
 
-    def __init__(self, text: str) -> None:
-        super().__init__(text, reason="unit")
-        self.jupyterhub_message = text
+    kind = "unit"
 
 
 class UnitSpawner(OffersEnvironments, SystemdSpawner):  # type: ignore[misc]  # systemdspawner ships no types
@@ -80,10 +77,8 @@ class UnitSpawner(OffersEnvironments, SystemdSpawner):  # type: ignore[misc]  # 
         try:
             await self.use_environment()
             address: tuple[str, int] | None = await super().start()
-        except StartError:
+        except NoServerError:
             raise
-        except NotOfferedError as error:
-            raise StartError(f"Your server was not started. {error}.") from None
         except Exception as error:  # JupyterHub shows its user nothing of any other
             if isinstance(error, KeyError) and "getpwnam" in str(error):
                 raise StartError(NO_ACCOUNT.format(self.user.name)) from None

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from barehub.environments import STATE
-from jupyterhub.spawner import SpawnException
+from barehub.offering import NoServerError
 
 from barehub_slurm import internals, words
 from barehub_slurm.jobs import ENDED, QUEUED, Job, Queue
@@ -21,12 +21,10 @@ REFUSALS = 5  # of scancel, before its user is told to cancel the job
 KEPT = ("job_name", "job_id", "uid", "token_id", "reported", STATE, "up", "submitted")
 
 
-class JobError(SpawnException):  # type: ignore[misc]  # JupyterHub ships no types
-    """Why there is no server, in words that JupyterHub shows to its user."""
+class JobError(NoServerError):
+    """Why there is no server, as far as Slurm and the site's settings are concerned."""
 
-    def __init__(self, text: str) -> None:
-        super().__init__(text, reason="slurm")
-        self.jupyterhub_message = text
+    kind = "slurm"
 
 
 @dataclass

@@ -22,7 +22,7 @@ from typing import Any
 import jupyterhub
 from barehub.lifecycle.servers import SURVIVES_RESTART
 from barehub.logins import require_account
-from barehub.offering import NotOfferedError, OffersEnvironments
+from barehub.offering import OffersEnvironments
 from batchspawner import SlurmSpawner
 from jupyterhub import orm
 from traitlets import Dict, Float, Integer, List, Unicode, default
@@ -155,7 +155,7 @@ class SlurmJobSpawner(OffersEnvironments, SlurmSpawner):  # type: ignore[misc]  
     # Start
 
     async def start(self) -> tuple[str, int]:
-        """Submit the job and wait for its server; its address. Raises JobError."""
+        """Submit the job and wait for its server; its address. Raises JobError, NoAccountError, NotOfferedError."""
         self.require_site()
         name = f"jupyterhub-{secrets.token_hex(4)}"
         try:
@@ -166,8 +166,6 @@ class SlurmJobSpawner(OffersEnvironments, SlurmSpawner):  # type: ignore[misc]  
         except options.RefusedError as error:
             if self.catalogue.error:  # what was known may not be so any more
                 raise JobError(no_answer(self.catalogue.error)) from None
-            raise JobError(f"Your server was not started. {error}.") from None
-        except NotOfferedError as error:
             raise JobError(f"Your server was not started. {error}.") from None
         self.job.begin(name, orm.APIToken.find(self.user.db, self.api_token).id)
         self.remember()
