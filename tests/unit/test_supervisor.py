@@ -1,23 +1,19 @@
-"""The supervisor with a real traefik: restarts, crashes, addresses, and what systemd is told."""
+"""The supervisor with a real traefik: restarts, crashes, its own addresses, and what systemd is told."""
 
 import contextlib
 import http.client
-import json
 import os
 import signal
 import socket
 import sys
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
-from barehub.proxy_unit.static import trusted
 from barehub.proxy_unit.supervisor import environment_of_traefik
 
 from tests.unit import proxies
-from tests.unit.proxies import Server, answers, free_port, get, named_server, wait_until
+from tests.unit.proxies import answers, free_port, get, named_server, wait_until
 from tests.unit.supervised import Place, Systemd, place_in, visitors
 
 
@@ -79,132 +75,6 @@ def test_a_crash_refuses_nobody_and_nobody_gets_a_404(place: Place) -> None:
     assert set(crowd.got) <= {(200, "hub"), *cut_off}, crowd.got
     assert sum(crowd.got[one] for one in cut_off) <= answered
     assert crowd.got[(200, "hub")] > 50
-
-
-def test_a_connection_that_waited_lives_on(place: Place) -> None:
-    with echo_server() as echo:
-        place.write_rules(echo)
-        place.systemd.prepare()  # the door is there, and nobody behind it
-        with socket.create_connection(("127.0.0.1", place.web), timeout=120) as client:
-            client.sendall(
-                b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-                b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n\r\n"
-            )
-            place.systemd.start()
-            answer = client.makefile("rb")
-            assert answer.readline().split()[1] == b"101"
-            while answer.readline().strip():
-                pass
-            place.systemd.wait_until_ready()
-            for size in (10, 1_000_000):
-                threading.Thread(target=client.sendall, args=(b"x" * size,)).start()
-                assert answer.read(size) == b"x" * size
-            assert place.systemd.stop() == 0
-            assert answer.read() == b""
-
-
-def test_who_waited_cannot_forge_an_address(place: Place) -> None:
-    """The network of the load balancers holds this machine's address, and the client is in none of theirs.
-
-    Here traefik is not told the client's, as by a configuration of an older release.
-    """
-    path = place.base / "state/proxy/traefik.yaml"
-    config = json.loads(path.read_text())
-    del config["entryPoints"]["web"]["proxyProtocol"]
-    config["entryPoints"]["web"]["forwardedHeaders"] = {"trustedIPs": [*trusted(["127.0.0.0/24", "127.66.0.0/16"])]}
-    path.write_text(json.dumps(config))
-    head = b"GET / HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 7.7.7.7\r\n\r\n"
-    with header_server("X-Forwarded-For") as hub:
-        place.write_rules(hub)
-        place.systemd.prepare()
-        door, outside = ("127.0.0.1", place.web), ("127.1.2.3", 0)
-        with socket.create_connection(door, timeout=120, source_address=outside) as client:
-            client.sendall(head)
-            place.systemd.start()
-            assert client.recv(4096).endswith(b"\r\n127.66.97.114")
-            place.systemd.wait_until_ready()
-            client.sendall(head)  # later, on that connection
-            assert client.recv(4096).endswith(b"\r\n127.66.97.114")
-        for source, seen in (("127.1.2.3", b"127.1.2.3"), ("127.0.0.9", b"7.7.7.7, 127.0.0.9")):
-            with socket.create_connection(door, timeout=120, source_address=(source, 0)) as client:
-                client.sendall(head)
-                assert client.recv(4096).endswith(b"\r\n" + seen)
-
-
-def test_who_waited_has_an_address_as_everybody(place: Place) -> None:
-    """The PROXY protocol tells it, if it is the supervisor who speaks it: load balancers who waited are believed."""
-    path = place.base / "state/proxy/traefik.yaml"
-    config = json.loads(path.read_text())
-    config["entryPoints"]["web"]["forwardedHeaders"] = {"trustedIPs": [*trusted(["127.0.0.0/24", "127.66.0.0/16"])]}
-    path.write_text(json.dumps(config))
-    head = b"GET / HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 7.7.7.7\r\n\r\n"
-    forged = b"PROXY TCP4 127.0.0.9 127.0.0.1 9 9\r\n"  # a load balancer's
-    relay = "127.66.97.114"
-    expected = {"127.1.2.3": b"127.1.2.3", "127.0.0.9": b"7.7.7.7, 127.0.0.9", relay: relay.encode()}
-    with header_server("X-Forwarded-For") as hub, contextlib.ExitStack() as stack:
-        place.write_rules(hub)
-        place.systemd.prepare()
-
-        def visitor(source: str, sent: bytes = b"") -> socket.socket:
-            client = socket.create_connection(("127.0.0.1", place.web), timeout=120, source_address=(source, 0))
-            client.sendall(sent + head)
-            return stack.enter_context(client)
-
-        waited = {who: visitor(who) for who in expected}
-        place.systemd.start()
-        place.systemd.wait_until_ready()
-        for who, seen in expected.items():
-            assert waited[who].recv(4096).endswith(b"\r\n" + seen)
-            waited[who].sendall(head)  # later, on that connection
-            assert waited[who].recv(4096).endswith(b"\r\n" + seen)
-            assert visitor(who).recv(4096).endswith(b"\r\n" + seen)
-        assert visitor("127.1.2.3", forged).recv(4096).endswith(b"\r\n127.1.2.3")
-        assert visitor(relay, forged).recv(4096).startswith(b"HTTP/1.1 400 ")  # a second line is a request
-
-
-@contextlib.contextmanager
-def header_server(name: str) -> Iterator[str]:
-    """It answers with a header of the request; its URL."""
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_GET(self) -> None:
-            body = str(self.headers[name]).encode()
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with Server(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-
-
-@contextlib.contextmanager
-def echo_server() -> Iterator[str]:
-    """It agrees to any upgrade, then sends back what it gets; its URL."""
-
-    def serve(client: socket.socket) -> None:
-        with client:
-            client.recv(4096)
-            client.sendall(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
-            while data := client.recv(2**16):
-                client.sendall(data)
-
-    def accept() -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                threading.Thread(target=serve, args=(server.accept()[0],), daemon=True).start()
-
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        threading.Thread(target=accept, daemon=True).start()
-        yield f"http://127.0.0.1:{server.getsockname()[1]}"
-        server.shutdown(socket.SHUT_RDWR)
 
 
 def test_it_is_ready_before_there_are_any_rules(place: Place) -> None:
