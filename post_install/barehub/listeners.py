@@ -3,12 +3,14 @@
 Any account may listen at a port from 1024 on as soon as it is free, and then gets what was meant for the hub.
 """
 
+import contextlib
+import functools
 import ipaddress
 import os
 import pwd
 import socket
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -37,11 +39,13 @@ class Listener:
 
 
 class Socket(NamedTuple):
-    """Where a socket listens."""
+    """Where a socket listens, at a port that is known."""
 
     address: ipaddress.IPv4Address | ipaddress.IPv6Address
-    port: int
     listener: Listener
+
+
+Ports = Mapping[int, list[Socket]]  # by port
 
 
 @dataclass(frozen=True)
@@ -117,11 +121,11 @@ def user_id(account: str) -> int | None:
         return int(account) if account.isdigit() else None
 
 
-def listeners(host: str, port: int, table: Iterable[Socket] | None = None) -> Iterator[Listener]:
-    """Yield the sockets that a connection to this host and port may reach, of `table` if that is given."""
+def listeners(host: str, port: int, ports: Ports | None = None) -> Iterator[Listener]:
+    """Yield the sockets that a connection to this host and port may reach, of `ports` if that is given."""
+    there = (listening() if ports is None else ports).get(port, ())
     wanted = {ipaddress.ip_address(str(found[4][0]).partition("%")[0]) for found in addresses_of(host, port)}
-    there = listening() if table is None else table
-    found = [one for one in there if one.port == port and (one.address.is_unspecified or one.address in wanted)]
+    found = [one for one in there if one.address.is_unspecified or one.address in wanted]
     # A dual-stack `::` cannot be there beside an IPv4 socket: so this one takes IPv6 alone.
     narrow = any(one.address.version == 4 for one in found)
     for one in found:
@@ -129,17 +133,22 @@ def listeners(host: str, port: int, table: Iterable[Socket] | None = None) -> It
             yield one.listener
 
 
-def listening() -> list[Socket]:
-    """Return all sockets that listen for TCP on this machine."""
-    found = []
+def listening() -> Ports:
+    """Return all sockets that listen for TCP on this machine.
+
+    The kernel lists them before the connections, which a busy machine has thousands of
+    (https://docs.kernel.org/networking/proc_net_tcp.html); so reading ends with them.
+    """
+    found: dict[int, list[Socket]] = {}
     for table in TABLES:
-        for line in table.read_text().splitlines()[1:] if table.exists() else ():
-            if LISTEN not in line:  # most lines of a busy machine
-                continue
-            fields = line.split()
-            if fields[3] == LISTEN:
+        with contextlib.suppress(FileNotFoundError), table.open() as lines:
+            next(lines, "")  # the names of the fields
+            for fields in map(str.split, lines):
+                if fields[3] != LISTEN:
+                    break
                 address, _, port = fields[1].rpartition(":")
-                found.append(Socket(parsed(address), int(port, 16), Listener(int(fields[7]), int(fields[9]))))
+                one = Socket(parsed(address), Listener(int(fields[7]), int(fields[9])))
+                found.setdefault(int(port, 16), []).append(one)
     return found
 
 
@@ -150,6 +159,7 @@ def addresses_of(host: str, port: int) -> list[tuple[int, int, int, str, tuple[s
         return []
 
 
+@functools.lru_cache
 def parsed(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
     """Return an address as the kernel prints it: in words of four bytes, each a number of this machine's."""
     words = [int(text[at : at + 8], 16) for at in range(0, len(text), 8)]

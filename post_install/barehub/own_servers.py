@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from jupyterhub_traefik_proxy.fileprovider import TraefikFileProviderProxy
 
-from barehub.listeners import Listener, Socket, listeners, listening, user_id
+from barehub.listeners import Listener, Ports, listeners, listening, user_id
 
 LOOK = 0.5  # seconds between two looks at who listens
 
@@ -34,16 +34,16 @@ class Place:
         where = urlsplit(spawner.server.host)
         return cls(where.hostname or "", where.port or 80, owners_of(spawner))
 
-    def there(self, table: list[Socket]) -> list[Listener]:
-        return list(listeners(self.host, self.port, table)) if self.owners else []
+    def there(self, ports: Ports) -> list[Listener]:
+        return list(listeners(self.host, self.port, ports)) if self.owners else []
 
-    def impostor(self, table: list[Socket]) -> str | None:
+    def impostor(self, ports: Ports) -> str | None:
         """Return the account that listens in the place of the server; None if nobody does."""
-        return next((one.account for one in self.there(table) if one.uid not in self.owners), None)
+        return next((one.account for one in self.there(ports) if one.uid not in self.owners), None)
 
-    def is_own(self, table: list[Socket]) -> bool:
+    def is_own(self, ports: Ports) -> bool:
         """Return True if the server listens, and nobody else."""
-        return bool(self.there(table)) and not self.impostor(table)
+        return bool(self.there(ports)) and not self.impostor(ports)
 
 
 def owners_of(spawner: Any) -> frozenset[int]:
@@ -67,15 +67,15 @@ class OwnServers(TraefikFileProviderProxy):  # type: ignore[misc]  # it ships no
 
     async def add_user(self, user: Any, server_name: str = "") -> None:
         """Add a user's server. Raises PermissionError if another account listens in its place."""
-        spawner, table = user.spawners[server_name], listening()
-        if account := Place.of(spawner).impostor(table):
+        spawner, ports = user.spawners[server_name], listening()
+        if account := Place.of(spawner).impostor(ports):
             what = f"{account} listens in the place of {user.name}'s server"
             if not checking.get():
                 raise PermissionError(what)
             self.log.error(what)  # the hub starts all the same
             return
         await super().add_user(user, server_name)
-        self._watch(spawner, table)
+        self._watch(spawner, ports)
 
     async def check_routes(self, user_dict: Any, service_dict: Any, routes: Any = None) -> None:
         """Let the routes be those of the servers that run, and watch these from now on."""
@@ -84,15 +84,15 @@ class OwnServers(TraefikFileProviderProxy):  # type: ignore[misc]  # it ships no
             await super().check_routes(user_dict, service_dict, routes)
         finally:
             checking.reset(before)
-        table = listening()
+        ports = listening()
         for user in user_dict.values():
             for spawner in user.spawners.values():
                 if spawner.ready:
-                    self._watch(spawner, table)
+                    self._watch(spawner, ports)
 
-    def _watch(self, spawner: Any, table: list[Socket]) -> None:
+    def _watch(self, spawner: Any, ports: Ports) -> None:
         place = Place.of(spawner)
-        if not place.is_own(table):
+        if not place.is_own(ports):
             return  # what cannot be seen now, as on another machine, cannot be seen to end
         self._watched[spawner] = place
         if self._watching is None or self._watching.done():
@@ -119,5 +119,5 @@ class OwnServers(TraefikFileProviderProxy):  # type: ignore[misc]  # it ships no
 
 def gone(watched: dict[Any, Place]) -> list[Any]:
     """Return the spawners whose servers do not listen any more, or not alone."""
-    table = listening()
-    return [spawner for spawner, place in watched.items() if not place.is_own(table)]
+    ports = listening()
+    return [spawner for spawner, place in watched.items() if not place.is_own(ports)]
