@@ -99,10 +99,18 @@ def descends(process: str, ancestor: str) -> bool:
         if process == ancestor:
             return True
         try:
-            process = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1]
+            process = fields_of(process)[1]
         except OSError:  # it has ended
             return False
     return False
+
+
+def fields_of(process: str | int) -> list[str]:
+    """Return what the kernel tells of a process, from its state on (proc(5), /proc/pid/stat). Raises OSError.
+
+    Before that is its name, in parentheses, which is any bytes that it likes.
+    """
+    return Path(f"/proc/{process}/stat").read_bytes().rpartition(b")")[2].decode().split()
 
 
 def target_of(link: Path) -> str:

@@ -5,6 +5,8 @@ from typing import Any
 
 from jupyterhub.spawner import LocalProcessSpawner
 
+from barehub.listeners import fields_of
+
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -30,7 +32,6 @@ class KnownProcessSpawner(LocalProcessSpawner):  # type: ignore[misc]  # Jupyter
 def started(pid: int) -> str:
     """Return when a process was started: in which boot, and at which of its clock's ticks; empty if it has ended."""
     try:
-        ticks = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]  # proc(5): starttime
-        return f"{BOOT_ID.read_text().strip()} {ticks}"
+        return f"{BOOT_ID.read_text().strip()} {fields_of(pid)[19]}"  # starttime
     except OSError:
         return ""

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import subprocess
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -52,3 +53,14 @@ def test_a_server_that_has_ended_is_gone() -> None:
         state = state_of(server.pid)
     assert asyncio.run(after_restart(state).poll()) == 0
     assert "started" not in state_of(0)
+
+
+def test_the_name_of_a_process_is_any_bytes() -> None:
+    """Else a user could keep the hub from starting."""
+    rename = "printf '\\377 ) 1' > /proc/$$/comm; echo; read line"
+    with subprocess.Popen(["sh", "-c", rename], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as server:
+        assert server.stdout
+        server.stdout.readline()
+        assert b"\xff ) 1" in Path(f"/proc/{server.pid}/comm").read_bytes()
+        assert asyncio.run(after_restart(state_of(server.pid)).poll()) is None
+        server.kill()
