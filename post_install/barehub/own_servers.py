@@ -118,6 +118,14 @@ class OwnServers(TraefikFileProviderProxy):  # type: ignore[misc]  # it ships no
 
 
 def gone(watched: dict[Any, Place]) -> list[Any]:
-    """Return the spawners whose servers do not listen any more, or not alone."""
-    ports = listening()
-    return [spawner for spawner, place in watched.items() if not place.is_own(ports)]
+    """Return the spawners whose servers do not listen any more, or not alone.
+
+    The kernel gives its table in pieces, so a line can be missing if others go in between: whoever is not there is
+    looked for again.
+    """
+    for _ in range(2):
+        ports = listening()
+        watched = {spawner: place for spawner, place in watched.items() if not place.is_own(ports)}
+        if not watched:
+            break
+    return list(watched)

@@ -16,6 +16,7 @@ from tests.unit import proxies
 if os.environ.get("CI") != "true":
     pytest.importorskip("jupyterhub_traefik_proxy")
 
+from barehub import own_servers
 from barehub.listeners import Listener, listening
 from barehub.own_servers import Place
 from barehub.proxy import BarehubProxy
@@ -173,3 +174,12 @@ def test_what_cannot_be_seen_is_left_alone(hub: Hub) -> None:
         assert await proxy.get_route(spawner.proxy_spec)
 
     hub.run(story)
+
+
+def test_what_one_look_at_the_table_misses_has_not_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    with listener(UID) as server:
+        there = Place.of(LocalProcessSpawner(USER, server.getsockname()[1]))
+        looks = iter([{}, listening(), {}, {}])
+        monkeypatch.setattr(own_servers, "listening", lambda: next(looks))
+        assert own_servers.gone({"alice": there}) == []
+        assert own_servers.gone({"alice": there}) == ["alice"]
