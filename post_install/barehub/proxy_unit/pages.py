@@ -78,12 +78,13 @@ class Pages:
             if self.connections <= AT_ONCE:
                 async with asyncio.timeout(ANSWER):
                     writer.write(self.response(await reader.readuntil(b"\r\n\r\n")))
-                    await writer.drain()
+                    writer.close()
+                    await writer.wait_closed()  # all of it has left
         except (OSError, EOFError, ValueError, IndexError, asyncio.LimitOverrunError):
             pass  # whoever asked has gone, or speaks no HTTP
         finally:
             self.connections -= 1
-            writer.close()
+            writer.transport.abort()  # close() would wait for one who reads nothing, and keep its descriptor
 
     def response(self, head: bytes) -> bytes:
         """Return the answer to a request, by its head. Raises ValueError or IndexError if that is none."""
