@@ -78,7 +78,7 @@ class Door:
 
     @property
     def family(self) -> socket.AddressFamily:
-        """That of what is relayed: where a door takes both, IPv4."""
+        """That of `address`: where a door takes both, IPv4."""
         return socket.AF_INET6 if ":" in self.address[0] else socket.AF_INET
 
     @contextlib.contextmanager
@@ -117,7 +117,7 @@ class Door:
     @contextlib.contextmanager
     def probe(self) -> Iterator[socket.socket]:
         """A socket that reaches traefik through the shut door if it connects to `address`; nobody else's does."""
-        with socket.socket(socket.AF_INET6 if ":" in self.address[0] else socket.AF_INET) as client:
+        with socket.socket(self.family) as client:
             client.setblocking(False)
             # From the address that it goes to: a packet of another machine cannot have that one.
             client.bind((self.address[0], 0))
