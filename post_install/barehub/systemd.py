@@ -31,18 +31,23 @@ def scope() -> tuple[str, ...]:
     """Return the option that names the systemd to talk to: root's is the machine's, a user's is its own instance."""
     if os.geteuid() == 0:
         return ()
-    # Whoever came by su or a batch job has no such variable; systemctl needs it.
-    os.environ.setdefault("XDG_RUNTIME_DIR", f"/run/user/{os.geteuid()}")
+    runtime_directory()
     return ("--user",)
+
+
+def runtime_directory() -> str:
+    """Return where this user's own systemd listens (pam_systemd(8)).
+
+    Whoever came by su or a batch job has no such variable; systemctl needs it, so it is set from now on.
+    """
+    return os.environ.setdefault("XDG_RUNTIME_DIR", f"/run/user/{os.geteuid()}")
 
 
 def systemd_runs(layout: Layout) -> bool:
     """Return True if there is a systemd that this account controls: the machine's (sd_booted(3)) or a user's own."""
     if os.geteuid() == 0:
         return (layout.root / "run/systemd/system").is_dir()
-    scope()
-    runtime = os.environ["XDG_RUNTIME_DIR"]
-    return (layout.root / runtime.lstrip("/") / "systemd/private").exists()
+    return (layout.root / runtime_directory().lstrip("/") / "systemd/private").exists()
 
 
 def control(*words: str | Path) -> str:
