@@ -8,7 +8,7 @@ example, is shown as it was written. The hub environment holds no Markdown libra
 
 There is no maintenance that lets some people through by name. The proxy does not know who asks. JupyterHub does after
 the login, but its pages are only a part of it: the API, and an address that starts a server, would have to be closed to
-the others as well, inside JupyterHub's own handlers. To stop the hub closes all of them.
+the others as well, inside JupyterHub's own handlers. While the hub is stopped, all of them are closed.
 """
 
 import os
