@@ -101,7 +101,12 @@ class OwnServers(TraefikFileProviderProxy):  # type: ignore[misc]  # it ships no
     async def _look_again(self) -> None:
         while self._watched:
             await asyncio.sleep(LOOK)
-            for spawner in await asyncio.to_thread(gone, dict(self._watched)):
+            try:
+                missing = await asyncio.to_thread(gone, dict(self._watched))
+            except OSError as error:  # too many open files, for example
+                self.log.warning("Cannot see who listens in the place of users' servers: %s", error)
+                continue
+            for spawner in missing:
                 try:
                     await self._cut_off(spawner)
                 except Exception:

@@ -1,6 +1,7 @@
 """Routes to users' servers on this machine: they lead to nobody else, whenever a port is free for a moment."""
 
 import asyncio
+import errno
 import os
 import socket
 from collections.abc import Awaitable, Callable, Iterator
@@ -17,7 +18,7 @@ if os.environ.get("CI") != "true":
     pytest.importorskip("jupyterhub_traefik_proxy")
 
 from barehub import own_servers
-from barehub.listeners import Listener, listening
+from barehub.listeners import Listener, Ports, listening
 from barehub.own_servers import Place
 from barehub.proxy import BarehubProxy
 
@@ -146,6 +147,25 @@ def test_so_does_one_that_lives_but_does_not_listen(hub: Hub) -> None:
             spawner = LocalProcessSpawner(USER, server.getsockname()[1])
             await proxy.add_user(spawner.user)
         await eventually(lambda: is_gone(proxy, spawner))
+
+    hub.run(story)
+
+
+def test_a_look_that_fails_is_not_the_last(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    failures = iter([OSError(errno.EMFILE, "Too many open files")])
+
+    def look() -> Ports:
+        for error in failures:
+            raise error
+        return listening()
+
+    async def story(proxy: BarehubProxy) -> None:
+        with listener(UID) as server:
+            spawner = LocalProcessSpawner(USER, server.getsockname()[1])
+            await proxy.add_user(spawner.user)
+        monkeypatch.setattr(own_servers, "listening", look)
+        await eventually(lambda: is_gone(proxy, spawner))
+        assert next(failures, None) is None
 
     hub.run(story)
 
