@@ -31,7 +31,7 @@ PAGES = "barehub-pages"
 PAGES_ENVIRONMENT = "BAREHUB_PAGES"
 PAGES_URL = f"{{{{ env `{PAGES_ENVIRONMENT}` | default `http://127.0.0.1:9` }}}}"
 
-OWN_LOGO = "jupyterhub-80.png"  # JupyterHub's, which the pages have anyway
+OWN_LOGO = "static/images/jupyterhub-80.png"  # JupyterHub's, which the pages have anyway
 LOGO_SIZE = 2**18  # bytes; it is in each page
 
 Config = dict[str, Any]
@@ -103,7 +103,7 @@ def keep_logo(hub: Any, path: Path) -> None:
     logo = Path(getattr(hub, "logo_file", ""))
     kind = mimetypes.guess_type(logo)[0] or ""
     try:
-        if logo.name == OWN_LOGO or not kind.startswith("image/") or logo.stat().st_size > LOGO_SIZE:
+        if logo.match(OWN_LOGO) or not kind.startswith("image/") or logo.stat().st_size > LOGO_SIZE:
             path.unlink(missing_ok=True)
             return
         path.parent.mkdir(mode=0o750, exist_ok=True)

@@ -139,9 +139,14 @@ def test_the_page_has_the_hubs_logo(place: Place, tmp_path: Path) -> None:
     ours = place.base / "hub/share/jupyterhub/static/images/jupyterhub-80.png"
     ours.parent.mkdir(parents=True)
     ours.write_bytes(b"ours")
-    sites = tmp_path / "logo.svg"
+    sites, namesake = tmp_path / "logo.svg", tmp_path / ours.name
     sites.write_text("<svg/>")
-    for file, shown in ((sites, "data:image/svg+xml;base64,PHN2Zy8+"), (ours, "data:image/png;base64,b3Vycw==")):
+    namesake.write_bytes(b"theirs")
+    for file, shown in (
+        (sites, "data:image/svg+xml;base64,PHN2Zy8+"),
+        (namesake, "data:image/png;base64,dGhlaXJz"),
+        (ours, "data:image/png;base64,b3Vycw=="),
+    ):
         route(place, {"/": f"http://127.0.0.1:{free_port()}"}, JupyterHub(logo_file=str(file)))
         assert f'src="{shown}"' in ask(place.web, "/hub/home", BROWSER).text
     (place.base / "state/rules/.new/logo").write_text('data:image/png;base64,"><script>')

@@ -145,7 +145,7 @@ class Pages:
     @cached_property
     def jupyterhubs_logo(self) -> str:
         with contextlib.suppress(OSError):
-            image = (self.layout.hub / f"share/jupyterhub/static/images/{OWN_LOGO}").read_bytes()
+            image = (self.layout.hub / f"share/jupyterhub/{OWN_LOGO}").read_bytes()
             data = base64.b64encode(image).decode()
             return f'<img class="jupyterhub" alt="JupyterHub" src="data:image/png;base64,{data}">'
         return "JupyterHub"
