@@ -181,14 +181,18 @@ def code_of(path: Path) -> list[str]:
     return ["" if line.lstrip().startswith("#") else line for line in lines]
 
 
-def place_of(layout: Layout, trait: str) -> str:
-    """Return `path, line 3: ` for the line that sets a trait last, as far as the text tells; empty if none does."""
-    setting = re.compile(rf"^[^#]*\.{re.escape(trait)}\b\s*[.=\[]")
-    for path in reversed(config_files(layout)):
-        lines = code_of(path)
-        for number in range(len(lines), 0, -1):
-            if setting.match(lines[number - 1]):
-                return f"{path}, line {number}: "
+def place_of(layout: Layout, *traits: str) -> str:
+    """Return `path, line 3: ` for the line that sets the first of these traits that is set, the last such line.
+
+    As far as the text tells; empty if none is set.
+    """
+    files = [(path, code_of(path)) for path in reversed(config_files(layout))]
+    for trait in traits:
+        setting = re.compile(rf"^[^#]*\.{re.escape(trait)}\b\s*[.=\[]")
+        for path, lines in files:
+            for number in range(len(lines), 0, -1):
+                if setting.match(lines[number - 1]):
+                    return f"{path}, line {number}: "
     return ""
 
 
@@ -202,7 +206,7 @@ def located(layout: Layout, what: str) -> str:
         return what
     setting = re.match(r"c\.\w+\.(\w+) ", what)
     names = [setting[1]] if setting else re.findall(r"\w{5,}", what)
-    return next((place for name in names if (place := place_of(layout, name))), "") + what
+    return place_of(layout, *names) + what
 
 
 def load_hub(layout: Layout) -> Any:

@@ -123,8 +123,8 @@ def told(layout: Layout, *traits: str, logged: LastError | None = None) -> Itera
         why = one_line(error)
         if isinstance(error, SystemExit):
             why = error.code if isinstance(error.code, str) else (logged and logged.text) or why
-        place = next((place for trait in traits if (place := place_of(layout, trait))), "")
-        raise ConfigError(f"{place}the hub would not start: {why}", f"fix it in {layout.config}") from error
+        what = f"{place_of(layout, *traits)}the hub would not start: {why}"
+        raise ConfigError(what, f"fix it in {layout.config}") from error
 
 
 def require_place(layout: Layout, trait: str, value: str) -> None:
