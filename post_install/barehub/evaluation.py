@@ -105,8 +105,6 @@ def evaluate_here(layout: Layout, *, rehearsal: bool = True) -> str:
     if layout.hub_state.is_dir() and os.access(layout.hub_state, os.X_OK):
         os.chdir(layout.hub_state)
     try:
-        from barehub.rehearsal import rehearse
-
         hub = load_hub(layout)
         endpoints = Endpoints.of(hub)
         proxy, no_proxy = None, ("", "")
@@ -118,6 +116,8 @@ def evaluate_here(layout: Layout, *, rehearsal: bool = True) -> str:
         found = Evaluated(endpoints, str(hub.db_url), environments, proxy, no_proxy, tuple(files_read))
         told = json.dumps(asdict(found))
         if rehearsal:
+            from barehub.rehearsal import rehearse
+
             rehearse(layout, hub)
         return told
     except UserError as error:
