@@ -12,16 +12,19 @@ import os
 import pwd
 import secrets
 import shutil
+import sqlite3
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 from typing import Any
 
-from jupyterhub.auth import LocalAuthenticator
+from jupyterhub.auth import Authenticator, LocalAuthenticator
 
 from barehub.config import ConfigError, one_line, place_of
+from barehub.errors import UserError
 from barehub.layout import Layout
+from barehub.lifecycle.database import opened, own_database, sqlite_file, used_by
 
 # JupyterHub.initialize() in its order: a step, and the settings that it reads. Left out are those that write files,
 # ask the proxy, or ask spawners.
@@ -32,8 +35,8 @@ STEPS = {
     "init_db": (),
     "init_hub": ("hub_bind_url", "hub_connect_url", "hub_connect_ip", "public_url", "subdomain_host"),
     "init_oauth": (),
-    "init_role_creation": ("load_roles", "custom_scopes", "username_pattern"),
-    "init_users": ("hub_routespec", "allowed_users", "admin_users", "username_pattern", "enable_auth_state"),
+    "init_role_creation": ("load_roles", "custom_scopes"),
+    "init_users": ("enable_auth_state", "allowed_users", "admin_users", "username_pattern"),
     "init_groups": ("load_groups",),
     "init_services": ("services",),
     "init_api_tokens": ("services", "api_tokens", "service_tokens"),
@@ -86,24 +89,53 @@ async def take_steps(layout: Layout, hub: Any) -> None:
     hub.log.setLevel(logging.ERROR)
     if not os.access(Path(hub.cookie_secret_file).expanduser(), os.F_OK):  # or one would be written
         hub.cookie_secret = hub.cookie_secret or secrets.token_bytes(32)
+    known = known_users(layout, hub.db_url)
     hub.db_url, hub.db_kwargs, hub.upgrade_db, hub.reset_db = "sqlite:///:memory:", {}, False, False
     hub.proxy = None
     for step, traits in STEPS.items():
         if not hasattr(hub, step):  # another version of JupyterHub
             continue
         with told(layout, *traits, logged=logged):
-            if step == "init_users":
-                require_routespec(hub)
-                add_user_without_effect(hub.authenticator)
             result = getattr(hub, step)()
             if inspect.isawaitable(result):  # no task of its own, or asyncio would let its SystemExit through
                 await result
+        if step == "init_db":
+            with told(layout, "username_pattern", "authenticator_class"):
+                without_effects(hub, known)
+        if step == "init_hub":
+            with told(layout, "hub_routespec"):
+                require_routespec(hub)
 
 
-def add_user_without_effect(authenticator: Any) -> None:
-    """Keep an authenticator from creating accounts, here or elsewhere. One that only looks for them still does."""
-    if not isinstance(authenticator, LocalAuthenticator) or authenticator.create_system_users:
-        authenticator.add_user = lambda user: None
+def known_users(layout: Layout, url: str) -> set[str] | None:
+    """Return the names of the users in the hub's database, whose accounts its start does not ask for. None: unknown."""
+    try:
+        file = sqlite_file(url, layout)
+        if file == own_database(layout):  # an upgrade makes it from the active release's
+            file = used_by(layout, layout.active)
+        if file is None:
+            return None
+        if not file.exists():
+            return set()
+        with opened(file) as connection:
+            return {str(name) for (name,) in connection.execute("select name from users")}
+    except (UserError, OSError, sqlite3.Error):
+        return None
+
+
+def without_effects(hub: Any, known: set[str] | None) -> None:
+    """Give a hub an authenticator that changes nothing here or elsewhere, and looks only for new users' accounts.
+
+    A site's own code, and its own packages, may do anything when they are made or told of a user: NativeAuthenticator
+    imports users into the database, then deletes the file that they came from. JupyterHub's base class replaces them.
+    """
+    ours = hub.authenticator_class.__module__.startswith(("jupyterhub.", "barehub"))
+    may_create = ("create_system_users", "account_of")
+    if not ours or any(getattr(hub.authenticator, name, None) for name in may_create):
+        hub.authenticator = Authenticator(parent=hub)
+    if isinstance(hub.authenticator, LocalAuthenticator):
+        look = hub.authenticator.add_user
+        hub.authenticator.add_user = lambda user: None if known is None or user.name in known else look(user)
 
 
 def require_routespec(hub: Any) -> None:
@@ -144,11 +176,10 @@ def require_command(layout: Layout, service: Any) -> None:
     """Raises ConfigError if a service's command, or its account, is not there: the hub ends if one does not start."""
     place = place_of(layout, "services")
     program = service.command[0]
-    if "/" in program and not program.startswith("/"):  # depends on the service's directory
-        return
     environment = {**os.environ, **service.environment}
     path = os.pathsep.join((environment.get("PATH", os.defpath), f"{sys.prefix}/bin", str(Path(sys.executable).parent)))
-    if not shutil.which(program, path=path):
+    relative = "/" in program and not program.startswith("/")  # it depends on the service's directory
+    if not relative and not shutil.which(program, path=path):
         raise ConfigError(f"{place}the command of the service {service.name} is not there: {program}", "install it")
     if service.user:
         try:

@@ -12,8 +12,9 @@ import pytest
 from barehub.config import ConfigError, OneLine
 from barehub.evaluation import Evaluated, evaluate
 from barehub.layout import Layout
+from barehub.lifecycle.database import own_database
 
-from tests.unit.installations import ME
+from tests.unit.installations import ME, add_user, make_database
 
 
 def said(layout: Layout, text: str) -> Evaluated:
@@ -29,6 +30,7 @@ MISTAKES = {
     SERVICE % "'command': 'a b'": "JSONDecodeError",
     SERVICE % "'command': ['no-such-command']": "the command of the service service is not there: no-such-command",
     SERVICE % "'command': ['true'], 'user': 'nobody-here'": "the account of the service service is not there",
+    SERVICE % "'command': ['./x'], 'user': 'nobody-here'": "the account of the service service is not there",
     SERVICE % "'url': 'nope'": "Unsupported scheme in URL for service",
     SERVICE % "'url': 'http://[::1'": "Invalid IPv6 URL",
     SERVICE % "'api_token': 'short'": "must be at least 8 characters",
@@ -125,6 +127,49 @@ def test_accounts_are_looked_for_and_never_created(configured: Layout, tmp_path:
     calls = f"c.LocalAuthenticator.add_user_cmd = ['touch', '{tmp_path}/called']"
     said(configured, f"{create}; {calls}; c.JupyterHub.load_groups = {{'group': ['nobody-here']}}")
     assert not (tmp_path / "called").exists()
+
+
+# Authenticators that leave a trace where they are made, told of a user, or asked for an account.
+OF_A_SITE = """\
+from pathlib import Path
+from barehub.logins import AccountPAM
+from jupyterhub.auth import PAMAuthenticator
+def trace(*_): return Path("TRACE").write_text("called") and None
+class Made(PAMAuthenticator):
+    def __init__(self, **traits):
+        trace()
+        super().__init__(**traits)
+class Told(PAMAuthenticator):
+    add_user = trace
+class Asked(AccountPAM):
+    pass
+c.AccountPAM.account_of = trace
+c.JupyterHub.load_groups = {"group": ["nobody-here"]}
+c.JupyterHub.authenticator_class = """
+
+
+@pytest.mark.parametrize("name", ["Made", "Told", "Asked", "AccountPAM"])
+def test_a_sites_own_authenticator_does_nothing_in_a_rehearsal(configured: Layout, tmp_path: Path, name: str) -> None:
+    said(configured, OF_A_SITE.replace("TRACE", f"{tmp_path}/called") + name)
+    assert not (tmp_path / "called").exists()
+
+
+def test_whom_the_hub_knows_already_needs_no_account_to_start(configured: Layout) -> None:
+    add_user(make_database(own_database(configured), None), 2, "gone-by-now")
+    said(configured, ROLE % "'users': ['gone-by-now']" + "; c.JupyterHub.load_groups = {'group': ['gone-by-now']}")
+    with pytest.raises(ConfigError, match="User nobody-here does not exist"):
+        said(configured, "c.JupyterHub.load_groups = {'group': ['gone-by-now', 'nobody-here']}")
+    # Who is in another database is not known.
+    said(configured, "c.JupyterHub.db_url = 'sqlite://'; c.JupyterHub.load_groups = {'group': ['nobody-here']}")
+
+
+def test_a_line_that_has_nothing_to_do_with_a_mistake_is_not_named(configured: Layout) -> None:
+    text = "c.Authenticator.allowed_users = {'root'}\nc.Authenticator.enable_auth_state = True"
+    with pytest.raises(ConfigError, match=r"50-site\.py, line 2: .* encryption is not available"):
+        said(configured, text)
+    text = "c.JupyterHub.hub_routespec = '/'\nc.Authenticator.allowed_users = {'a b/c'}"
+    with pytest.raises(ConfigError, match=r"50-site\.py, line 2: .* username 'a b/c' is not valid"):
+        said(configured, text)
 
 
 def test_a_traceback_is_one_line_until_the_hub_runs(caplog: pytest.LogCaptureFixture) -> None:
