@@ -20,7 +20,6 @@ NO_NAME = (
     "The login service does not say who you are. Administrators: check c.GenericOAuthenticator's scope and"
     " username_claim; the hub's journal has what it says."
 )
-GATEWAY_TIMEOUT = 599  # what tornado calls no answer at all
 
 
 class ProviderAuthenticator(AccountNames, GenericOAuthenticator):  # type: ignore[misc]  # neither ships types
@@ -32,13 +31,10 @@ class ProviderAuthenticator(AccountNames, GenericOAuthenticator):  # type: ignor
         try:
             return await super().httpfetch(url, *arguments, **{**limits, **more})
         except HTTPClientError as error:
-            if error.code == GATEWAY_TIMEOUT or error.code >= 500:
+            if error.code >= 500:  # 599 is tornado's for no answer at all
                 raise HTTPError(503, NO_ANSWER) from None
             raise HTTPError(500, REFUSED.format(f"HTTP {error.code}")) from None
-        except (
-            OSError,
-            ValueError,
-        ) as error:  # no connection, no certificate that is trusted; or an answer of no sense
+        except (OSError, ValueError) as error:  # no connection, no trusted certificate; or an answer that is no JSON
             self.log.error("OpenID Connect: %s: %s: %s", url, type(error).__name__, error)
             raise HTTPError(503, NO_ANSWER) from None
 
