@@ -9,12 +9,13 @@ import sqlite3
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+from barehub.config import ConfigError
 from barehub.layout import Layout
 from barehub.lifecycle import database_worker
 from barehub.lifecycle.install import install
@@ -104,6 +105,15 @@ def add_user(path: Path, number: int, name: str) -> None:
 def users(path: Path) -> list[str]:
     with contextlib.closing(sqlite3.connect(path)) as connection:
         return [name for (name,) in connection.execute("select name from users")]
+
+
+def refusal(work: Callable[[], object]) -> str:
+    """What a configuration is refused with: one line, and what to do."""
+    with pytest.raises(ConfigError) as caught:
+        work()
+    assert "\n" not in str(caught.value)
+    assert caught.value.fix
+    return str(caught.value)
 
 
 def interpreter(path: Path, code: str) -> Path:

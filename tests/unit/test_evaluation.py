@@ -15,7 +15,7 @@ from barehub.evaluation import Evaluated, evaluate, evaluate_here, main
 from barehub.layout import Layout
 from barehub.settings import Settings
 
-from tests.unit.installations import ME
+from tests.unit.installations import ME, refusal
 
 OTHER = "daemon" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name
 SECONDS = 60.0
@@ -136,11 +136,7 @@ MISTAKES = {
 
 @pytest.mark.parametrize("text", MISTAKES)
 def test_a_mistake_is_one_line_and_no_traceback(configured: Layout, text: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        said(configured, text)
-    assert MISTAKES[text] in str(caught.value)
-    assert "\n" not in str(caught.value)
-    assert caught.value.fix
+    assert MISTAKES[text] in refusal(lambda: said(configured, text))
 
 
 # What JupyterHub takes and the proxy's part refuses, by name, while the hub's own part is known.
@@ -156,9 +152,7 @@ NOT_FOR_THE_PROXY = {
 def test_what_the_proxy_cannot_do_is_told_apart(configured: Layout, text: str) -> None:
     found = said(configured, text)
     assert found.endpoints.hub == "http://127.0.0.1:8081/hub/health"
-    with pytest.raises(ConfigError) as caught:
-        found.require_proxy()
-    assert NOT_FOR_THE_PROXY[text] in str(caught.value)
+    assert NOT_FOR_THE_PROXY[text] in refusal(found.require_proxy)
 
 
 @pytest.mark.parametrize(
