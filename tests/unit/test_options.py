@@ -106,3 +106,5 @@ def test_a_link_that_leads_in_a_circle_is_refused(layout: Layout) -> None:
     layout.installer_config.symlink_to(layout.installer_config)
     with pytest.raises(UserError, match="by a way that not only root can change"):
         options.write_lines(layout.installer_config, {"c.JupyterHub.ip": "x"}, lambda _: None)
+    with options.trying_lines(layout.installer_config, {}, lambda _: None):
+        pass  # without anything to write, it does not matter

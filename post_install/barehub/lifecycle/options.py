@@ -106,6 +106,9 @@ def write_lines(path: Path, lines: dict[str, Any], say: Say) -> bool:
 @contextlib.contextmanager
 def trying_lines(path: Path, lines: dict[str, Any], say: Say) -> Iterator[None]:
     """Let a configuration file set these traits, as `write_lines`; after an exception it is as it was before."""
+    if not lines:
+        yield
+        return
     real = real_place(path)
     before = real.read_text() if real.exists() else None
     try:
