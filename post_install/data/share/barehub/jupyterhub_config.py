@@ -46,5 +46,5 @@ except ConfigError as error:
 register_service(layout, c)
 register_announcement(layout, c)
 # With DEBUG, what keeps the hub from starting has its traceback.
-if c.JupyterHub.get("log_level") not in ("DEBUG", logging.DEBUG):
+if c.JupyterHub.get("log_level", c.Application.get("log_level")) not in ("DEBUG", logging.DEBUG):
     logging.getLogger("JupyterHub").addFilter(OneLine())
