@@ -70,12 +70,12 @@ def rehearse(layout: Layout, hub: Any) -> None:
         from sqlalchemy import create_engine
 
         try:
-            engine = create_engine(hub.db_url, **hub.db_kwargs)
+            create_engine(hub.db_url, **hub.db_kwargs)
         except ValueError:  # its text may hold a part of the password
             what = f"{place_of(layout, 'db_url')}c.JupyterHub.db_url cannot be read as a URL"
             raise ConfigError(what, "write special characters of a password as %XX") from None
-        if engine.dialect.name == "sqlite" and engine.url.database not in (None, "", ":memory:"):
-            require_place(layout, "db_url", str(engine.url.database))
+        if file := sqlite_file(hub.db_url, layout):
+            require_place(layout, "db_url", str(file))
     with redirect_stderr(io.StringIO()):  # alembic logs what it does
         asyncio.run(take_steps(layout, hub))
     for service in hub._service_map.values():

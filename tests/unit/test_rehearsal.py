@@ -103,6 +103,7 @@ def test_what_the_proxy_would_fail_with_has_its_place(configured: Layout, text: 
         "c.JupyterHub.load_groups = {'group': ['root']}",
         "c.JupyterHub.subdomain_host = 'https://hub.example.org'",
         "c.JupyterHub.db_url = 'old.sqlite'; c.JupyterHub.db_kwargs = {'pool_size': 5}",
+        "c.JupyterHub.db_url = 'sqlite:///file:/no/such/x.sqlite?uri=true'",
         "c.JupyterHub.pid_file = 'pid'; c.JupyterHub.extra_log_file = 'log'",
         "c.JupyterHub.template_paths = ['templates', '/no/such']",
         "c.JupyterHub.proxy_class = 'configurable-http-proxy'; c.ConfigurableHTTPProxy.auth_token = 'x'",
