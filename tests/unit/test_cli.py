@@ -114,6 +114,7 @@ def test_the_command_finds_its_own_python_whatever_the_caller_has_set(tmp_path: 
         path.chmod(0o755)
     (tmp_path / "barehub").symlink_to(prefix / "barehub")
     env = {"PATH": str(hostile), "LD_LIBRARY_PATH": "/mine"}
-    for word, libraries in (("status", ""), ("run", "/mine")):
-        done = subprocess.run([tmp_path / "barehub", word], env=env, capture_output=True, text=True, check=True)
-        assert done.stdout == f"{prefix}/python -I -m barehub {word} {libraries}\n"
+    for words, libraries in (("status", ""), ("run", "/mine"), ("--debug run", "/mine")):
+        command = [str(tmp_path / "barehub"), *words.split()]
+        done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
+        assert done.stdout == f"{prefix}/python -I -m barehub {words} {libraries}\n"
