@@ -1,5 +1,6 @@
 """The overlay `slurm`: the job's script, run here by bash, with a users' environment that is this test's Python."""
 
+import os
 import subprocess
 import sys
 import time
@@ -22,6 +23,10 @@ def test_the_server_starts_in_its_users_home(node: Node) -> None:
     (node.home / ".bash_profile").write_text(
         "export MINE='a b' UNSET=\nmodule() { echo module $* loaded; }\nexport -f module\numask 027; cd /; false\n"
     )
+    (node.home / ".jupyterhub").mkdir()
+    for name in ("job-9.log", "login-9"):  # a job that was killed leaves both
+        (node.home / ".jupyterhub" / name).touch()
+        os.utime(node.home / ".jupyterhub" / name, (0, 0))
     log, comments = node.run(node.script(prologue="module load cuda; umask"))
     assert comments == ""
     assert "no_proxy" not in log
