@@ -30,12 +30,20 @@ except ImportError:  # before JupyterHub 6
             super().__init__(400, message)
 
 
-class NoAccountError(SpawnException):  # type: ignore[misc]  # JupyterHub ships no types
-    """Why there is no server, in words that JupyterHub shows to its user."""
+class NoServerError(SpawnException):  # type: ignore[misc]  # JupyterHub ships no types
+    """Why there is no server, in words that JupyterHub shows to its user. `kind` is a label in its metrics."""
 
-    def __init__(self, name: str) -> None:
-        super().__init__(NO_ACCOUNT.format(name), reason="account")
-        self.jupyterhub_message = NO_ACCOUNT.format(name)
+    kind = ""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text, reason=self.kind)
+        self.jupyterhub_message = text  # which the page that shows a start's progress needs
+
+
+class NoAccountError(NoServerError):
+    """The user has no account on this machine."""
+
+    kind = "account"
 
 
 def canonical(login: str) -> str | None:
@@ -51,7 +59,7 @@ def canonical(login: str) -> str | None:
 def require_account(name: str) -> None:
     """Raise NoAccountError if this machine has no account of that name."""
     if not exists(name):
-        raise NoAccountError(name)
+        raise NoAccountError(NO_ACCOUNT.format(name))
 
 
 def require_local_account(spawner: Any) -> None:

@@ -1,5 +1,4 @@
-"""What the overlays' spawners share: several environments for users, of which each user chooses one in the form; and
-the errors that tell a user why there is no server.
+"""What the overlays' spawners share: several environments for users, of which each user chooses one in the form.
 
     class MySpawner(OffersEnvironments, Spawner): ...
 
@@ -14,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from html import escape
 from math import inf
 from typing import Any
@@ -21,21 +21,11 @@ from typing import Any
 from traitlets import Dict, HasTraits, TraitError, Unicode, validate
 
 from barehub.environments import Found, misfit, modules, offered_by, prefixes, read
-from barehub.logins import SpawnException  # type: ignore[attr-defined]  # JupyterHub has it since 6
+from barehub.logins import NoServerError
 
 AGE = 60.0  # seconds for which a look at the environments serves everyone's form
 PATIENCE = 5.0  # seconds that a form waits for it
 FIELD = "environment"  # of the form, and of the options of a server
-
-
-class NoServerError(SpawnException):  # type: ignore[misc]  # JupyterHub ships no types
-    """Why there is no server, in words that JupyterHub shows to its user. `kind` is a label in its metrics."""
-
-    kind = ""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(text, reason=self.kind)
-        self.jupyterhub_message = text  # which the page that shows a start's progress needs
 
 
 class NotOfferedError(NoServerError):
@@ -80,8 +70,9 @@ async def look(environments: Iterable[str], user: str = "") -> dict[str, Found]:
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
             env={}, cwd="/", start_new_session=True, **account,
         )  # fmt: skip
-    except OSError:  # BASE may be closed to users
-        return read("", wanted)
+    except OSError:  # BASE may be closed to users: the hub's account sees where `current` leads, not what they may run
+        seen = await look(wanted) if user else read("", wanted)
+        return {one: replace(found, missing="") for one, found in seen.items()}
     try:
         with suppress(TimeoutError):
             told, _ = await asyncio.wait_for(process.communicate(), PATIENCE)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from barehub import offering
 from barehub.accounts import current_user
-from barehub.environments import SILENT, hubs_version
+from barehub.environments import SILENT, Found, hubs_version
 from barehub.offering import Lookout, NotOfferedError, OffersEnvironments, look
 from jupyterhub.spawner import LocalProcessSpawner
 from traitlets import TraitError
@@ -163,7 +163,8 @@ def test_a_file_system_that_is_away_holds_up_no_form(tmp_path: Path, monkeypatch
 
 def test_a_user_looks_as_that_user() -> None:
     user = "daemon" if os.geteuid() == 0 else current_user()
-    code = "import json, os, pwd\nprint(json.dumps({'/x': {'missing': pwd.getpwuid(os.getuid()).pw_name}}))"
+    code = """import json, os, pwd
+print(json.dumps({'/x': {'real': '/x-1', 'missing': pwd.getpwuid(os.getuid()).pw_name}}))"""
     place = Path(f"/tmp/barehub-{os.getpid()}-looks")
     place.mkdir(mode=0o755)
     try:
@@ -173,7 +174,10 @@ def test_a_user_looks_as_that_user() -> None:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(sys, "executable", str(program))
             assert asyncio.run(look(["/x"], user))["/x"].missing == user
-            program.chmod(0o644)  # a hub that is closed to its users
+            program.chmod(0o744)  # a hub that is closed to its users, and knows nevertheless where a link leads
+            if os.geteuid() == 0:
+                assert asyncio.run(look(["/x"], user)) == {"/x": Found("/x-1")}
+            program.chmod(0o644)
             assert asyncio.run(look(["/x"], user)) == {"/x": SILENT}
             with pytest.raises(KeyError, match="getpwnam"):
                 asyncio.run(look(["/x"], "nobody-here"))

@@ -3,8 +3,8 @@
 from typing import Any
 
 from barehub.environments import STATE, inside, started_from
-from barehub.logins import NO_ACCOUNT
-from barehub.offering import FIELD, NoServerError, OffersEnvironments, look
+from barehub.logins import NO_ACCOUNT, NoServerError
+from barehub.offering import FIELD, OffersEnvironments, look
 from systemdspawner import SystemdSpawner  # type: ignore[import-not-found]  # only in this overlay's releases
 from traitlets import default
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from barehub.environments import STATE
-from barehub.offering import NoServerError
+from barehub.logins import NoServerError
 
 from barehub_slurm import internals, words
 from barehub_slurm.jobs import ENDED, QUEUED, Job, Queue
