@@ -21,6 +21,7 @@ check_options() {
 
 check_base() {
     check_place "run this as the account that owns it"
+    check_ground
     if [ ! -e "$base" ]; then return; fi
     if [ -e "$base/install.json" ] || [ -L "$base/hub" ]; then die 6 "$base holds a hub" "$elsewhere"; fi
     if [ -e "$base/$link" ] && ! [ -L "$base/$link" ]; then die 6 "$base/$link is not a link" "$elsewhere"; fi
@@ -28,6 +29,18 @@ check_base() {
     [ -z "$(find "$base" -maxdepth 0 ! -user "$(id -u)")" ] ||
         die 6 "$base belongs to another account: $(ls -ld "$base")" "run this as its owner, or $elsewhere"
     is_ours || die 6 "$base is not empty and holds no environment" "$elsewhere"
+}
+
+# Whoever can rename BASE or a directory above it says what all its users run. A project's group may; not everyone.
+check_ground() {
+    directory=${base%/*}
+    while :; do
+        [ -z "$(find "$directory/" -maxdepth 0 -perm -002 ! -perm -1000 2>/dev/null)" ] ||
+            die 6 "everyone can put something else in the place of $base: $(ls -ld "$directory/")" \
+                "chmod o-w $directory/, or $elsewhere"
+        if [ -z "$directory" ]; then return; fi
+        directory=${directory%/*}
+    done
 }
 
 # An installation, or what an interrupted one left.

@@ -231,6 +231,18 @@ def test_it_takes_no_directory_of_something_else(tmp_path: Path, base: Path) -> 
     refused(run(installer, "-b", "-p", str(other)), 6, "is not empty and holds no environment")
 
 
+def test_not_everyone_may_replace_it(tmp_path: Path) -> None:
+    project = tmp_path / "project"
+    base = project / "inner/base"
+    base.parent.mkdir(parents=True)
+    project.chmod(0o777)
+    refused(run(made(tmp_path), "-b", "-p", str(base)), 6, f"everyone can put something else in the place of {base}")
+    assert not base.exists()
+    for mode in (0o1777, 0o770):  # as /tmp, where nobody can move what is another's; and a group's own
+        project.chmod(mode)
+        install(made(tmp_path), base)
+
+
 def test_room_is_checked(tmp_path: Path, base: Path) -> None:
     refused(run(made(tmp_path, NEEDED_KB=10**15), "-b", "-p", str(base)), 4, "MB free")
     refused(run(made(tmp_path, NEEDED_INODES=10**15), "-b", "-p", str(base)), 4, "inodes free")
