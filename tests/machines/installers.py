@@ -28,6 +28,12 @@ def with_overlay(*overlays: str, name: str = "") -> Path:
     return ready("auto", name=name or overlays[-1], overlays=[ROOT / "construct/overlays" / one for one in overlays])
 
 
+def campus_with_oidc(date: str | None = None) -> Path:
+    """An installer for one machine whose people log in at an OpenID Connect provider."""
+    overlays = [ROOT / "construct/overlays" / one for one in ("single-node", "oidc")]
+    return ready("auto", date=date, name="campus", overlays=overlays)
+
+
 def environment(name: str) -> Path:
     """An installer of one of the environments for users, named like it."""
     return ready("auto", name=name, environment=ROOT / "construct/environments" / name)

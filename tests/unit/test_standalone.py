@@ -1,5 +1,6 @@
 """recipe.standalone and recipe.python_pins: the portable interpreter is fetched once, checked, and pinned."""
 
+import base64
 import hashlib
 import platform
 import socket
@@ -57,6 +58,28 @@ def test_a_mirror_may_be_a_url(mirror: Path, tmp_path: Path) -> None:
         with pytest.raises(UnavailableError, match="404"):
             standalone_python(tmp_path / "other", f"{url}/nowhere")
         server.shutdown()
+
+
+def test_a_mirror_may_want_a_user_and_a_password(mirror: Path, tmp_path: Path) -> None:
+    asked = []
+
+    class Guarded(SimpleHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.headers["Authorization"])
+            if asked[-1] != f"Basic {base64.b64encode(b'a user:p@ss').decode()}":
+                self.send_error(401)
+                return
+            super().do_GET()
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Guarded, directory=mirror)) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        host = f"127.0.0.1:{server.server_port}"
+        assert standalone_python(tmp_path / "cache", f"http://a%20user:p%40ss@{host}").is_file()
+        with pytest.raises(UnavailableError, match="401") as refused:
+            standalone_python(tmp_path / "other", f"http://a%20user:wrong@{host}")
+        assert "wrong" not in str(refused.value)
+        server.shutdown()
+    assert len(asked) == 2
 
 
 def test_another_archive_than_the_pinned_one_is_refused(mirror: Path, tmp_path: Path) -> None:
