@@ -41,7 +41,8 @@ def provider(machine: Machine) -> Iterator[None]:
     """The provider, at a port of the machine; its certificate is of the site's own authority."""
     ca = authority.authority("Site Authority")
     hub = authority.issue(ca, "hub.example.org")
-    for path, text in ((CA, ca.cert), (CERT, hub.cert), (KEY, hub.key)):
+    hosts = "127.0.0.1 localhost hub.example.org\n"
+    for path, text in ((CA, ca.cert), (CERT, hub.cert), (KEY, hub.key), ("/etc/hosts", hosts)):
         machine.write(path, text)
     pair = authority.issue(ca, "localhost")
     with machine.network(), oidc.provider(PORT, pair, f"{HUB}/hub/oauth_callback", PEOPLE, SECRET):
