@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import MutableMapping
 from pathlib import Path
 
 from recipe.errors import UserError
@@ -19,6 +20,12 @@ ROOT = Path(__file__).resolve().parents[1]
 VENV = ROOT / ".venv"
 TOOLS = ROOT / "recipe/tools.txt"
 THIS = "this"
+# Of pip's settings in the environment: where packages come from, and how the network is asked for them.
+SOURCES = {
+    *("PIP_CONFIG_FILE", "PIP_CONSTRAINT", "PIP_NO_CACHE_DIR", "PIP_CACHE_DIR", "PIP_NO_INDEX"),
+    *("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS", "PIP_TRUSTED_HOST", "PIP_KEYRING_PROVIDER"),
+    *("PIP_CERT", "PIP_CLIENT_CERT", "PIP_PROXY", "PIP_TIMEOUT", "PIP_DEFAULT_TIMEOUT", "PIP_RETRIES"),
+}
 
 
 def enter(python: str | None, mirror: str) -> None:
@@ -26,6 +33,7 @@ def enter(python: str | None, mirror: str) -> None:
 
     `python` is the interpreter to ship: a path, THIS, or None for the portable one, which `mirror` may have.
     """
+    leave_settings(os.environ)
     inside = Path(sys.prefix) == VENV
     if inside and python in (None, THIS):
         return
@@ -35,6 +43,17 @@ def enter(python: str | None, mirror: str) -> None:
     ensure_installed(TOOLS, chosen)
     program = VENV / "bin/python"
     os.execv(program, [os.fspath(program), *sys.argv])
+
+
+def leave_settings(environment: MutableMapping[str, str]) -> None:
+    """Leave behind what a caller has set for other work of Python's and pip's, but where packages come from.
+
+    A module that is loaded may set PYTHONPATH, whose packages would hide those of .venv.
+    """
+    for name in list(environment):
+        if name.startswith("PYTHON") or (name.startswith("PIP_") and name not in SOURCES):
+            del environment[name]
+    environment["PIP_USER"] = "0"  # whatever a pip.conf says
 
 
 def choose(python: str | None, mirror: str) -> Path:
@@ -75,7 +94,7 @@ def ensure_installed(requirements: Path, interpreter: Path | None = None) -> Non
     python = VENV / "bin/python"
     if requirements == TOOLS or not python.exists():
         # Without its own pip: Debian packages the wheels that would need apart. pip >= 22.3 serves other environments.
-        run(interpreter, "-m", "venv", "--without-pip", "--clear", VENV)
+        run(interpreter, "-P", "-m", "venv", "--without-pip", "--clear", VENV)
     run(
         interpreter,
         "-m",

@@ -1,6 +1,9 @@
 """recipe.pins: what pip leaves to us."""
 
+import contextlib
+import os
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from packaging.requirements import Requirement
@@ -8,6 +11,8 @@ from packaging.requirements import Requirement
 from recipe import pins
 from recipe.errors import UserError
 from recipe.pins import Pin
+from recipe.venv import leave_settings
+from tests.unit import wheels
 
 
 def test_a_requirement_of_another_python_than_the_running_one_is_found() -> None:
@@ -47,3 +52,16 @@ def test_a_requirement_of_one_machine_is_one_of_the_lock() -> None:
     resolved = {"one": Pin("1.0", set(), requires)}
     assert pins.missing_for("3.12", "x86_64", resolved) == []
     assert pins.missing_for("3.12", "aarch64", resolved) == ['greenlet; platform_machine == "aarch64"']
+
+
+def test_what_the_caller_has_set_for_other_work_of_pips_does_not_count(tmp_path: Path) -> None:
+    """As on a machine where people install for themselves, with a module loaded, in any directory."""
+    sha256 = wheels.make(tmp_path, "one").sha256
+    (tmp_path / "json.py").write_text("raise SystemExit('another json')")
+    (tmp_path / "pip.conf").write_text("[install]\nuser = true\n")
+    hostile = {"PIP_USER": "1", "PIP_TARGET": "/nowhere", "PIP_PREFIX": "/nowhere", "PIP_PLATFORM": "any"}
+    hostile |= {"PIP_CONFIG_FILE": f"{tmp_path}/pip.conf", "PYTHONPATH": f"{tmp_path}"}
+    wanted = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": f"{tmp_path}"}
+    with mock.patch.dict(os.environ, hostile | wanted), contextlib.chdir(tmp_path):
+        leave_settings(os.environ)
+        assert pins.resolve(["one"], "3.12") == {"one": Pin("1.0", {sha256})}
