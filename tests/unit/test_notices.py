@@ -91,7 +91,7 @@ def test_an_announcement_is_on_the_hubs_pages_as_long_as_its_file_is_there(
 def test_what_others_can_change_is_not_shown_and_status_says_so(installed: Layout, mode: int) -> None:
     installed.announcement.write_text("Send me your password")
     installed.announcement.chmod(mode)
-    assert not Announcement(installed.announcement)
+    assert not Announcement(installed)
     status = check(installed)
     assert status.notices == {"announcement": str(installed.announcement)}
     (warning,) = (one for one in status.warnings if "announcement.md" in one)

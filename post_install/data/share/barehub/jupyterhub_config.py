@@ -13,6 +13,7 @@ from barehub.layout import Layout
 from barehub.lifecycle.database import own_database
 from barehub.lifecycle.servers import register_service
 from barehub.logins import require_local_account
+from barehub.maintenance import close_during_maintenance
 from barehub.notices import register_announcement
 from barehub.proxy_unit.certificates import find_authorities
 
@@ -45,6 +46,7 @@ except ConfigError as error:
     sys.exit(CONFIG_EXIT)
 register_service(layout, c)
 register_announcement(layout, c)
+close_during_maintenance(layout)
 # With DEBUG, what keeps the hub from starting has its traceback.
 if c.JupyterHub.get("log_level", c.Application.get("log_level")) not in ("DEBUG", logging.DEBUG):
     logging.getLogger("JupyterHub").addFilter(OneLine())
