@@ -9,6 +9,7 @@ from barehub import maintenance
 from jupyterhub import apihandlers, handlers
 from jupyterhub.handlers.base import PrefixRedirectHandler
 
+from tests.unit.proxies import wait_until
 from tests.unit.real_hub import RealHub, running
 from tests.unit.test_course import log_in, start, token_of, visit
 
@@ -25,6 +26,7 @@ register_announcement(layout, c)
 rights = ["admin:users", "admin:servers", "admin:groups", "tokens", "proxy", "read:metrics"]
 c.JupyterHub.load_roles.append({{"name": "admins", "scopes": rights, "services": ["admin"]}})
 c.JupyterHub.services.append({{"name": "admin", "api_token": "{ADMIN}"}})
+c.JupyterHub.log_level = "WARN"
 c.JupyterHub.load_groups = {{"maintenance": {{"users": ["ada"]}}}}
 c.JupyterHub.authenticator_class = "dummy"
 c.Authenticator.allow_all = True
@@ -122,6 +124,15 @@ def test_services_and_checks_go_on(hub: RealHub, notice: Path) -> None:
     for path in ("/hub/api/users", "/hub/api/proxy", "/hub/metrics"):
         assert hub.get(path, ADMIN).status_code == OPEN, path
     assert hub.ask("DELETE", "/hub/api/users/ada/server", ADMIN).status_code in (202, 204)
+
+
+def test_a_request_that_is_refused_is_one_line_of_the_log(hub: RealHub, notice: Path) -> None:
+    assert hub.get("/hub/login?well").status_code == OPEN
+    assert hub.get("/hub/home?once").status_code == CLOSED
+    wait_until(lambda: "/hub/home?once" in hub.log.read_text())
+    lines = hub.log.read_text().splitlines()
+    assert len([line for line in lines if "/hub/home?once" in line]) == 1
+    assert [line for line in lines if "?well" in line] == []  # of this level
 
 
 def test_an_empty_file_closes_and_one_that_others_can_change_does_not(hub: RealHub, notice: Path) -> None:

@@ -106,12 +106,14 @@ def test_a_link_is_not_followed_and_status_says_so(installed: Layout, tmp_path: 
     status = check(installed)
     assert f"maintenance  {installed.maintenance}\n" in text(status)
     assert any(one.startswith(f"{installed.maintenance} cannot be read") for one in status.warnings)
+    assert not status.closed
 
 
 def test_what_the_hub_and_the_proxy_cannot_read_is_not_shown_and_status_says_so(installed: Layout) -> None:
     installed.maintenance.write_text("Back at 14:00")
     installed.maintenance.chmod(0o644)
     assert not any("maintenance" in one for one in check(installed).warnings)
+    assert "the hub is open only to its administrators and the group maintenance" in text(check(installed))
     installed.maintenance.chmod(0o600)
     warned = any(one.endswith(f"chmod 644 {installed.maintenance}") for one in check(installed).warnings)
     assert warned == (os.geteuid() == 0)  # another account's hub and proxy are its own

@@ -7,7 +7,7 @@ import logging
 import sys
 from pathlib import Path
 
-from barehub.config import CONFIG_EXIT, PROXY_CLASS, ConfigError, OneLine, load_files
+from barehub.config import CONFIG_EXIT, PROXY_CLASS, ConfigError, NoScrapes, OneLine, load_files
 from barehub.errors import PrintableRecord, render
 from barehub.layout import Layout
 from barehub.lifecycle.database import own_database
@@ -47,6 +47,7 @@ except ConfigError as error:
 register_service(layout, c)
 register_announcement(layout, c)
 close_during_maintenance(layout)
-# With DEBUG, what keeps the hub from starting has its traceback.
+# With DEBUG, what keeps the hub from starting has its traceback, and each scrape a line.
 if c.JupyterHub.get("log_level", c.Application.get("log_level")) not in ("DEBUG", logging.DEBUG):
     logging.getLogger("JupyterHub").addFilter(OneLine())
+    logging.getLogger("tornado.access").addFilter(NoScrapes())
