@@ -45,8 +45,8 @@ class ClosedError(HTTPError):
         self.headers = {"Retry-After": str(RETRY), "Refresh": str(RETRY)}
         self.jupyterhub_message = "the hub is closed for maintenance: try again later"
         self.jupyterhub_html_message = (
-            "Servers that are running continue, with their notebooks and kernels.<br>"
-            "This page reloads every minute until the hub is open again.<br><br>"
+            '<span class="d-block fs-5 mb-4">Servers that are running continue, with their notebooks and kernels.<br>'
+            "This page reloads every minute until the hub is open again.</span>"
             f'<a class="btn btn-sm btn-outline-contrast" href="{escape(link)}">{way}</a>'
         )
 

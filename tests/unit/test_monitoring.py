@@ -81,6 +81,8 @@ def scrape(port: int, password: str = TOKEN, user: str = "metrics", path: str = 
 
 def test_the_token_reads_numbers_and_nothing_else(hub: RealHub) -> None:
     assert "jupyterhub_running_servers 1.0" in hub.get("/hub/metrics", TOKEN).text
+    bearer = {"Authorization": f"Bearer {TOKEN}"}  # as Prometheus sends it
+    assert requests.get(f"{hub.url}/hub/metrics", headers=bearer, timeout=60).status_code == 200
     assert hub.get("/hub/metrics").status_code == 403
     for method, path in (
         ("GET", "/hub/api/users"),

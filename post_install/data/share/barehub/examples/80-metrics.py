@@ -1,8 +1,8 @@
 # Numbers for Prometheus: the hub's at /hub/metrics, the proxy's at traefik's API, which only this machine reaches.
 # Copy to BASE/jupyterhub_config.d and make the token, which is in a file of its own beside this one:
 #   (umask 077; openssl rand -hex 32 >BASE/jupyterhub_config.d/metrics-token)
-#   chown HUB_USER BASE/jupyterhub_config.d/metrics-token           # if the hub does not run as root
 #   systemctl restart barehub-proxy barehub-hub
+# If the hub does not run as root, its group has to read it: chown root:HUB_GROUP metrics-token; chmod 640 metrics-token
 from barehub.secret import read_secret
 
 token = read_secret("metrics-token")
