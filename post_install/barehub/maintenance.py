@@ -26,10 +26,10 @@ GROUP = "maintenance"
 RETRY = 60  # seconds
 # The way in and out, who has logged in at a server and what it may do, and the numbers.
 OPEN_MODULES = {"jupyterhub.handlers.login", "jupyterhub.handlers.metrics", "jupyterhub.apihandlers.auth"}
-# Health, the version; addresses outside of the hub's, where nobody's login is known; what servers ask and report.
-OPEN = {"HealthCheckHandler", "RootAPIHandler", "AddSlashHandler", "PrefixRedirectHandler", "CSPReportHandler"} | {
-    "SelfAPIHandler",
-    "ActivityAPIHandler",
+OPEN = {
+    *("HealthCheckHandler", "RootAPIHandler", "CSPReportHandler"),
+    *("AddSlashHandler", "PrefixRedirectHandler"),  # at addresses outside of the hub's, where nobody's login is known
+    *("SelfAPIHandler", "ActivityAPIHandler"),  # what running servers ask and report
 }
 STARTS = "UserServerAPIHandler"
 

@@ -16,8 +16,10 @@ from typing import Any
 
 from barehub.errors import UserError
 from barehub.layout import Layout
+from barehub.process import call_as
 from barehub.untrusted import UntrustedError, content_of, opened
 
+SECONDS = 10.0  # for another account to look
 MARKS = re.compile(
     r"^\#{1,6}[ ]+(?P<heading>.+)$"
     r"|\*\*(?P<bold>[^*\n]+)\*\*"
@@ -69,6 +71,14 @@ def is_there(path: Path) -> bool:
         return False  # `barehub status` says so
 
 
+def is_there_for(user: str, path: Path) -> bool:
+    """Return True if there is such a file for this account; False if it cannot read it."""
+    try:
+        return call_as(user, lambda: "yes" if is_there(path) else "", {}, SECONDS) == "yes"
+    except UserError:
+        return False  # there is no such account
+
+
 def shown(path: Path) -> str:
     """Return what a page shows of such a file, as HTML; nothing if there is none, or none that can be trusted."""
     try:
@@ -114,4 +124,4 @@ def complaint(path: Path) -> str:
             return ""
     except UserError as error:
         return f"{error}, so it is not shown: {error.fix}"
-    return f"{path} cannot be read by the accounts of hub and proxy, so it is not shown: chmod 644 {path}"
+    return f"{path} cannot be read by all accounts of hub and proxy, so it is not shown by both: chmod 644 {path}"

@@ -73,6 +73,7 @@ def check(layout: Layout) -> Status:
     else:
         check_last_proxy(installation, status)
     check_notices(layout, status)
+    status.closed = notices.is_there_for(installation.settings.hub_user, layout.maintenance)
     check_database(installation, found, status)
     return status
 
@@ -219,7 +220,6 @@ def check_source(layout: Layout, source: Source, status: Status) -> None:
 
 def check_notices(layout: Layout, status: Status) -> None:
     """Record the files that tell people something; one that is not shown is worth a warning."""
-    status.closed = notices.is_there(layout.maintenance)
     for name, path in (("announcement", layout.announcement), ("maintenance", layout.maintenance)):
         if path.exists() or path.is_symlink():
             status.notices[name] = str(path)

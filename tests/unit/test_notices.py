@@ -1,6 +1,7 @@
 """What an administrator tells people by a file: the HTML that comes of it, whose file it may be, and who is told."""
 
 import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -117,3 +118,16 @@ def test_what_the_hub_and_the_proxy_cannot_read_is_not_shown_and_status_says_so(
     installed.maintenance.chmod(0o600)
     warned = any(one.endswith(f"chmod 644 {installed.maintenance}") for one in check(installed).warnings)
     assert warned == (os.geteuid() == 0)  # another account's hub and proxy are its own
+
+
+def test_whether_it_is_there_depends_on_the_account_that_looks() -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory, "maintenance.md")
+        Path(directory).chmod(0o755)
+        assert not notices.is_there_for("daemon", path)
+        path.touch(mode=0o644)
+        assert notices.is_there_for("daemon", path)
+        path.chmod(0o600)
+        root = os.geteuid() == 0  # who else cannot become another account
+        assert notices.is_there_for("daemon", path) != root
+        assert notices.is_there_for("no-such-account", path) != root
