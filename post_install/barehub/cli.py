@@ -79,7 +79,10 @@ def parser() -> argparse.ArgumentParser:
         return new
 
     one = add("status", status, "show release, units, URL, health, configuration files, database; 0 when healthy")
-    one.add_argument("--json", action="store_true", help="print JSON")
+    how = one.add_mutually_exclusive_group()
+    how.add_argument("--json", action="store_true", help="print JSON")
+    told = "print numbers for Prometheus, or write them to FILE.prom for node_exporter; 0 also when not healthy"
+    how.add_argument("--prometheus", nargs="?", const="", metavar="FILE.prom", help=told)
 
     one = add("rollback", rollback, "go back to an older release that is still installed")
     one.add_argument("release", nargs="?", help="its label (default: the newest of the older releases)")
@@ -124,10 +127,15 @@ def add_install_options(one: argparse.ArgumentParser) -> None:
 
 
 def status(arguments: argparse.Namespace, _: Say) -> int:
-    """Print how the installation is; return 0 when it is healthy."""
+    """Print how the installation is; return 0 when it is healthy, or when its numbers were published."""
+    from barehub.metrics import publish
     from barehub.status import check, show
 
-    return show(check(Layout.from_environment()), arguments.json)
+    found = check(Layout.from_environment())
+    if arguments.prometheus is None:
+        return show(found, arguments.json)
+    publish(found, arguments.prometheus)
+    return 0
 
 
 def uninstall(arguments: argparse.Namespace, say: Say) -> None:

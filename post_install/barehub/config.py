@@ -50,6 +50,13 @@ class OneLine(logging.Filter):
         return True
 
 
+class NoScrapes(logging.Filter):
+    """Without the requests by which Prometheus reads the hub's numbers every few seconds, if all went well."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return re.match(r"200 GET [^\s?]*/hub/(api/)?metrics[ ?]", str(record.msg)) is None
+
+
 def one_line(error: BaseException) -> str:
     """Return an exception as `TYPE: TEXT`, without a dictionary at its end: a service's may hold a token."""
     text = " ".join(str(error).partition("{")[0].split())

@@ -52,6 +52,13 @@ class Found:
         return self.missing or ("" if self.real or self == SILENT else self.unknown)
 
     @property
+    def state(self) -> str:
+        """`missing`, `unknown`, `misfit`, or `fits`."""
+        if self.missing:
+            return "missing"
+        return "unknown" if self.unknown else "misfit" if self.misfit else "fits"
+
+    @property
     def misfit(self) -> str:
         """What is wrong with its jupyterhub; empty if that fits the hub's, or is not known."""
         how = misfit(self.jupyterhub)

@@ -124,6 +124,11 @@ def answer(url: str, owner: Owner, name: str = "") -> int | None:
     return ask(url, owner, name=name)[0]
 
 
+def in_words(code: int | None) -> str:
+    """Return the HTTP status of an answer in words."""
+    return "answers" if code == http.HTTPStatus.OK else f"answers {code}" if code else "does not answer"
+
+
 def stranger_at(url: str, owner: Owner) -> str | None:
     """Return the account of somebody else who listens where the owner should; None if nobody does."""
     parts = urlsplit(url)

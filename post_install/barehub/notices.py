@@ -1,14 +1,11 @@
 """What an administrator tells people by a file in BASE. It is read whenever a page is shown, and upgrades keep it.
 
     announcement.md     on the hub's own pages
-    maintenance.md      on the page that stands in for the hub while it is away (barehub.proxy_unit.pages)
+    maintenance.md      there, too, and the hub is closed to most people (barehub.maintenance); also on the page that
+                        stands in for the hub while it is away (barehub.proxy_unit.pages)
 
 The text becomes HTML with paragraphs, line breaks, **bold**, # headings in bold, and links. Everything else, HTML for
 example, is shown as it was written. The hub environment holds no Markdown library.
-
-There is no maintenance that lets some people through by name. The proxy does not know who asks. JupyterHub does after
-the login, but its pages are only a part of it: the API, and an address that starts a server, would have to be closed to
-the others as well, inside JupyterHub's own handlers. While the hub is stopped, all of them are closed.
 """
 
 import os
@@ -19,8 +16,10 @@ from typing import Any
 
 from barehub.errors import UserError
 from barehub.layout import Layout
+from barehub.process import call_as
 from barehub.untrusted import UntrustedError, content_of, opened
 
+SECONDS = 10.0  # for another account to look
 MARKS = re.compile(
     r"^\#{1,6}[ ]+(?P<heading>.+)$"
     r"|\*\*(?P<bold>[^*\n]+)\*\*"
@@ -49,8 +48,8 @@ def element(found: re.Match[str]) -> str:
     return f'<a href="{escape(target)}">{escape(found["name"] or target)}</a>'
 
 
-def text_of(path: Path) -> str:
-    """Return what such a file says; nothing if there is none.
+def text_of(path: Path) -> str | None:
+    """Return what such a file says; None if there is none.
 
     Raises UntrustedError if it cannot be read, or if another account than root and the owner of BASE can change it.
     """
@@ -61,13 +60,29 @@ def text_of(path: Path) -> str:
                 raise UntrustedError(path, "can be changed by other accounts")
             return content_of(descriptor, path).decode(errors="replace")
     except FileNotFoundError:
-        return ""
+        return None
+
+
+def is_there(path: Path) -> bool:
+    """Return True if there is such a file, be it empty, that can be trusted."""
+    try:
+        return text_of(path) is not None
+    except UserError:
+        return False  # `barehub status` says so
+
+
+def is_there_for(user: str, path: Path) -> bool:
+    """Return True if there is such a file for this account; False if it cannot read it."""
+    try:
+        return call_as(user, lambda: "yes" if is_there(path) else "", {}, SECONDS) == "yes"
+    except UserError:
+        return False  # there is no such account
 
 
 def shown(path: Path) -> str:
     """Return what a page shows of such a file, as HTML; nothing if there is none, or none that can be trusted."""
     try:
-        return as_html(text_of(path))
+        return as_html(text_of(path) or "")
     except UserError:
         return ""  # `barehub status` says so
 
@@ -75,18 +90,20 @@ def shown(path: Path) -> str:
 class Announcement:
     """JupyterHub's template variable `announcement`, which its pages show as the HTML that it is (`| safe`).
 
-    While there is no file, it is what the configuration has set; a callable gets the user whom the page is for.
+    What maintenance.md says comes first. While there is no announcement.md, what the configuration has set is shown in
+    its place; a callable gets the user whom the page is for.
     """
 
-    def __init__(self, path: Path, otherwise: Any = "") -> None:
-        self.path = path
+    def __init__(self, layout: Layout, otherwise: Any = "") -> None:
+        self.layout = layout
         self.otherwise = otherwise
 
     def __call__(self, user: Any) -> "Announcement":
-        return Announcement(self.path, self.otherwise(user) if callable(self.otherwise) else self.otherwise)
+        return Announcement(self.layout, self.otherwise(user) if callable(self.otherwise) else self.otherwise)
 
     def __html__(self) -> str:
-        return shown(self.path) or str(self.otherwise or "")
+        announced = shown(self.layout.announcement) or str(self.otherwise or "")
+        return "<hr>".join(filter(None, (shown(self.layout.maintenance), announced)))
 
     def __bool__(self) -> bool:
         return bool(self.__html__())
@@ -96,15 +113,15 @@ def register_announcement(layout: Layout, config: Any) -> None:
     """Let the hub's pages show BASE/announcement.md: set the template variable in its configuration."""
     found = config.JupyterHub.get("template_vars", {})
     variables = found.get_value({}) if hasattr(found, "get_value") else found  # of a file that has only added to it
-    ours = {"announcement": Announcement(layout.announcement, variables.get("announcement", ""))}
+    ours = {"announcement": Announcement(layout, variables.get("announcement", ""))}
     config.JupyterHub.template_vars = {**variables, **ours}
 
 
 def complaint(path: Path) -> str:
     """Return why hub and proxy do not show such a file; nothing if they do, or if there is none."""
     try:
-        if not text_of(path) or os.geteuid() != 0 or path.stat().st_mode & 0o004:
+        if text_of(path) is None or os.geteuid() != 0 or path.stat().st_mode & 0o004:
             return ""
     except UserError as error:
         return f"{error}, so it is not shown: {error.fix}"
-    return f"{path} cannot be read by the accounts of hub and proxy, so it is not shown: chmod 644 {path}"
+    return f"{path} cannot be read by all accounts of hub and proxy, so it is not shown by both: chmod 644 {path}"

@@ -25,9 +25,9 @@ from traitlets import Bool, Enum, Integer, List, TraitError, Unicode, default, o
 
 from barehub import untrusted
 from barehub.layout import Layout
-from barehub.own_servers import OwnServers
 from barehub.process import write_atomically
 from barehub.rules import Config, RulesFile, fixed_rules, home_of, keep_logo, middlewares, rule
+from barehub.traefik_metrics import WithMetrics
 from barehub.untrusted import UntrustedError
 from barehub.urls import bind_url, is_address
 
@@ -45,7 +45,7 @@ class Batch:
     live: asyncio.Future[bool] = field(default_factory=asyncio.Future)  # True once traefik has loaded it, False if not
 
 
-class BarehubProxy(OwnServers):
+class BarehubProxy(WithMetrics):
     """JupyterHub's proxy, for `c.JupyterHub.proxy_class`. An installation needs no other than its defaults."""
 
     should_start = Bool(False, help="systemd runs traefik, under barehub.proxy_unit.supervisor")
@@ -108,7 +108,6 @@ class BarehubProxy(OwnServers):
     ).tag(config=True)
 
     dynamic_config: Config  # traits of the base class
-    extra_dynamic_config: Config
 
     def __init__(self, **traits: Any) -> None:
         if parent := traits.get("parent"):

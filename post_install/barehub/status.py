@@ -12,7 +12,7 @@ from barehub.config import config_files, masked_files
 from barehub.environments import find_as
 from barehub.errors import Exit, UserError, printable
 from barehub.evaluation import Evaluated, ProxyWanted, evaluate
-from barehub.health import answer, here, served_certificate, stranger_at
+from barehub.health import answer, here, in_words, served_certificate, stranger_at
 from barehub.layout import Layout
 from barehub.lifecycle import database, safe_ports
 from barehub.listeners import Owner
@@ -39,9 +39,11 @@ class Status:
     config: list[str] = field(default_factory=list)
     masked: list[str] = field(default_factory=list)
     notices: dict[str, str] = field(default_factory=dict)  # announcement, maintenance -> the file that is there
+    closed: bool = False  # the hub, but for those who maintain it
     database_revision: str | None = None
     backups: list[str] = field(default_factory=list)
     environments: dict[str, str] = field(default_factory=dict)  # label -> what is there
+    environment_states: dict[str, str] = field(default_factory=dict)  # label -> environments.Found.state
     certificate: str = ""  # the one that the proxy serves
     certificate_ends: str = ""  # ISO 8601
     unknown: dict[str, str] = field(default_factory=dict)  # what was not looked at -> why
@@ -71,6 +73,7 @@ def check(layout: Layout) -> Status:
     else:
         check_last_proxy(installation, status)
     check_notices(layout, status)
+    status.closed = notices.is_there_for(installation.settings.hub_user, layout.maintenance)
     check_database(installation, found, status)
     return status
 
@@ -109,6 +112,7 @@ def check_config(installation: Installation, status: Status) -> Evaluated | None
         return found
     except UserError as error:
         if os.geteuid() != 0 and accounts.current_user() != settings.hub_user:
+            status.unknown["config"] = "this account does not see all of it"
             status.problems.append(f"this account does not see all of the configuration: run this as root ({error})")
         else:
             status.problems.append(f"{error}; fix: {error.fix}" if error.fix else str(error))
@@ -226,9 +230,11 @@ def check_database(installation: Installation, found: Evaluated | None, status: 
     """Check that the database has the schema that this release needs; without a configuration, that of the default."""
     layout = installation.layout
     if not os.access(layout.hub_state, os.X_OK):
-        status.unknown["database"] = f"{layout.hub_state} cannot be read by this account: run this as root"
-        status.problems.append(status.unknown["database"])
+        why = f"{layout.hub_state} cannot be read by this account: run this as root"
+        status.unknown |= {"database": why, "backups": why}
+        status.problems.append(why)
         return
+    status.backups = [str(layout.backup(label)) for label in layout.complete if layout.backup(label).exists()]
     own = database.own_database(layout)
     if found is None:
         status.unknown["database"] = "the configuration may name another than the release's own"
@@ -242,14 +248,13 @@ def check_database(installation: Installation, found: Evaluated | None, status: 
         return
     if status.database_revision not in (None, newest := database.newest_revision()):
         status.problems.append(f"the database is at {status.database_revision}, this release needs {newest}")
-    status.backups = [str(layout.backup(label)) for label in layout.complete if layout.backup(label).exists()]
 
 
 def check_environments(installation: Installation, found: Evaluated, status: Status) -> None:
     """Look at what users' servers run from, as the hub's account; a jupyterhub that does not fit is worth a warning."""
     seen = find_as(installation.settings.hub_user, found.environments.values())
     for label, environment in found.environments.items():
-        status.environments[label] = str(seen[environment])
+        status.environments[label], status.environment_states[label] = str(seen[environment]), seen[environment].state
         if misfit := seen[environment].misfit:
             status.warnings.append(f"the environment {label} has {misfit}: users may not get into its servers")
 
@@ -268,7 +273,7 @@ def text(status: Status) -> str:
     rows.append(("url", status.url or not_known(status, "url")))
     rows += [*status.units.items()] or ([("units", not_known(status, "units"))] if "units" in status.unknown else [])
     rows += [
-        (name, not_known(status, name) if name in status.unknown else describe_answer(code))
+        (name, not_known(status, name) if name in status.unknown else in_words(code))
         for name, code in (("hub", status.hub), ("proxy", status.proxy))
     ]
     if status.certificate:
@@ -281,16 +286,12 @@ def text(status: Status) -> str:
     rows += [("config" if index == 0 else "", path) for index, path in enumerate(status.config or ["no files"])]
     rows += [("masked", path) for path in status.masked]
     rows += status.notices.items()
+    rows += [("", "the hub is open only to its administrators and the group maintenance")] if status.closed else []
     width = max(len(name) for name, _ in rows) + 2
     lines = [f"{name:{width}}{value}" for name, value in rows]
     said = [f"warning: {warning}" for warning in status.warnings]
     said += [f"problem: {problem}" for problem in status.problems] or ["healthy"]
     return "\n".join([*lines, "", *said])
-
-
-def describe_answer(code: int | None) -> str:
-    """Return the HTTP status of an answer in words."""
-    return "answers" if code == HTTPStatus.OK else f"answers {code}" if code else "does not answer"
 
 
 def not_known(status: Status, what: str) -> str:

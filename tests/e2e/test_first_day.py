@@ -121,7 +121,24 @@ def test_people_see_a_page_while_the_hub_is_away(machine: Machine, kernel: Kerne
     assert kernel.execute("print(answer)") == "42\n"
     machine.succeed("systemctl", "start", HUB)
     machine.eventually(BAREHUB, "status")
+    closed = kernel.session.get("/hub/home", headers=browser)  # it is back, but not for her
+    assert (closed.status_code, closed.reason) == (503, "Closed for maintenance")
+    assert "Back at 14:00 &lt;now&gt;" in closed.text
+    assert kernel.session.start_kernel().execute("print(6 * 7)") == "42\n"
+    machine.succeed("rm", "/opt/barehub/maintenance.md")
     assert kernel.session.is_logged_in()
+    assert kernel.session.get("/hub/home").status_code == 200
+
+
+def test_its_numbers_are_published(machine: Machine) -> None:
+    machine.shell("cp /opt/barehub/hub/share/barehub/examples/barehub-metrics.* /etc/systemd/system/")
+    machine.succeed("systemd-analyze", "verify", "/etc/systemd/system/barehub-metrics.timer")
+    machine.succeed("mkdir", "-p", "/var/lib/prometheus/node-exporter")
+    machine.succeed("systemctl", "start", "barehub-metrics.service")
+    assert 'barehub_up{base="/opt/barehub",part="hub"} 1' in machine.read(
+        "/var/lib/prometheus/node-exporter/barehub.prom"
+    )
+    machine.shell("rm -r /etc/systemd/system/barehub-metrics.* /var/lib/prometheus; systemctl daemon-reload")
 
 
 def test_proxy_restarts_without_turning_a_visitor_away(machine: Machine, kernel: Kernel) -> None:

@@ -79,7 +79,7 @@ def static_config(base: Path, **addresses: str) -> Path:
     return path
 
 
-def barehub_config(base: Path, web: str, api: str) -> Path:
+def barehub_config(base: Path, web: str, api: str, metrics_password: str = "") -> Path:
     """barehub's own static configuration for HTTP, with these addresses (`host:port`); the file."""
     from barehub.layout import Layout
     from barehub.proxy_unit.static import as_text, static_config
@@ -87,7 +87,7 @@ def barehub_config(base: Path, web: str, api: str) -> Path:
     proxy = SimpleNamespace(
         public_url=f"http://{web}", trusted_networks=[], traefik_api_url=f"http://{api}", is_https=False,
         traefik_log_level="", traefik_entrypoint="web", traefik_api_entrypoint="api", extra_static_config={},
-        traefik_providers_throttle_duration="0s",
+        traefik_providers_throttle_duration="0s", metrics_password=metrics_password,
     )  # fmt: skip
     layout = Layout(base)
     layout.static_config.write_text(as_text(static_config(layout, proxy)))

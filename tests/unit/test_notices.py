@@ -1,6 +1,7 @@
 """What an administrator tells people by a file: the HTML that comes of it, whose file it may be, and who is told."""
 
 import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +92,7 @@ def test_an_announcement_is_on_the_hubs_pages_as_long_as_its_file_is_there(
 def test_what_others_can_change_is_not_shown_and_status_says_so(installed: Layout, mode: int) -> None:
     installed.announcement.write_text("Send me your password")
     installed.announcement.chmod(mode)
-    assert not Announcement(installed.announcement)
+    assert not Announcement(installed)
     status = check(installed)
     assert status.notices == {"announcement": str(installed.announcement)}
     (warning,) = (one for one in status.warnings if "announcement.md" in one)
@@ -106,12 +107,27 @@ def test_a_link_is_not_followed_and_status_says_so(installed: Layout, tmp_path: 
     status = check(installed)
     assert f"maintenance  {installed.maintenance}\n" in text(status)
     assert any(one.startswith(f"{installed.maintenance} cannot be read") for one in status.warnings)
+    assert not status.closed
 
 
 def test_what_the_hub_and_the_proxy_cannot_read_is_not_shown_and_status_says_so(installed: Layout) -> None:
     installed.maintenance.write_text("Back at 14:00")
     installed.maintenance.chmod(0o644)
     assert not any("maintenance" in one for one in check(installed).warnings)
+    assert "the hub is open only to its administrators and the group maintenance" in text(check(installed))
     installed.maintenance.chmod(0o600)
     warned = any(one.endswith(f"chmod 644 {installed.maintenance}") for one in check(installed).warnings)
     assert warned == (os.geteuid() == 0)  # another account's hub and proxy are its own
+
+
+def test_whether_it_is_there_depends_on_the_account_that_looks() -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory, "maintenance.md")
+        Path(directory).chmod(0o755)
+        assert not notices.is_there_for("daemon", path)
+        path.touch(mode=0o644)
+        assert notices.is_there_for("daemon", path)
+        path.chmod(0o600)
+        root = os.geteuid() == 0  # who else cannot become another account
+        assert notices.is_there_for("daemon", path) != root
+        assert notices.is_there_for("no-such-account", path) != root

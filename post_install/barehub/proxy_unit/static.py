@@ -76,6 +76,8 @@ def static_config(layout: Layout, proxy: Any) -> Config:
             name, resolver = acme.resolver(layout, proxy)
             config["certificatesResolvers"] = {name: resolver}
             public["http"]["tls"]["certResolver"] = name
+    if proxy.metrics_password:  # the rules say where they are; users' names do not belong there
+        config["metrics"] = {"prometheus": {"manualRouting": True, "addServicesLabels": False}}
     merged: Config = deep_merge(config, proxy.extra_static_config)
     return merged
 

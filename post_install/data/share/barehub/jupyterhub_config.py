@@ -7,12 +7,13 @@ import logging
 import sys
 from pathlib import Path
 
-from barehub.config import CONFIG_EXIT, PROXY_CLASS, ConfigError, OneLine, load_files
+from barehub.config import CONFIG_EXIT, PROXY_CLASS, ConfigError, NoScrapes, OneLine, load_files
 from barehub.errors import PrintableRecord, render
 from barehub.layout import Layout
 from barehub.lifecycle.database import own_database
 from barehub.lifecycle.servers import register_service
 from barehub.logins import require_local_account
+from barehub.maintenance import close_during_maintenance
 from barehub.notices import register_announcement
 from barehub.proxy_unit.certificates import find_authorities
 
@@ -45,6 +46,8 @@ except ConfigError as error:
     sys.exit(CONFIG_EXIT)
 register_service(layout, c)
 register_announcement(layout, c)
-# With DEBUG, what keeps the hub from starting has its traceback.
+close_during_maintenance(layout)
+# With DEBUG, what keeps the hub from starting has its traceback, and each scrape a line.
 if c.JupyterHub.get("log_level", c.Application.get("log_level")) not in ("DEBUG", logging.DEBUG):
     logging.getLogger("JupyterHub").addFilter(OneLine())
+    logging.getLogger("tornado.access").addFilter(NoScrapes())
