@@ -11,6 +11,8 @@ from pathlib import Path
 
 from rattler import RepoDataRecord
 
+from construct.advisories import FILE as ADVISORIES
+from construct.advisories import known_to_installer
 from construct.engines import build_engine, choose_engine
 from construct.floor import is_reach_lost, parse_limit, require_floor, warn_at_first, warn_at_last
 from construct.installer import write_installer
@@ -42,6 +44,7 @@ def build_release(
     any_python: bool = False,
     platform: str = PLATFORM,
     python_mirror: str = "",
+    advisories: Path | None = None,
 ) -> Path:
     """Build the installer and the files beside it into `output`; return its path.
 
@@ -50,8 +53,9 @@ def build_release(
     channel if there are none. `lock` replaces the repository's or the overlay's. `engine` is as for `choose_engine`,
     `sign` is the key for `sign_release`. The build fails if anything needs a newer `glibc`. With `any_python` nothing
     is said about an interpreter that is not the portable one. The installer is for `platform`; `python_mirror` may have
-    the interpreter of another machine than this. Nothing appears in `output` before the installer is complete. Raises
-    UserError for what the operator can fix.
+    the interpreter of another machine than this. The installer knows those of the `advisories` that are about its
+    packages. Nothing appears in `output` before the installer is complete. Raises UserError for what the operator can
+    fix.
     """
     began, limit = time.monotonic(), parse_limit(glibc)
     reach_lost = platform == PLATFORM and is_reach_lost(channels, any_python)
@@ -60,6 +64,7 @@ def build_release(
     stack = Stack.of(root, overlays, environment)
     release = Release(stack, distribution_name(name or stack.name), release_label(date), platform)
     locked, filler = read_lock(stack, lock, channels, platform), choose_engine(engine, platform)
+    known = known_to_installer(advisories, locked.lines) if advisories else ""
     cache, path = root / ".cache", output / release.file_name
     cache.mkdir(exist_ok=True)
     output.mkdir(parents=True, exist_ok=True)
@@ -71,6 +76,8 @@ def build_release(
         payload = work / "payload"
         records = fill_channel(stack, locked, channels, cache, payload / "channel", platform, python_mirror)
         write_locked(payload, release, records)
+        if known:
+            (payload / ADVISORIES).write_text(known)
 
         say(f"making the engine with {filler.NAME} and testing it")
         filled = build_engine(filler, records, stack.specs, platform, release.label, payload, work / "engine")

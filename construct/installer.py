@@ -13,8 +13,10 @@ from recipe.errors import UserError
 from recipe.files import file_sha256
 
 HEADER = Path(__file__).with_name("header.sh")
-# Of the payload: what the header reads from there.
-SCRIPTS = tuple(HEADER.with_name(name) for name in ("preflight.sh", "ports.sh", "steps.sh", "add_to_channel.sh"))
+# What the installer runs of its payload, beside the engine.
+COMPARISON = HEADER.parents[1] / "post_install/barehub/lifecycle/comparison.py"
+SHELL = ("preflight.sh", "ports.sh", "steps.sh", "compare.sh", "add_to_channel.sh")
+SCRIPTS = (*(HEADER.with_name(name) for name in (*SHELL, "osv.py")), COMPARISON)
 HELP = HEADER.with_name("environment.help")  # instead of the header's own, for users' environments
 ENVIRONMENT = HEADER.with_name("environment.sh")  # one more script, for these
 HEADER_BYTES = 32 * 1024  # so that `tail -c +32769` gets the tar out of any release
