@@ -105,6 +105,9 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     command.add_argument(
         "--advisories", type=Path, metavar="PATH", help="advisories in OSV's format: the installer's --audit knows them"
     )
+    command.add_argument(
+        "--delta", type=Path, metavar="OLD", help="write what this release has beside the installer OLD, too"
+    )
     add_python_options(command)
     command.set_defaults(command=build)
 
@@ -208,6 +211,7 @@ def build(arguments: argparse.Namespace) -> int:
         platform=arguments.platform or PLATFORM,
         python_mirror=python_mirror(arguments),
         advisories=arguments.advisories,
+        delta=arguments.delta,
     )
     return 0
 

@@ -13,6 +13,7 @@ from rattler import RepoDataRecord
 
 from construct.advisories import FILE as ADVISORIES
 from construct.advisories import known_to_installer
+from construct.delta import require_base, write_delta
 from construct.engines import build_engine, choose_engine
 from construct.floor import is_reach_lost, parse_limit, require_floor, warn_at_first, warn_at_last
 from construct.installer import write_installer
@@ -45,6 +46,7 @@ def build_release(
     platform: str = PLATFORM,
     python_mirror: str = "",
     advisories: Path | None = None,
+    delta: Path | None = None,
 ) -> Path:
     """Build the installer and the files beside it into `output`; return its path.
 
@@ -54,8 +56,8 @@ def build_release(
     `sign` is the key for `sign_release`. The build fails if anything needs a newer `glibc`. With `any_python` nothing
     is said about an interpreter that is not the portable one. The installer is for `platform`; `python_mirror` may have
     the interpreter of another machine than this. The installer knows those of the `advisories` that are about its
-    packages. Nothing appears in `output` before the installer is complete. Raises UserError for what the operator can
-    fix.
+    packages. `delta` is an older installer: what the new one has beside it becomes a file, too. Nothing appears in
+    `output` before the installer is complete. Raises UserError for what the operator can fix.
     """
     began, limit = time.monotonic(), parse_limit(glibc)
     reach_lost = platform == PLATFORM and is_reach_lost(channels, any_python)
@@ -64,6 +66,7 @@ def build_release(
     stack = Stack.of(root, overlays, environment)
     release = Release(stack, distribution_name(name or stack.name), release_label(date), platform)
     locked, filler = read_lock(stack, lock, channels, platform), choose_engine(engine, platform)
+    old_label = require_base(delta, release.name, release.label, platform) if delta else ""
     known = known_to_installer(advisories, locked.lines) if advisories else ""
     cache, path = root / ".cache", output / release.file_name
     cache.mkdir(exist_ok=True)
@@ -88,8 +91,12 @@ def build_release(
         write_descriptions(payload, release, locked, records, filler, measured)
         write_installer(path, payload, header_values(payload, release, filler, measured), release.moment)
         write_beside(path, payload)
+    smaller = write_delta(delta, path, release.name, release.label, old_label) if delta else None
     signature = sign_release(output, sign) if sign else None
     summarise(path, release, measured, records, time.monotonic() - began)
+    if smaller:
+        size, whole = (one.stat().st_size / 1e6 for one in (smaller, path))
+        say(f"  delta      {os.path.relpath(smaller)}: {size:.0f} MB instead of {whole:.0f} MB, over {old_label}")
     if signature:
         say(f"  check      {check_command(release.name, signature)}")
     if reach_lost:

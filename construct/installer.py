@@ -83,12 +83,16 @@ def render_header(values: Mapping[str, object]) -> bytes:
     if values.get("KIND") == "environment":
         first, _, rest = template.partition("\n")
         template = f"{first}\n{HELP.read_text()}{rest[rest.index('# What follows this script') :]}"
-    text = re.sub(r"@([A-Z_0-9]+)@", lambda match: str(known[match[1]]), template)
-    header = text.encode()
+    header = fill_in(template, known).encode()
     if len(header) > HEADER_BYTES:
         raise UserError(f"the header has {len(header)} bytes, more than {HEADER_BYTES}", "use a shorter --name")
     header = header.ljust(HEADER_BYTES, b"\n")
     return header.replace(NO_SHA256.encode(), hashlib.sha256(header).hexdigest().encode())
+
+
+def fill_in(template: str, values: Mapping[str, object]) -> str:
+    """Return the template with each @NAME@ replaced by its value; one without a value is a KeyError."""
+    return re.sub(r"@([A-Z_0-9]+)@", lambda match: str(values[match[1]]), template)
 
 
 def write_sums(directory: Path) -> None:

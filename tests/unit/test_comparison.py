@@ -123,7 +123,7 @@ units:
 
 database  schema {OLD_SCHEMA} -> abc123: a backup is made, and a copy is migrated;
           a database other than SQLite (c.JupyterHub.db_url) is migrated in place, and yours to back up
-hub       restarts: it is away for some seconds, longer with a large database or a slow disk
+hub       restarts: it is away for 5 to 20 s, longer with a large database or a slow disk
 proxy     goes on
 servers   go on, with their kernels"""
     )
@@ -138,7 +138,9 @@ def test_the_proxy_restarts_only_for_what_it_runs_and_a_schema_may_stay(tmp_path
     units["proxy.service"] += "# a comment, for which an upgrade restarts it, too\n"
     for change in ({"proxy": "other"}, {"units": units}):
         told = run(newer(tmp_path, **like(prefix, **change)), "--diff", "-p", str(base)).stdout
-        assert "proxy     restarts: no client is refused, open websockets reconnect\n" in told
+        assert (
+            "proxy     restarts: new requests wait for up to 5 s, none is refused; open websockets reconnect\n" in told
+        )
         assert f"database  schema {OLD_SCHEMA}, as before: a backup is made, nothing is migrated\n" in told
 
 

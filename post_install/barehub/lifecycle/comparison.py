@@ -180,11 +180,11 @@ def effects(old: Mapping[str, Any], new: Mapping[str, Any], *, switches: bool) -
         schemas = f"{old.get('schema') or 'unknown'} -> {new['schema']}"
         yield f"database  schema {schemas}: a backup is made, and a copy is migrated;"
         yield "          a database other than SQLite (c.JupyterHub.db_url) is migrated in place, and yours to back up"
-    yield "hub       restarts: it is away for some seconds, longer with a large database or a slow disk"
+    yield "hub       restarts: it is away for 5 to 20 s, longer with a large database or a slow disk"
     if old.get("proxy") == new["proxy"] and units.get("proxy.service") == new_units.get("proxy.service"):
         yield "proxy     goes on"
     else:
-        yield "proxy     restarts: no client is refused, open websockets reconnect"
+        yield "proxy     restarts: new requests wait for up to 5 s, none is refused; open websockets reconnect"
     yield "servers   go on, with their kernels"
 
 
