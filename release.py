@@ -6,6 +6,7 @@
     python3 release.py mirror DIR   the locked packages as a conda channel, and the wheels that a build needs
     python3 release.py verify FILE  check an installer offline, and list what is in it
     python3 release.py diff OLD NEW what changed between two installers or two locks
+    python3 release.py audit ADVISORIES [NEW]   which known advisories touch an installer or a lock
     python3 release.py test [...]   all tests; `test unit`, `test lint` and `test e2e [NAME]` are parts of them
 
 The first three accept `--overlay DIR`, a folder that adds packages and configuration, `--environment DIR`, a folder of
@@ -29,6 +30,7 @@ from pathlib import Path
 
 from recipe.debug import show
 from recipe.errors import UserError, masked
+from recipe.options import add_python_options, add_source_options
 from recipe.venv import ROOT, TOOLS, VENV, ensure_installed, enter
 
 __all__ = ["TOOLS", "ensure_installed"]  # for those who prepare .venv by hand
@@ -100,6 +102,12 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     command.add_argument(
         "--glibc", metavar="VERSION", help="fail if anything in the installer needs a newer glibc, and say what"
     )
+    command.add_argument(
+        "--advisories", type=Path, metavar="PATH", help="advisories in OSV's format: the installer's --audit knows them"
+    )
+    command.add_argument(
+        "--delta", type=Path, metavar="OLD", help="write what this release has beside the installer OLD, too"
+    )
     add_python_options(command)
     command.set_defaults(command=build)
 
@@ -151,6 +159,21 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     command.add_argument("--markdown", action="store_true", help="write it as release notes")
     command.set_defaults(command=diff)
 
+    command = commands.add_parser("audit", help="show which advisories in OSV's format touch an installer or a lock")
+    command.add_argument("advisories", type=Path, metavar="ADVISORIES", help="a .json file, a .zip, or a directory")
+    command.add_argument(
+        "target",
+        type=Path,
+        nargs="?",
+        default=ROOT / "environment.lock.yml",
+        metavar="NEW",
+        help="an installer, packed or unpacked, or a lock; default: environment.lock.yml",
+    )
+    command.add_argument(
+        "--fail", action="store_true", help="exit with 1 if one touches it, or cannot be read or decided"
+    )
+    command.set_defaults(command=audit)
+
     command = commands.add_parser("test", help="run the tests: all of them, or one part")
     command.add_argument(
         "pytest",
@@ -166,44 +189,6 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     if words[:1] == ["test"] and words[1:2] not in (["-h"], ["--help"]):  # argparse would read pytest's options
         return argparse.Namespace(command=test, pytest=words[1:], debug=debug)
     return parser.parse_args([*["--debug"][:debug], *(words if words and words[0] in known else ["build", *words])])
-
-
-def add_source_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--channel",
-        action="append",
-        default=[],
-        metavar="NAME|URL|PATH",
-        help="a conda channel, instead of wheels; may be given several times, the first one has precedence",
-    )
-    command.add_argument(
-        "--overlay",
-        type=Path,
-        action="append",
-        default=[],
-        metavar="DIR",
-        help="a folder with more packages and configuration; may be given several times, the last one has precedence",
-    )
-    command.add_argument(
-        "--environment", type=Path, metavar="DIR", help="a folder of users' software: an installer without a hub"
-    )
-    command.add_argument(
-        "--platform", choices=("linux-64", "linux-aarch64"), help="the machines it is for; default: those like this one"
-    )
-
-
-def add_python_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--python",
-        metavar="PATH",
-        help="the interpreter to ship; `this` is the one that runs release.py; default: the one pinned in "
-        "recipe/python.txt, which runs on old systems",
-    )
-    command.add_argument(
-        "--python-mirror",
-        metavar="URL|DIR",
-        help="where that one's archive is, if not at its own place; default: BAREHUB_PYTHON_MIRROR",
-    )
 
 
 def build(arguments: argparse.Namespace) -> int:
@@ -225,6 +210,8 @@ def build(arguments: argparse.Namespace) -> int:
         any_python=arguments.python is not None,
         platform=arguments.platform or PLATFORM,
         python_mirror=python_mirror(arguments),
+        advisories=arguments.advisories,
+        delta=arguments.delta,
     )
     return 0
 
@@ -278,6 +265,12 @@ def diff(arguments: argparse.Namespace) -> int:
 
     print(diff(arguments.old, arguments.new, markdown=arguments.markdown), end="")
     return 0
+
+
+def audit(arguments: argparse.Namespace) -> int:
+    from construct.advisories import audit
+
+    return audit(arguments.advisories, arguments.target, fail=arguments.fail)
 
 
 def test(arguments: argparse.Namespace) -> int:

@@ -11,6 +11,9 @@ from pathlib import Path
 
 from rattler import RepoDataRecord
 
+from construct.advisories import FILE as ADVISORIES
+from construct.advisories import known_to_installer
+from construct.delta import require_base, write_delta
 from construct.engines import build_engine, choose_engine
 from construct.floor import is_reach_lost, parse_limit, require_floor, warn_at_first, warn_at_last
 from construct.installer import write_installer
@@ -42,6 +45,8 @@ def build_release(
     any_python: bool = False,
     platform: str = PLATFORM,
     python_mirror: str = "",
+    advisories: Path | None = None,
+    delta: Path | None = None,
 ) -> Path:
     """Build the installer and the files beside it into `output`; return its path.
 
@@ -50,8 +55,9 @@ def build_release(
     channel if there are none. `lock` replaces the repository's or the overlay's. `engine` is as for `choose_engine`,
     `sign` is the key for `sign_release`. The build fails if anything needs a newer `glibc`. With `any_python` nothing
     is said about an interpreter that is not the portable one. The installer is for `platform`; `python_mirror` may have
-    the interpreter of another machine than this. Nothing appears in `output` before the installer is complete. Raises
-    UserError for what the operator can fix.
+    the interpreter of another machine than this. The installer knows those of the `advisories` that are about its
+    packages. `delta` is an older installer: what the new one has beside it becomes a file, too. Nothing appears in
+    `output` before the installer is complete. Raises UserError for what the operator can fix.
     """
     began, limit = time.monotonic(), parse_limit(glibc)
     reach_lost = platform == PLATFORM and is_reach_lost(channels, any_python)
@@ -60,6 +66,8 @@ def build_release(
     stack = Stack.of(root, overlays, environment)
     release = Release(stack, distribution_name(name or stack.name), release_label(date), platform)
     locked, filler = read_lock(stack, lock, channels, platform), choose_engine(engine, platform)
+    old_label = require_base(delta, release.name, release.label, platform) if delta else ""
+    known = known_to_installer(advisories, locked.lines) if advisories else ""
     cache, path = root / ".cache", output / release.file_name
     cache.mkdir(exist_ok=True)
     output.mkdir(parents=True, exist_ok=True)
@@ -71,6 +79,8 @@ def build_release(
         payload = work / "payload"
         records = fill_channel(stack, locked, channels, cache, payload / "channel", platform, python_mirror)
         write_locked(payload, release, records)
+        if known:
+            (payload / ADVISORIES).write_text(known)
 
         say(f"making the engine with {filler.NAME} and testing it")
         filled = build_engine(filler, records, stack.specs, platform, release.label, payload, work / "engine")
@@ -81,8 +91,12 @@ def build_release(
         write_descriptions(payload, release, locked, records, filler, measured)
         write_installer(path, payload, header_values(payload, release, filler, measured), release.moment)
         write_beside(path, payload)
+    smaller = write_delta(delta, path, release.name, release.label, old_label) if delta else None
     signature = sign_release(output, sign) if sign else None
     summarise(path, release, measured, records, time.monotonic() - began)
+    if smaller:
+        size, whole = (one.stat().st_size / 1e6 for one in (smaller, path))
+        say(f"  delta      {os.path.relpath(smaller)}: {size:.0f} MB instead of {whole:.0f} MB, over {old_label}")
     if signature:
         say(f"  check      {check_command(release.name, signature)}")
     if reach_lost:

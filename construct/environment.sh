@@ -1,6 +1,6 @@
 # shellcheck shell=sh disable=SC2034,SC2154  # it shares its variables with the scripts that read it
 # What is different where a release is an environment for users: there is no hub in it, no systemd and no root, and BASE
-# may be on a shared file system. header.sh reads this file after preflight.sh, ports.sh and steps.sh: a function here
+# may be on a shared file system. header.sh reads this file after preflight.sh and the others: a function here
 # replaces theirs of the same name, and all other functions are shared.
 
 link=current scratch=''
@@ -25,9 +25,7 @@ check_base() {
     if [ ! -e "$base" ]; then return; fi
     if [ -e "$base/install.json" ] || [ -L "$base/hub" ]; then die 6 "$base holds a hub" "$elsewhere"; fi
     if [ -e "$base/$link" ] && ! [ -L "$base/$link" ]; then die 6 "$base/$link is not a link" "$elsewhere"; fi
-    # A release belongs to one account, or the next one could neither replace nor remove it.
-    [ -z "$(find "$base" -maxdepth 0 ! -user "$(id -u)")" ] ||
-        die 6 "$base belongs to another account: $(ls -ld "$base")" "run this as its owner, or $elsewhere"
+    check_owner
     is_ours || die 6 "$base is not empty and holds no environment" "$elsewhere"
 }
 
@@ -42,6 +40,14 @@ check_ground() {
         directory=${directory%/*}
     done
 }
+
+# A release belongs to one account, or the next one could neither replace nor remove it.
+check_owner() {
+    [ -z "$(find "$base" -maxdepth 0 ! -user "$(id -u)")" ] ||
+        die 6 "$base belongs to another account: $(ls -ld "$base")" "run this as its owner, or $elsewhere"
+}
+
+trust_base() { if [ "$(id -u)" -eq 0 ]; then check_owner; fi; }
 
 # An installation, or what an interrupted one left.
 is_ours() {

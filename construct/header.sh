@@ -33,6 +33,8 @@
 #   --verify               check the integrity of this file, install nothing
 #   --list                 print its packages, install nothing
 #   --extract DIR          add its packages to DIR, a conda channel or a new directory; install nothing
+#   --diff                 print what an upgrade of BASE to this release would change, change nothing
+#   --audit                print the known advisories that the release in BASE has, and whether this one has them
 #
 # exit status: 0 done, 1 error, 2 usage or refused, 3 platform, 4 space, 5 integrity, 6 BASE in use or not ours,
 #   7 a hook failed, 8 port taken, 129, 130 and 143 interrupted
@@ -64,7 +66,7 @@ main() {
     [ -r "$this_file" ] || die 1 "cannot read $this_file" "run it as a file: sh ./@FILE@"
 
     check_integrity
-    functions=$(payload | tar -xOf - preflight.sh ports.sh steps.sh)
+    functions=$(payload | tar -xOf - preflight.sh ports.sh steps.sh compare.sh)
     eval "$functions" # no temporary file: nothing is written before all checks have passed
     if [ "$kind" = environment ]; then functions=$(payload | tar -xOf - environment.sh) && eval "$functions"; fi
     eval "set -- $forwarded"
@@ -73,6 +75,7 @@ main() {
         verify) say "$this_file is intact: sha256 of the payload $payload_sha256"; exit 0 ;;
         list) payload | tar -xOf - packages.txt; exit 0 ;;
         extract) extract_to "$target" ;;
+        diff | audit) compare "$action"; exit 0 ;;
     esac
 
     check_platform
@@ -135,6 +138,8 @@ parse_args() {
             --debug) debug=yes ;;
             --verify) action=verify ;;
             --list) action=list ;;
+            --diff) action='diff' ;;
+            --audit) action=audit ;;
             -p | --from | --log | --extract)
                 [ -n "${2:-}" ] || die 2 "$1 needs a value" "sh $0 -h"
                 case $1 in

@@ -13,8 +13,10 @@ from recipe.errors import UserError
 from recipe.files import file_sha256
 
 HEADER = Path(__file__).with_name("header.sh")
-# Of the payload: what the header reads from there.
-SCRIPTS = tuple(HEADER.with_name(name) for name in ("preflight.sh", "ports.sh", "steps.sh", "add_to_channel.sh"))
+# What the installer runs of its payload, beside the engine.
+COMPARISON = HEADER.parents[1] / "post_install/barehub/lifecycle/comparison.py"
+SHELL = ("preflight.sh", "ports.sh", "steps.sh", "compare.sh", "add_to_channel.sh")
+SCRIPTS = (*(HEADER.with_name(name) for name in (*SHELL, "osv.py")), COMPARISON)
 HELP = HEADER.with_name("environment.help")  # instead of the header's own, for users' environments
 ENVIRONMENT = HEADER.with_name("environment.sh")  # one more script, for these
 HEADER_BYTES = 32 * 1024  # so that `tail -c +32769` gets the tar out of any release
@@ -81,12 +83,16 @@ def render_header(values: Mapping[str, object]) -> bytes:
     if values.get("KIND") == "environment":
         first, _, rest = template.partition("\n")
         template = f"{first}\n{HELP.read_text()}{rest[rest.index('# What follows this script') :]}"
-    text = re.sub(r"@([A-Z_0-9]+)@", lambda match: str(known[match[1]]), template)
-    header = text.encode()
+    header = fill_in(template, known).encode()
     if len(header) > HEADER_BYTES:
         raise UserError(f"the header has {len(header)} bytes, more than {HEADER_BYTES}", "use a shorter --name")
     header = header.ljust(HEADER_BYTES, b"\n")
     return header.replace(NO_SHA256.encode(), hashlib.sha256(header).hexdigest().encode())
+
+
+def fill_in(template: str, values: Mapping[str, object]) -> str:
+    """Return the template with each @NAME@ replaced by its value; one without a value is a KeyError."""
+    return re.sub(r"@([A-Z_0-9]+)@", lambda match: str(values[match[1]]), template)
 
 
 def write_sums(directory: Path) -> None:

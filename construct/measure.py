@@ -2,14 +2,16 @@
 
 import asyncio
 import os
+import runpy
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from rattler import RepoDataRecord, install
 from rattler.platform import Subdir
 
+from construct.installer import COMPARISON
 from construct.process import run_quietly
 from recipe.elf import is_elf, newest_glibc
 from recipe.errors import UserError
@@ -29,13 +31,14 @@ FIX = "python3 release.py lock, or correct construct/environment.yml"
 class Measured:
     """An installed prefix: its size in KiB, its number of files and directories, the glibc its programs need.
 
-    `libraries` are those that its interpreter brings.
+    `libraries` are those that its interpreter brings; `facts` are what `barehub.lifecycle.comparison` says of it.
     """
 
     kilobytes: int
     inodes: int
     glibc: tuple[int, int]
     libraries: tuple[Library, ...] = ()
+    facts: Mapping[str, object] = field(default_factory=dict)
 
     @property
     def glibc_version(self) -> str:
@@ -72,6 +75,7 @@ def measure(
         inodes=len(entries),
         glibc=newest_glibc(entries),
         libraries=tuple(read_libraries(prefix)),
+        facts=runpy.run_path(str(COMPARISON))["facts"](prefix),
     )
 
 

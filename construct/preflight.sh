@@ -71,9 +71,8 @@ check_path() {
 # A path without `//`, `/./` and a `/.` at its end.
 plain_path() { printf '%s\n' "$1" | sed 's|//*|/|g; :again; s|/\./|/|; t again; s|\(.\)/\.$|\1|'; }
 
-# Where BASE is: a path that can be written into scripts, on a file system that can hold programs. What to do if it
-# cannot be written is $1.
-check_place() {
+# Make $base a real path, which can be written into scripts; $anchor is what there is of it.
+find_place() {
     elsewhere="choose another directory with -p"
     case $base in /*) ;; *) base=$PWD/$base ;; esac
     check_path
@@ -82,12 +81,18 @@ check_place() {
     anchor=$base
     while [ ! -e "$anchor" ]; do anchor=${anchor%/*}; anchor=${anchor:-/}; done
     [ -d "$anchor" ] || die 6 "$anchor is not a directory" "$elsewhere"
+    [ -x "$anchor" ] || die 6 "$anchor cannot be entered by this account" "run this as root, or $elsewhere"
     # The real path: an environment's files hold it, and a link on the way may be changed one day.
     real=$(cd -P "$anchor" && pwd)
     real=$(plain_path "$real") # bash keeps a double slash at the beginning
     base=${real%/}${base#"${anchor%/}"} anchor=$real
     base=${base%/} prefix=$base/releases/$release
     check_path
+}
+
+# Where BASE is: on a file system that can hold programs. What to do if it cannot be written is $1.
+check_place() {
+    find_place
     mounted=$(mount_of "$anchor")
     case ,${mounted#* }, in
         *,noexec,*) die 6 "$anchor is mounted noexec" "$elsewhere, or remount it with exec" ;;

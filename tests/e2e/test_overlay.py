@@ -1,14 +1,17 @@
 """A distribution of somebody's own: built on the air-gapped side from a mirror, with a name and an overlay."""
 
 import hashlib
+import re
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from construct.build import build_release
+from construct.verify import verify
 from tests.machines.hub_client import HubSession
 from tests.machines.machine import Machine
+from tests.unit.test_advisories import advisory, save
 from tests.unit.wheels import make
 
 ROOT = Path(__file__).parents[2]
@@ -48,19 +51,25 @@ def build(installer: Path, mirror: Path, overlay: Path, tmp_path_factory: pytest
     label = installer.name.split("-")[1]
     [lock] = mirror.glob("releases/*/environment.lock.yml")
 
-    def build_one(suffix: str) -> Path:
+    def build_one(suffix: str = "", **more: Path) -> Path:
         output = tmp_path_factory.mktemp("dist")
-        more = {"overlays": [overlay], "name": "myhpc", "channels": [mirror.as_uri()], "lock": lock}
-        return build_release(ROOT, date=label + suffix, output=output, **more)
+        source = {"overlays": [overlay], "name": "myhpc", "channels": [mirror.as_uri()], "lock": lock}
+        return build_release(ROOT, date=label + suffix, output=output, **source, **more)
 
     return build_one
 
 
 @pytest.fixture(scope="module")
-def hpc(machine: Machine, installer: Path, build) -> Machine:
+def myhpc(build) -> Path:
+    """Its first release."""
+    return build()
+
+
+@pytest.fixture(scope="module")
+def hpc(machine: Machine, installer: Path, myhpc: Path) -> Machine:
     """The machine with myhpc on it."""
     machine.copy_in(installer, "/mnt/barehub.sh")
-    machine.copy_in(build(""), "/mnt/myhpc.sh")
+    machine.copy_in(myhpc, "/mnt/myhpc.sh")
     output = machine.succeed("sh", "/mnt/myhpc.sh", "-b")
     assert f"myhpc {installer.name.split('-')[1]} is running at http://" in output
     return machine
@@ -98,16 +107,36 @@ def test_another_distribution_does_not_take_its_place_unasked(hpc: Machine) -> N
 
 
 def test_a_package_added_from_a_folder_of_wheels_is_found_by_an_update(
-    hpc: Machine, overlay: Path, build, tmp_path: Path
+    hpc: Machine, overlay: Path, myhpc: Path, build, tmp_path: Path
 ) -> None:
     wheel = make(tmp_path, name="sitetools", files={"sitetools.py": "x = 1\n"})
     hpc.succeed("mkdir", "/mnt/wheels")
     hpc.copy_in(wheel.path, f"/mnt/wheels/{wheel.path.name}")
     hpc.succeed(f"{BASE}/hub/bin/python", "-m", "pip", "install", "--no-index", "--find-links=/mnt/wheels", "sitetools")
     (overlay / "jupyterhub_config.d/50-people.py").rename(overlay / "jupyterhub_config.d/55-people.py")
-    hpc.copy_in(build(".1"), "/mnt/newer.sh")
-    output = hpc.succeed("sh", "/mnt/newer.sh", "-b", "-u")
+    advisories = save(tmp_path / "osv", advisory("GHSA-1", "tornado"), advisory("GHSA-2", "tornado", [{"fixed": "1"}]))
+    newer = build(".1", advisories=advisories, delta=myhpc)
+    verify(newer, None)
+    [delta] = newer.parent.glob("*.from-*.sh")
+    assert delta.stat().st_size < newer.stat().st_size / 10
+    hpc.copy_in(newer, "/mnt/newer.sh")
+    hpc.copy_in(delta, "/mnt/delta.sh")
+    before = hpc.shell(f"ls -lR --time-style=full-iso {BASE}/releases")
+    proxy = hpc.unit("myhpc-proxy.service", "InvocationID")
+    for account in ("root", "bob"):  # before anybody decides, and without a right to anything
+        told = hpc.succeed("runuser", "-u", account, "--", "sh", "/mnt/newer.sh", "--diff", "-p", BASE)
+        assert "the same version, built again:\n  barehub-overlay-people  0.1.0\n" in told
+        assert "added by hand, and not carried over:\n  sitetools  1.0 (pip)\n" in told
+        assert "nothing is migrated\nhub       restarts" in told
+        assert "\nproxy     goes on\n" in told
+        told = hpc.succeed("runuser", "-u", account, "--", "sh", "/mnt/newer.sh", "--audit", "-p", BASE)
+        assert re.search(r"has these, and so has myhpc \S+:\n  tornado \S+  GHSA-1    Of tornado\n\n", told)
+        assert told.endswith("not looked for: python and the libraries in it, sitetools\n")
+    assert hpc.shell(f"ls -lR --time-style=full-iso {BASE}/releases") == before
+    output = hpc.shell("cd /mnt && sh delta.sh myhpc.sh -b -u")
+    hpc.succeed("cmp", f"/mnt/{newer.name}", "/mnt/newer.sh")
     assert "sitetools 1.0 (pip)" in output
+    assert hpc.unit("myhpc-proxy.service", "InvocationID") == proxy  # as --diff has told
     # The overlay's configuration was replaced as a whole; the administrator's is as it was.
     assert hpc.succeed("ls", f"{BASE}/hub/share/barehub/jupyterhub_config.d").split() == ["55-people.py", "README"]
     assert "bob" in hpc.succeed("cat", f"{BASE}/jupyterhub_config.d/50-people.py")

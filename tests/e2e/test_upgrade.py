@@ -90,6 +90,11 @@ def test_what_does_not_get_through_changes_nothing(
     assert f"switch   /opt/barehub/hub from {old} to {new}" in dry
     assert f"write    {STATE}/backups/jupyterhub-{old}.sqlite" in dry
 
+    told = old_hub.succeed("runuser", "-u", "alice", "--", "sh", "/mnt/newer.sh", "--diff")
+    assert re.search(r"\n  jupyterhub-base +5\.\S+ -> 6\.", told)
+    assert f"\ndatabase  schema {OLD_SCHEMA} -> " in told
+    assert "\nproxy     goes on\n" in told
+
     # A configuration that the new release does not load.
     old_hub.write(f"{CONFIG}/90-new.py", "import jupyterhub\nassert jupyterhub.version_info < (6,)\n")
     assert "90-new.py, line 2: AssertionError" in old_hub.fails("sh", "/mnt/newer.sh", "-b", "-u", code=7)

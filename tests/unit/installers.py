@@ -47,7 +47,7 @@ EMPTY_INDEX = """{
 """
 
 
-def write(directory: Path, fill: str = FILL, release: str = "{}\n", **numbers: object) -> Path:
+def write(directory: Path, fill: str = FILL, release: str = "{}\n", advisories: str = "", **numbers: object) -> Path:
     """Write the installer and its payload into `directory`; `numbers` are values of the header's placeholders."""
     payload = directory / "payload"
     for name, text in (
@@ -59,6 +59,7 @@ def write(directory: Path, fill: str = FILL, release: str = "{}\n", **numbers: o
         ("channel/noarch/repodata.json", EMPTY_INDEX),
         ("channel/linux-64/repodata.json", EMPTY_INDEX.replace("noarch", "linux-64")),
         *((script.name, script.read_text()) for script in (*SCRIPTS, ENVIRONMENT)),
+        *([("advisories.json", advisories)] if advisories else []),
     ):
         (payload / name).parent.mkdir(parents=True, exist_ok=True)
         (payload / name).write_text(text)

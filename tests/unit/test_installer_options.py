@@ -14,7 +14,8 @@ import construct.installer
 from construct.installer import HEADER, HEADER_BYTES, SCRIPTS, render_header
 from tests.unit.installers import NUMBERS, SHELLS, refused, run, write
 
-OWN = {"--help", "--from", "--log", "--dry-run", "--debug", "--verify", "--list", "--extract"}  # the header reads them
+# The header reads them.
+OWN = {"--help", "--from", "--log", "--dry-run", "--debug", "--verify", "--list", "--extract", "--diff", "--audit"}
 FOR_HOOKS = {"--help", "--base", "--release", "--restart", "--log", "--debug"}  # the header sets them
 HOSTILE = """ it's "$(touch oops)" `touch oops` \\ $HOME * 'x\n -b\tümlaut; exit 9\n\n"""
 
@@ -76,7 +77,9 @@ def test_a_name_is_given_once(installer: Path, tmp_path: Path) -> None:
     assert hooks_of(tmp_path / "base") == ["-I", "-m", "barehub", "install", *asked]
 
 
-@pytest.mark.parametrize("action", [[], ["-b"], ["-b", "--dry-run"], ["--verify"], ["--list"], ["--extract", "new"]])
+@pytest.mark.parametrize(
+    "action", [[], ["-b"], ["-b", "--dry-run"], ["--verify"], ["--list"], ["--extract", "new"], ["--diff"]]
+)
 def test_an_unknown_option_is_refused_before_any_write(
     installer: Path, tmp_path: Path, action: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,44 +5,12 @@
 lists those in the prefix of this python.
 """
 
-import json
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from barehub.errors import Exit, UserError
-
-
-@dataclass(frozen=True, order=True)
-class Package:
-    """A package, its version, and the tool that installed it: pip, conda, uv, ..."""
-
-    name: str
-    version: str
-    installer: str
-
-
-def added(prefix: Path) -> list[Package]:
-    """Return the packages in a release's prefix that did not come with it, sorted by name.
-
-    What came with it is in its receipt. conda's packages are found by their records in conda-meta, pip's by the
-    INSTALLER file of the recording-installed-packages specification.
-    """
-    receipt = json.loads((prefix / "share/barehub/release.json").read_text())
-    ours = {Path(file["path"]).name.removesuffix(".conda").removesuffix(".tar.bz2") for file in receipt["files"]}
-    found = set()
-    for record in (prefix / "conda-meta").glob("*.json"):
-        if record.stem not in ours:
-            name, version, _ = record.stem.rsplit("-", 2)
-            found.add(Package(name, version, "conda"))
-    for directory in prefix.glob("lib/python3*/site-packages/*.dist-info"):
-        installer = directory / "INSTALLER"
-        who = installer.read_text().strip() if installer.is_file() else "pip"
-        if who != "conda":
-            name, _, version = directory.name.removesuffix(".dist-info").partition("-")
-            found.add(Package(name.replace("_", "-"), version, who or "pip"))
-    return sorted(found)
+from barehub.lifecycle.comparison import Package, added
 
 
 def has(prefix: Path, package: Package) -> bool:

@@ -8,12 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from barehub.layout import Layout
+from barehub.lifecycle.comparison import proxy_programs
 from barehub.process import sync_directory
 from barehub.settings import Installation
 from barehub.systemd import ensure_link, property_of
-
-# What the proxy's unit runs, beside the modules in barehub/proxy_unit/ and the rules that they share with the hub.
-PROXY_PACKAGES = re.compile(r"(traefik|python)-\d")
 
 
 def switch(layout: Layout, release: str) -> None:
@@ -23,14 +21,7 @@ def switch(layout: Layout, release: str) -> None:
 
 def proxy_differs(old: Path, new: Path) -> bool:
     """Return True if the proxies of two prefixes run different programs."""
-
-    def programs(prefix: Path) -> set[str | bytes]:
-        packages = {one.name for one in prefix.glob("conda-meta/*.json") if PROXY_PACKAGES.match(one.name)}
-        names = ("proxy_unit/*.py", "proxy_unit/*.html", "notices.py", "rules.py")
-        modules = (one for name in names for one in prefix.glob(f"lib/python3*/site-packages/barehub/{name}"))
-        return packages | {one.read_bytes() for one in modules}
-
-    return programs(old) != programs(new)
+    return proxy_programs(old) != proxy_programs(new)
 
 
 def remove_older(installation: Installation, previous: str, *, keep: int, say: Callable[[str], None]) -> None:
