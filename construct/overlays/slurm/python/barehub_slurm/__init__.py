@@ -1,6 +1,7 @@
 """JupyterHub's servers as Slurm jobs: the code of barehub's overlay `slurm`.
 
 spawner.py    the spawner: submits the job, shows its progress, cancels it
+base.py       settings that have batchspawner's names
 following.py  follows the job until its server answers, finds out why it has ended, cancels it
 options.py    what a user may ask for, and the check of it; form.py: the form
 settings.py   settings of batchspawner that have no effect here, and are refused

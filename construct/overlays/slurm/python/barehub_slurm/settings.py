@@ -50,7 +50,8 @@ BATCHSPAWNER = {
 LEAST = {"queue_interval": 0.1, "submit_timeout": 1, "unseen_timeout": 1, "concurrent_submissions": 1}
 LEAST |= {"launch_timeout": 1, "login_timeout": 1, "report_timeout": 1}
 LOOPBACK = ("", "127.0.0.1", "localhost", "::1", "0.0.0.0", "::")  # noqa: S104 - compared with
-SECTIONS = ("UserEnvMixin", "BatchSpawnerBase", "BatchSpawnerRegexStates", "SlurmSpawner", "SlurmJobSpawner")
+FOREIGN = ("UserEnvMixin", "BatchSpawnerRegexStates")  # sections of batchspawner's that are no class here
+SECTIONS = (*FOREIGN, "BatchSpawnerBase", "SlurmSpawner", "SlurmJobSpawner")
 
 
 class SettingError(ValueError):
@@ -61,6 +62,8 @@ def require_setting(section: str, name: str, value: Any) -> None:
     """Raise SettingError if this setting has no effect, or a value that makes no sense."""
     if why := BATCHSPAWNER.get(name):
         raise SettingError(f"c.{section}.{name} has no effect: {why}")
+    if section in FOREIGN:
+        raise SettingError(f"c.{section}.{name} has no effect: write c.SlurmSpawner.{name}")
     if section == "SlurmJobSpawner" and isinstance(value, int | float) and value < LEAST.get(name, -math.inf):
         raise SettingError(f"c.{section}.{name} cannot be {value}: the least is {LEAST[name]}")
     if section == "SlurmJobSpawner" and name in ("limits", "defaults") and isinstance(value, dict):

@@ -1,15 +1,12 @@
 """The spawner: a user's server is a batch job of that user.
 
-It keeps batchspawner's names for what a site sets (`c.SlurmSpawner.req_account`, `req_qos`, `exec_prefix` ...) and
-does the rest itself, because batchspawner
+- A job's name is in the database before it is submitted, so the next hub continues to wait for a job that is queued
+  while the hub restarts.
+- A slurmctld that does not answer says nothing about a server.
+- One squeue answers for all users (jobs.py).
 
-- forgets a job that is queued while the hub restarts: here its name is in the database before it is submitted, and the
-  next hub continues to wait for it;
-- treats a slurmctld that does not answer as a server that has stopped;
-- asks slurmctld twice a second for each user who waits: here one squeue answers for all (jobs.py);
-- tells its user little.
-
-Settings of batchspawner that have no effect here are refused by name: settings.py.
+Settings have batchspawner's names where they mean the same (base.py). Its other settings are refused by name:
+settings.py.
 """
 
 import asyncio
@@ -23,11 +20,12 @@ import jupyterhub
 from barehub.lifecycle.servers import SURVIVES_RESTART
 from barehub.logins import require_account
 from barehub.offering import OffersEnvironments
-from batchspawner import SlurmSpawner
 from jupyterhub import orm
+from jupyterhub.spawner import Spawner
 from traitlets import Dict, Float, Integer, List, Unicode, default
 
 from barehub_slurm import form, internals, options, settings, words
+from barehub_slurm.base import SlurmSpawner
 from barehub_slurm.following import Following, JobError
 from barehub_slurm.jobs import Queue
 from barehub_slurm.partitions import Catalogue
@@ -35,7 +33,7 @@ from barehub_slurm.script import job_script
 from barehub_slurm.slurm import Slurm, SlurmError, Turns, environment
 
 
-class SlurmJobSpawner(OffersEnvironments, SlurmSpawner):  # type: ignore[misc]  # batchspawner ships no types
+class SlurmJobSpawner(OffersEnvironments, SlurmSpawner, Spawner):  # type: ignore[misc]  # JupyterHub ships no types
     """`c.JupyterHub.spawner_class` of the overlay. The example 50-site.py has what a site must set."""
 
     loads_modules = True
@@ -79,6 +77,7 @@ class SlurmJobSpawner(OffersEnvironments, SlurmSpawner):  # type: ignore[misc]  
     def __init__(self, **traits: Any) -> None:
         self.job = Following(self, self.queue)
         self.submission: asyncio.Future[str] | None = None
+        self.job_id = ""
         super().__init__(**traits)
 
     # Defaults
@@ -86,10 +85,6 @@ class SlurmJobSpawner(OffersEnvironments, SlurmSpawner):  # type: ignore[misc]  
     @default("commands")
     def _default_commands(self) -> str:
         return os.path.dirname(shutil.which("sbatch") or "/usr/bin/sbatch")  # noqa: PTH120
-
-    @default("exec_prefix")
-    def _default_exec_prefix(self) -> str:
-        return "runuser -u {username} --" if os.geteuid() == 0 else "sudo -n -u {username} --"
 
     @default("oldest_jupyterhub")
     def _default_oldest_jupyterhub(self) -> str:
@@ -144,11 +139,12 @@ class SlurmJobSpawner(OffersEnvironments, SlurmSpawner):  # type: ignore[misc]  
     def clear_state(self) -> None:
         super().clear_state()
         self.job.clear()
+        self.job_id = ""
         self.submission = None
 
     def remember(self) -> None:
         """Write the state to the database now, because the hub may be stopped before the server is up."""
-        self.job_id = self.job.job_id  # batchspawner's own, which a site's hooks may read
+        self.job_id = self.job.job_id  # a site's hooks may read it here, as batchspawner has it
         self.orm_spawner.state = self.get_state()
         self.user.db.commit()
 
