@@ -65,6 +65,9 @@ class SlurmJobSpawner(OffersEnvironments, SlurmSpawner, Spawner):  # type: ignor
     launch_timeout = Integer(180, help="Seconds that a server may take to appear once its job runs.").tag(config=True)
     login_timeout = Integer(60, help="Seconds that a user's login files may take in the job.").tag(config=True)
     report_timeout = Integer(60, help="Seconds for which a job tries to reach the hub.").tag(config=True)
+    port_range = Unicode(help="The ports that servers may use on their nodes, as 50000-50999; if empty, any.").tag(
+        config=True
+    )
     oldest_jupyterhub = Unicode(help="The oldest jupyterhub in the users' environment that is accepted.").tag(
         config=True
     )
