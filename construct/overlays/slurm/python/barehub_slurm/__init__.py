@@ -7,6 +7,7 @@ options.py    what a user may ask for, and the check of it; form.py: the form
 settings.py   settings of batchspawner that have no effect here, and are refused
 slurm.py      runs Slurm's commands, as the hub or as a user
 partitions.py what sinfo prints: partitions and nodes; jobs.py: what squeue prints; words.py: both in plain words
+joblog.py     the end of a job's log, for the page of a start that has failed
 script.py     fills in job.sh.jinja, the job's script; launch.py: what that runs with the users' own Python
 port.py       what a job reports to the hub, once: the port of its server, and what that runs from
 internals.py  what is used of JupyterHub beyond its public interface

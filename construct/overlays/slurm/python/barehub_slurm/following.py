@@ -6,12 +6,13 @@ import time
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from html import escape
 from typing import Any
 
 from barehub.environments import STATE
 from barehub.offering import NoServerError
 
-from barehub_slurm import internals, words
+from barehub_slurm import internals, joblog, words
 from barehub_slurm.jobs import ENDED, QUEUED, Job, Queue
 from barehub_slurm.slurm import Slurm, SlurmError
 
@@ -22,9 +23,18 @@ KEPT = ("job_name", "job_id", "uid", "token_id", "reported", STATE, "up", "submi
 
 
 class JobError(NoServerError):
-    """Why there is no server, as far as Slurm and the site's settings are concerned."""
+    """Why there is no server, as far as Slurm and the site's settings are concerned.
+
+    `log` is the end of its job's log, which pages show below the reason.
+    """
 
     kind = "slurm"
+
+    def __init__(self, text: str, log: str = "") -> None:
+        super().__init__(text)
+        if log:  # JupyterHub shows this in place of the text (utils.py, format_exception)
+            lines = f'<pre class="slurm-log text-start">{escape(log)}</pre>'
+            self.jupyterhub_html_message = f"{escape(text)} The last lines of its log:{lines}"
 
 
 @dataclass
@@ -144,13 +154,14 @@ class Following:
                 self.said = f"Slurm does not answer at present; {self.called} keeps its place"
             self.news.clear()
             if self.ended:
-                raise JobError(f"Your server did not start: {await self.why(job)}.")
+                raise JobError(f"Your server did not start: {await self.why(job)}.", await self.log())
             if job and job.running:
                 started = started or time.time()
                 if self.reported and (address := await self.reachable_address(job.node)):
                     self.up, self.last_end = True, ""
                     return address, self.reported
-            self.require_patience(job, started)
+            if gives_up := self.impatient(job, started):
+                raise JobError(gives_up, await self.log() if job and job.running else "")
             wait = 0.5 if job and job.running and self.reported else self.spawner.queue_interval
             with suppress(TimeoutError):
                 await asyncio.wait_for(self.news.wait(), wait)
@@ -177,21 +188,22 @@ class Following:
             return f"Job {job.id} runs on {job.node} since {words.clock(job.starts)}; its server is starting"
         return f"Job {job.id} runs on {job.node}; connecting to its server at port {self.reported}"
 
-    def require_patience(self, job: Job | None, started: float) -> None:
-        """Raise JobError if there is no point in waiting any longer."""
+    def impatient(self, job: Job | None, started: float) -> str:
+        """Return why there is no point in waiting any longer; nothing while there is."""
         if job and job.running:
             patience = self.spawner.launch_timeout
             if time.time() - started < patience:
-                return
+                return ""
             if self.reported:
                 what = f"the hub cannot connect to it at {job.node}:{self.reported}. Is there a firewall?"
             else:
                 what = f"it has not told the hub its port. {self.log_of(job.node)}."
-            raise JobError(f"Job {job.id} runs on {job.node} for {patience} s, but {what}")
+            return f"Job {job.id} runs on {job.node} for {patience} s, but {what}"
         if time.time() - self.submitted > self.spawner.start_timeout - MARGIN:
             waited = words.spoken((time.time() - self.submitted) / 60)
             reason = words.why_it_waits(job) if job else "Slurm did not show it"
-            raise JobError(f"Your job waited {waited} and was given up: {reason}.")
+            return f"Your job waited {waited} and was given up: {reason}."
+        return ""
 
     async def reachable_address(self, node: str) -> str:
         """Return the address at which the job's server answers, or nothing. Raises JobError if the node has none."""
@@ -243,6 +255,10 @@ class Following:
         # A comment is the job's own and says what is wrong; a job that was not launched has no log.
         told = found.get("Comment") or words.failed_launch(found, bool(self.reported))
         return why if told or not node else f"{why}. {self.log_of(node)}"
+
+    async def log(self) -> str:
+        """Return the end of the job's log, as far as it can be read here."""
+        return await joblog.last_lines(self.slurm, self.job_id, self.spawner.get_env()) if self.job_id else ""
 
     def log_of(self, node: str) -> str:
         return f"Its log is ~/.jupyterhub/job-{self.job_id}.log on the node {node}"

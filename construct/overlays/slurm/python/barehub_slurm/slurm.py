@@ -13,6 +13,7 @@ import signal
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 
 FROM_UNIT = ("SLURM_CONF", "SLURM_CONF_SERVER")  # where Slurm's configuration is (slurm.conf(5), "configless")
 PATIENCE = 30.0  # seconds that a Slurm command may take; slurmctld can be busy
@@ -103,7 +104,7 @@ class Slurm:
         return await output(f"{self.directory}/{command}", *words, name=command, env=self.environment)
 
     async def run_as_user(self, command: str, *words: str, stdin: str = "", patience: float | None = None) -> str:
-        """Run a Slurm command as the user. Raises SlurmError."""
+        """Run a Slurm command, or a program by its path, as the user. Raises SlurmError."""
         try:
             prefix = [word.format(username=self.user) for word in shlex.split(self.prefix)]
         except (KeyError, IndexError, ValueError) as error:
@@ -114,7 +115,7 @@ class Slurm:
             # As a server that does not answer: the directory of accounts (LDAP, sssd) may be away.
             raise SlurmError(f"the account {self.user} is not known on this machine", timed_out=True) from None
         names = {"USER": self.user, "LOGNAME": self.user, "HOME": account.pw_dir, "SHELL": account.pw_shell}
-        argv = (*prefix, f"{self.directory}/{command}", *words)
+        argv = (*prefix, str(Path(self.directory, command)), *words)
         return await output(*argv, name=command, stdin=stdin, env={**self.environment, **names}, patience=patience)
 
     async def ask(self, command: str, *words: str) -> str:
