@@ -19,7 +19,7 @@ from barehub_slurm.slurm import Slurm, SlurmError
 MARGIN = 5  # seconds before JupyterHub's own time limit, which gives no reason
 REFUSALS = 5  # of scancel, before its user is told to cancel the job
 
-KEPT = ("job_name", "job_id", "uid", "token_id", "reported", STATE, "up", "submitted")
+KEPT = ("job_name", "job_id", "uid", "token_id", "reported", STATE, "up", "submitted", "asked")
 
 
 class JobError(NoServerError):
@@ -55,6 +55,8 @@ class Following:
     environment: dict[str, str] = field(default_factory=dict)  # that the server runs from, as the job has told
     up: bool = False
     submitted: float = 0.0
+    asked: str = ""  # what the job asks for, in words
+    seen: Job | None = None  # as squeue has shown it last
     last_end: str = ""  # why the server before ended, for the form
     said: str = "Asking Slurm"
     doubt: str = ""  # why it is not certain that the job was accepted
@@ -80,15 +82,15 @@ class Following:
     def clear(self) -> None:
         self.queue.forget(self.job_name)
         self.job_name, self.job_id, self.uid, self.token_id, self.reported, self.up = "", "", -1, 0, 0, False
-        self.environment = {}
+        self.environment, self.asked, self.seen = {}, "", None
         self.doubt, self.ended, self.lost, self.unseen_since = "", False, False, 0.0
         self.said = "Asking Slurm"
         self.news.clear()
 
-    def begin(self, name: str, token_id: int) -> None:
+    def begin(self, name: str, token_id: int, asked: str = "") -> None:
         """Note a job that is about to be submitted."""
         self.clear()
-        self.job_name, self.token_id, self.submitted = name, token_id, time.time()
+        self.job_name, self.token_id, self.submitted, self.asked = name, token_id, time.time(), asked
         self.uid = self.slurm.uid
         self.queue.watch(name)
 
@@ -111,7 +113,7 @@ class Following:
             job = next((one for one in jobs if one.id == self.job_id), jobs[0])
             requeued = self.up and job.state in QUEUED  # it would become a different server
             await self.cancel_each(one for one in jobs if one.alive and (requeued or one != job))
-            self.unseen_since, self.job_id = 0.0, job.id
+            self.unseen_since, self.job_id, self.seen = 0.0, job.id, job
             self.ended, self.lost = requeued or not job.alive, False
             return job
         self.unseen_since = self.unseen_since or time.monotonic()

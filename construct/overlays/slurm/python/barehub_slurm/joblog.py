@@ -15,7 +15,7 @@ BYTES, LINES, WIDTH = 4000, 12, 200
 PATIENCE = 3.0  # seconds; the file system with the homes may be away
 HIDDEN = "(left out)"
 
-SECRET = r"(?:token|secret|passw|cookie|authorization|api[_-]?key|xsrf)[\w-]*"
+SECRET = r"(?:token|secret|passw|cookie|authorization|api[_-]?key|xsrf)[\w-]*"  # noqa: S105 - words that name one
 # What follows `NAME=`, `NAME:`, `--NAME`, or a scheme of HTTP, to the line's end: headers have several words.
 NAMED = re.compile(rf"((?:{SECRET}[\"']?\s*[=:]|--[\w.-]{{0,60}}{SECRET}|\b(?:bearer|basic)\s)\s*)\S.*", re.I)
 # Tokens of JupyterHub (hexadecimal) and of others (JSON Web Tokens).

@@ -14,26 +14,27 @@ import os
 import secrets
 import shutil
 from collections.abc import AsyncIterator
+from html import escape
 from typing import Any
 
-import jupyterhub
 from barehub.lifecycle.servers import SURVIVES_RESTART
 from barehub.logins import require_account
 from barehub.offering import OffersEnvironments
 from jupyterhub import orm
 from jupyterhub.spawner import Spawner
-from traitlets import Dict, Float, Integer, List, Unicode, default
+from traitlets import Dict, Float, List, Unicode, default
 
 from barehub_slurm import form, internals, options, settings, words
-from barehub_slurm.base import SlurmSpawner
+from barehub_slurm.base import JobSettings, SlurmSpawner
 from barehub_slurm.following import Following, JobError
 from barehub_slurm.jobs import Queue
 from barehub_slurm.partitions import Catalogue
 from barehub_slurm.script import job_script
 from barehub_slurm.slurm import Slurm, SlurmError, Turns, environment
+from barehub_slurm.summary import Summary, asked_for, summary
 
 
-class SlurmJobSpawner(OffersEnvironments, SlurmSpawner, Spawner):  # type: ignore[misc]  # JupyterHub ships no types
+class SlurmJobSpawner(OffersEnvironments, JobSettings, SlurmSpawner, Spawner):  # type: ignore[misc]  # JupyterHub ships no types
     """`c.JupyterHub.spawner_class` of the overlay. The example 50-site.py has what a site must set."""
 
     loads_modules = True
@@ -54,23 +55,6 @@ class SlurmJobSpawner(OffersEnvironments, SlurmSpawner, Spawner):  # type: ignor
         help="Variables for Slurm's commands, SLURM_CONF for instance, which they also get from the hub's unit. With"
         " sudo, slurm-sudoers has to let them through.",
     ).tag(config=True)
-    queue_interval = Float(5, help="Seconds for which one squeue, or sinfo, serves all users.").tag(config=True)
-    submit_timeout = Float(60, help="Seconds that sbatch may take; then its job is looked for by name.").tag(
-        config=True
-    )
-    concurrent_submissions = Integer(4, help="How many sbatch run at once; the others wait their turn.").tag(
-        config=True
-    )
-    unseen_timeout = Float(60, help="Seconds after which a job that squeue does not show has ended.").tag(config=True)
-    launch_timeout = Integer(180, help="Seconds that a server may take to appear once its job runs.").tag(config=True)
-    login_timeout = Integer(60, help="Seconds that a user's login files may take in the job.").tag(config=True)
-    report_timeout = Integer(60, help="Seconds for which a job tries to reach the hub.").tag(config=True)
-    port_range = Unicode(help="The ports that servers may use on their nodes, as 50000-50999; if empty, any.").tag(
-        config=True
-    )
-    oldest_jupyterhub = Unicode(help="The oldest jupyterhub in the users' environment that is accepted.").tag(
-        config=True
-    )
 
     # Shared by all users' spawners: there is one slurmctld.
     queue = Queue()
@@ -88,10 +72,6 @@ class SlurmJobSpawner(OffersEnvironments, SlurmSpawner, Spawner):  # type: ignor
     @default("commands")
     def _default_commands(self) -> str:
         return os.path.dirname(shutil.which("sbatch") or "/usr/bin/sbatch")  # noqa: PTH120
-
-    @default("oldest_jupyterhub")
-    def _default_oldest_jupyterhub(self) -> str:
-        return f"{jupyterhub.version_info[0] - 1}.0"
 
     @default("env_keep")
     def _default_env_keep(self) -> list[str]:
@@ -124,10 +104,17 @@ class SlurmJobSpawner(OffersEnvironments, SlurmSpawner, Spawner):  # type: ignor
             return '<p class="alert alert-danger">Slurm does not answer at present. Try again in a minute.</p>'
         stale = "Slurm does not answer at present; this is what it offered before." if self.catalogue.stale else ""
         field, misfit = await self.environment_field()
-        return form.form(offer, [notice for notice in (self.job.last_end, stale, misfit) if notice], field)
+        server = f'<p class="text-center">For your server <b>{escape(self.name)}</b></p>\n' if self.name else ""
+        return server + form.form(offer, [notice for notice in (self.job.last_end, stale, misfit) if notice], field)
 
     def options_from_form(self, form_data: dict[str, list[str]]) -> dict[str, Any]:
         return form.from_form(form_data)
+
+    @property
+    def summary(self) -> Summary | None:
+        """What the hub's home page says about the job; None if Slurm has not shown it yet, or it has ended."""
+        seen = self.job.seen
+        return summary(seen, self.job.asked) if seen and seen.alive and not self.job.ended else None
 
     # What the database keeps
 
@@ -159,14 +146,15 @@ class SlurmJobSpawner(OffersEnvironments, SlurmSpawner, Spawner):  # type: ignor
         name = f"jupyterhub-{secrets.token_hex(4)}"
         try:
             _, environment = self.chosen(self.user_options)
-            script = job_script(self, (await self.offer()).check(self.user_options), name, environment)
+            request = (await self.offer()).check(self.user_options)
+            script = job_script(self, request, name, environment)
         except SlurmError as error:
             raise JobError(no_answer(error)) from None
         except options.RefusedError as error:
             if self.catalogue.error:  # what was known may not be so any more
                 raise JobError(no_answer(self.catalogue.error)) from None
             raise JobError(f"Your server was not started. {error}.") from None
-        self.job.begin(name, orm.APIToken.find(self.user.db, self.api_token).id)
+        self.job.begin(name, orm.APIToken.find(self.user.db, self.api_token).id, asked_for(request))
         self.remember()
         # Not cancelled with this coroutine: a job that is accepted a moment later would belong to nobody.
         self.submission = asyncio.ensure_future(self.submit_in_turn(script))
