@@ -10,7 +10,7 @@ import pwd
 import re
 import shlex
 import signal
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -176,15 +176,26 @@ class Turns:
     """A few at a time, first come, first served. All at once would take as long, and the first would be done last."""
 
     def __init__(self) -> None:
-        self.waiting = 0  # or at it
+        self.queue: list[Callable[[int], None]] = []
         self.semaphore: asyncio.Semaphore | None = None
 
+    @property
+    def waiting(self) -> int:
+        return len(self.queue)
+
     @asynccontextmanager
-    async def turn(self, at_once: int) -> AsyncIterator[None]:
+    async def turn(self, at_once: int, tell: Callable[[int], None]) -> AsyncIterator[None]:
+        """Wait for a turn. `tell` is told, whenever it changes, how many wait before it."""
         self.semaphore = self.semaphore or asyncio.Semaphore(max(1, at_once))
-        self.waiting += 1
+        self.queue.append(tell)
+        tell(len(self.queue) - 1)
         try:
-            async with self.semaphore:
-                yield
+            await self.semaphore.acquire()
         finally:
-            self.waiting -= 1
+            self.queue.remove(tell)
+            for ahead, other in enumerate(self.queue):
+                other(ahead)
+        try:
+            yield
+        finally:
+            self.semaphore.release()

@@ -60,6 +60,7 @@ class SlurmJobSpawner(OffersEnvironments, JobSettings, SlurmSpawner, Spawner):  
     queue = Queue()
     catalogue = Catalogue()
     turns = Turns()
+    pace = asyncio.Lock()
 
     def __init__(self, **traits: Any) -> None:
         self.job = Following(self, self.queue)
@@ -72,6 +73,10 @@ class SlurmJobSpawner(OffersEnvironments, JobSettings, SlurmSpawner, Spawner):  
     @default("commands")
     def _default_commands(self) -> str:
         return os.path.dirname(shutil.which("sbatch") or "/usr/bin/sbatch")  # noqa: PTH120
+
+    @default("server_token_scopes")
+    def _default_server_token_scopes(self) -> Any:
+        return lambda spawner: spawner.take_turns()
 
     @default("env_keep")
     def _default_env_keep(self) -> list[str]:
@@ -132,32 +137,33 @@ class SlurmJobSpawner(OffersEnvironments, JobSettings, SlurmSpawner, Spawner):  
         self.job_id = ""
         self.submission = None
 
-    def remember(self) -> None:
-        """Write the state to the database now, because the hub may be stopped before the server is up."""
+    def remember(self, now: bool = True) -> None:
+        """Write the state to the database, `now` or with whatever is written next: the hub may be stopped any time.
+
+        A commit waits for the disk, and everybody waits with it.
+        """
         self.job_id = self.job.job_id  # a site's hooks may read it here, as batchspawner has it
         self.orm_spawner.state = self.get_state()
-        self.user.db.commit()
+        if now:
+            self.user.db.commit()
+
+    async def take_turns(self) -> list[str]:
+        """Let others have their turn before JupyterHub prepares a start; no scopes, that is, the role's own.
+
+        JupyterHub asks for the scopes of a server's token after the first of some ten commits (user.py:847), between
+        which nothing else would run. With 200 starts at the same moment, the first would wait for all of them.
+        """
+        async with self.pace:
+            await asyncio.sleep(0)
+        return []
 
     # Start
 
     async def start(self) -> tuple[str, int]:
         """Submit the job and wait for its server; its address. Raises JobError, NoAccountError, NotOfferedError."""
         self.require_site()
-        name = f"jupyterhub-{secrets.token_hex(4)}"
-        try:
-            _, environment = self.chosen(self.user_options)
-            request = (await self.offer()).check(self.user_options)
-            script = job_script(self, request, name, environment)
-        except SlurmError as error:
-            raise JobError(no_answer(error)) from None
-        except options.RefusedError as error:
-            if self.catalogue.error:  # what was known may not be so any more
-                raise JobError(no_answer(self.catalogue.error)) from None
-            raise JobError(f"Your server was not started. {error}.") from None
-        self.job.begin(name, orm.APIToken.find(self.user.db, self.api_token).id, asked_for(request))
-        self.remember()
         # Not cancelled with this coroutine: a job that is accepted a moment later would belong to nobody.
-        self.submission = asyncio.ensure_future(self.submit_in_turn(script))
+        self.submission = asyncio.ensure_future(self.submit_in_turn())
         try:
             self.job.job_id = await asyncio.shield(self.submission)
         except SlurmError as error:
@@ -168,7 +174,7 @@ class SlurmJobSpawner(OffersEnvironments, JobSettings, SlurmSpawner, Spawner):  
             self.job.doubt = words.refusal(str(error))
             self.log.warning("%s: sbatch: %s; looking for its job", internals.log_name(self), error)
         self.queue.watch(self.job.job_name)  # an earlier answer did not know it yet
-        self.remember()
+        self.remember(now=False)  # the job is known by its name
         self.ip, self.port = await self.job.wait_until_up()
         return self.ip, self.port
 
@@ -180,15 +186,36 @@ class SlurmJobSpawner(OffersEnvironments, JobSettings, SlurmSpawner, Spawner):  
             raise JobError(f"No server can run: {error}.") from None
         require_account(self.user.name)
 
-    async def submit_in_turn(self, script: str) -> str:
-        """Submit the job and return its id, a few at a time. Raises SlurmError."""
-        ahead = self.turns.waiting
-        others = f"; {ahead} others are before it" if ahead >= self.concurrent_submissions else ""
-        self.job.said = f"Submitting the job to Slurm{others}"
-        async with self.turns.turn(self.concurrent_submissions):
+    async def submit_in_turn(self) -> str:
+        """Submit the job and return its id. A few do so at once, first come, first served: all that asks Slurm as its
+        user is part of a turn, or the first would have to wait for the last. Raises SlurmError, and as `request` does.
+        """
+        async with self.turns.turn(self.concurrent_submissions, self.say_who_is_before):
+            name = f"jupyterhub-{secrets.token_hex(4)}"
+            script, asked = await self.request(name)
             if internals.is_being_stopped(self):
                 raise SlurmError("you have stopped the server before the job was submitted")
+            self.job.begin(name, orm.APIToken.find(self.user.db, self.api_token).id, asked)
+            self.remember()
+            self.job.said = "Submitting the job to Slurm"
             return await self.slurm.submit(script)
+
+    def say_who_is_before(self, ahead: int) -> None:
+        others = f"; {ahead} {'others are' if ahead > 1 else 'other is'} before it" if ahead else ""
+        self.job.said = f"The job waits to be submitted to Slurm{others}"
+
+    async def request(self, name: str) -> tuple[str, str]:
+        """Return the script of a job, and in words what it asks for. Raises JobError, NotOfferedError."""
+        try:
+            _, environment = self.chosen(self.user_options)
+            request = (await self.offer()).check(self.user_options)
+            return job_script(self, request, name, environment), asked_for(request)
+        except SlurmError as error:
+            raise JobError(no_answer(error)) from None
+        except options.RefusedError as error:
+            if self.catalogue.error:  # what was known may not be so any more
+                raise JobError(no_answer(self.catalogue.error)) from None
+            raise JobError(f"Your server was not started. {error}.") from None
 
     @property
     def token_id(self) -> int:
@@ -267,10 +294,12 @@ class SlurmJobSpawner(OffersEnvironments, JobSettings, SlurmSpawner, Spawner):  
     async def stop(self, now: bool = False) -> None:
         """Cancel the job. Returns when it has ended: until Slurm confirms that, it is not forgotten."""
         if self.submission:
+            if not self.job.job_name:  # it waits for its turn
+                self.submission.cancel()
             await asyncio.wait([self.submission])
-            if not self.submission.exception():
+            if not self.submission.cancelled() and not self.submission.exception():
                 self.job.job_id = self.submission.result()
-        if not self.job.ended or self.job.lost:
+        if self.job.job_name and (not self.job.ended or self.job.lost):
             await self.job.cancel()
 
 
