@@ -84,7 +84,7 @@ class Node:
         request = Request("main", more.pop("cores", 1), more.pop("memory", 2048), more.pop("gpus", 0), 60)
         spawner = SimpleNamespace(
             oldest_jupyterhub="5.0", report_timeout=5, login_timeout=1, cmd=["server"], get_args=lambda: ["--one"],
-            get_env=lambda: env, get_req_subvars=lambda: names | more,
+            get_env=lambda: env, port_range=more.pop("port_range", ""), get_req_subvars=lambda: names | more,
         )  # fmt: skip
         return job_script(spawner, request, "jupyterhub-1", environment)
 

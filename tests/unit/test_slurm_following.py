@@ -26,7 +26,13 @@ def commands(tmp_path: Path) -> Commands:
 
 def follow(commands: Commands, **settings: Any) -> Following:
     times = {"queue_interval": 0.05, "unseen_timeout": 30, "launch_timeout": 30, "start_timeout": 300}
-    spawner = SimpleNamespace(slurm=commands.slurm(), log=logging.getLogger("test"), **times, _log_name="alice")
+    spawner = SimpleNamespace(
+        slurm=commands.slurm(),
+        log=logging.getLogger("test"),
+        **times,
+        _log_name="alice",
+        get_env=lambda: {"JUPYTERHUB_API_TOKEN": "s3cretOfTheJob"},
+    )
     vars(spawner).update(settings)
     queue = Queue()
     queue.may_be_hidden = False

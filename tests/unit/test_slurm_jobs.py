@@ -201,7 +201,10 @@ def test_submissions_take_turns() -> None:
     order: list[str] = []
 
     async def submit(turns: slurm.Turns, number: int) -> None:
-        async with turns.turn(2):
+        told: list[int] = []
+        async with turns.turn(2, told.append):
+            assert told == sorted(told, reverse=True)
+            assert (told[0], told[-1]) == (max(0, number - 2), 0)
             order.append(f"+{number}")
             await asyncio.sleep(0)
             order.append(f"-{number}")

@@ -1,5 +1,6 @@
 """The overlay `slurm`: launch.py, which starts the server in the job and tells the hub its port."""
 
+import contextlib
 import json
 import os
 import signal
@@ -83,6 +84,47 @@ def test_the_hub_is_reached_directly_by_its_name_or_address(monkeypatch: pytest.
         monkeypatch.setenv(name, value)
     launch.reach_hub_directly(f"http://{f'[{hub}]' if ':' in hub else hub}:334/hub/api")
     assert os.environ["no_proxy"] == os.environ["NO_PROXY"] == f"{hub},localhost"
+
+
+def test_a_job_with_a_range_tries_the_next_port_where_somebody_listens(node: Node) -> None:
+    """At one, another server listens; at one, an IPv6 one; one is claimed by a job whose server does not listen yet."""
+    with contextlib.ExitStack() as taken:
+        first = free_run_of(4)
+        taken.enter_context(socket.create_server(("", first)))
+        taken.enter_context(socket.create_server(("::1", first + 1), family=socket.AF_INET6))
+        taken.enter_context(launch.claimed(first + 2))
+        node.program("users/bin/server", f"#!{node.path}/users/bin/python\n{LISTENER}")
+        (node.home / "listen").touch()
+        path = f"export PATH={node.path}/bin:$PATH"  # which the machine's /etc/profile may have replaced
+        script = node.script(port_range=f"{first}-{first + 3}", prologue=path)
+        job = threading.Thread(target=node.run, args=[script])
+        job.start()
+        wait_until(lambda: Hub.reports)
+        assert [json.loads(report)["port"] for report in Hub.reports] == [first + 3]
+        try:
+            _, comment = node.run(script)
+        finally:
+            (node.home / "end").touch()
+            job.join()
+        assert f"all ports of {first}-{first + 3} on c1 are in use" in comment
+
+
+def free_run_of(count: int) -> int:
+    """Return the first of so many ports in a row at which nobody listens."""
+    return next(
+        first
+        for first in range(20000, 30000, count)
+        if not any(launch.accounts_at(first + one) for one in range(count))
+    )
+
+
+def test_jobs_that_start_at_the_same_time_choose_different_ports() -> None:
+    first = free_run_of(5)
+    with contextlib.ExitStack() as claims:
+        found = [launch.free_port(f"{first}-{first + 4}") for _ in range(5)]
+        for _, claim in found:
+            claims.enter_context(claim)
+    assert sorted(port for port, _ in found) == [*range(first, first + 5)]
 
 
 def test_listeners_of_either_family_count() -> None:

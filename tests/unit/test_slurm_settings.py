@@ -69,3 +69,13 @@ def test_times_that_would_ask_slurm_without_end_are_refused(name: str) -> None:
         with pytest.raises(SettingError, match=f"{name} cannot be {value}: the least is"):
             set_it(config, "SlurmJobSpawner", name, value)
     set_it(config, "SlurmJobSpawner", name, 1)
+
+
+@pytest.mark.parametrize("value", ["50000", "50000-", "50999-50000", "80-90", "60000-70000", "50000:50999", "a-b", " "])
+def test_what_is_no_range_of_ports_is_refused(value: str) -> None:
+    config = Config()
+    refuse_settings(config)
+    with pytest.raises(SettingError, match=r"port_range cannot be .*: write the first and the last port"):
+        set_it(config, "SlurmJobSpawner", "port_range", value)
+    for fine in ("", "1024-65535", "50000-50000"):
+        set_it(config, "SlurmJobSpawner", "port_range", fine)

@@ -35,6 +35,9 @@ c.Authenticator.blocked_users = {"root"}
 # c.SlurmSpawner.req_options = "--constraint=avx2"
 # c.SlurmSpawner.req_prologue = "module load cuda"
 
+# The ports of compute nodes that a firewall lets the head node connect to; each server uses one.
+# c.SlurmJobSpawner.port_range = "50000-50999"
+
 # The directory of sbatch and Slurm's other commands, if the hub does not find them.
 # c.SlurmJobSpawner.commands = "/opt/slurm/bin"
 # Variables that they need. They get SLURM_CONF from the hub's unit, too; with sudo, see slurm-sudoers.

@@ -6,25 +6,35 @@ import time
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from html import escape
 from typing import Any
 
 from barehub.environments import STATE
 from barehub.logins import NoServerError
 
-from barehub_slurm import internals, words
+from barehub_slurm import internals, joblog, words
 from barehub_slurm.jobs import ENDED, QUEUED, Job, Queue
 from barehub_slurm.slurm import Slurm, SlurmError
 
 MARGIN = 5  # seconds before JupyterHub's own time limit, which gives no reason
 REFUSALS = 5  # of scancel, before its user is told to cancel the job
 
-KEPT = ("job_name", "job_id", "uid", "token_id", "reported", STATE, "up", "submitted")
+KEPT = ("job_name", "job_id", "uid", "token_id", "reported", STATE, "up", "submitted", "asked")
 
 
 class JobError(NoServerError):
-    """Why there is no server, as far as Slurm and the site's settings are concerned."""
+    """Why there is no server, as far as Slurm and the site's settings are concerned.
+
+    `log` is the end of its job's log, which pages show below the reason.
+    """
 
     kind = "slurm"
+
+    def __init__(self, text: str, log: str = "") -> None:
+        super().__init__(text)
+        if log:  # JupyterHub shows this in place of the text (utils.py, format_exception)
+            lines = f'<pre class="slurm-log text-start">{escape(log)}</pre>'
+            self.jupyterhub_html_message = f"{escape(text)} The last lines of its log:{lines}"
 
 
 @dataclass
@@ -45,6 +55,8 @@ class Following:
     environment: dict[str, str] = field(default_factory=dict)  # that the server runs from, as the job has told
     up: bool = False
     submitted: float = 0.0
+    asked: str = ""  # what the job asks for, in words
+    seen: Job | None = None  # as squeue has shown it last
     last_end: str = ""  # why the server before ended, for the form
     said: str = "Asking Slurm"
     doubt: str = ""  # why it is not certain that the job was accepted
@@ -70,15 +82,15 @@ class Following:
     def clear(self) -> None:
         self.queue.forget(self.job_name)
         self.job_name, self.job_id, self.uid, self.token_id, self.reported, self.up = "", "", -1, 0, 0, False
-        self.environment = {}
+        self.environment, self.asked, self.seen = {}, "", None
         self.doubt, self.ended, self.lost, self.unseen_since = "", False, False, 0.0
         self.said = "Asking Slurm"
         self.news.clear()
 
-    def begin(self, name: str, token_id: int) -> None:
+    def begin(self, name: str, token_id: int, asked: str = "") -> None:
         """Note a job that is about to be submitted."""
         self.clear()
-        self.job_name, self.token_id, self.submitted = name, token_id, time.time()
+        self.job_name, self.token_id, self.submitted, self.asked = name, token_id, time.time(), asked
         self.uid = self.slurm.uid
         self.queue.watch(name)
 
@@ -101,7 +113,7 @@ class Following:
             job = next((one for one in jobs if one.id == self.job_id), jobs[0])
             requeued = self.up and job.state in QUEUED  # it would become a different server
             await self.cancel_each(one for one in jobs if one.alive and (requeued or one != job))
-            self.unseen_since, self.job_id = 0.0, job.id
+            self.unseen_since, self.job_id, self.seen = 0.0, job.id, job
             self.ended, self.lost = requeued or not job.alive, False
             return job
         self.unseen_since = self.unseen_since or time.monotonic()
@@ -144,13 +156,14 @@ class Following:
                 self.said = f"Slurm does not answer at present; {self.called} keeps its place"
             self.news.clear()
             if self.ended:
-                raise JobError(f"Your server did not start: {await self.why(job)}.")
+                raise JobError(f"Your server did not start: {await self.why(job)}.", await self.log())
             if job and job.running:
                 started = started or time.time()
                 if self.reported and (address := await self.reachable_address(job.node)):
                     self.up, self.last_end = True, ""
                     return address, self.reported
-            self.require_patience(job, started)
+            if gives_up := self.impatient(job, started):
+                raise JobError(gives_up, await self.log() if job and job.running else "")
             wait = 0.5 if job and job.running and self.reported else self.spawner.queue_interval
             with suppress(TimeoutError):
                 await asyncio.wait_for(self.news.wait(), wait)
@@ -177,21 +190,22 @@ class Following:
             return f"Job {job.id} runs on {job.node} since {words.clock(job.starts)}; its server is starting"
         return f"Job {job.id} runs on {job.node}; connecting to its server at port {self.reported}"
 
-    def require_patience(self, job: Job | None, started: float) -> None:
-        """Raise JobError if there is no point in waiting any longer."""
+    def impatient(self, job: Job | None, started: float) -> str:
+        """Return why there is no point in waiting any longer; nothing while there is."""
         if job and job.running:
             patience = self.spawner.launch_timeout
             if time.time() - started < patience:
-                return
+                return ""
             if self.reported:
                 what = f"the hub cannot connect to it at {job.node}:{self.reported}. Is there a firewall?"
             else:
                 what = f"it has not told the hub its port. {self.log_of(job.node)}."
-            raise JobError(f"Job {job.id} runs on {job.node} for {patience} s, but {what}")
+            return f"Job {job.id} runs on {job.node} for {patience} s, but {what}"
         if time.time() - self.submitted > self.spawner.start_timeout - MARGIN:
             waited = words.spoken((time.time() - self.submitted) / 60)
             reason = words.why_it_waits(job) if job else "Slurm did not show it"
-            raise JobError(f"Your job waited {waited} and was given up: {reason}.")
+            return f"Your job waited {waited} and was given up: {reason}."
+        return ""
 
     async def reachable_address(self, node: str) -> str:
         """Return the address at which the job's server answers, or nothing. Raises JobError if the node has none."""
@@ -243,6 +257,10 @@ class Following:
         # A comment is the job's own and says what is wrong; a job that was not launched has no log.
         told = found.get("Comment") or words.failed_launch(found, bool(self.reported))
         return why if told or not node else f"{why}. {self.log_of(node)}"
+
+    async def log(self) -> str:
+        """Return the end of the job's log, as far as it can be read here."""
+        return await joblog.last_lines(self.slurm, self.job_id, self.spawner.get_env()) if self.job_id else ""
 
     def log_of(self, node: str) -> str:
         return f"Its log is ~/.jupyterhub/job-{self.job_id}.log on the node {node}"

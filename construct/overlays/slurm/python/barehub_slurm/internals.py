@@ -1,5 +1,4 @@
-"""What the overlay uses of JupyterHub beyond its public interface, all of it in this one place. Of batchspawner it is
-nothing but the traits of SlurmSpawner.
+"""What the overlay uses of JupyterHub beyond its public interface, all of it in this one place.
 
 Line numbers are those of JupyterHub 6.1.1; tests/unit/test_slurm_internals.py checks that the
 names still exist.

@@ -1,9 +1,10 @@
 """Run in the job, on the compute node, with the users' own Python (3.6 or newer, standard library only):
 
-    python launch.py OLDEST HUBS PATIENCE COMMAND...
+    python launch.py OLDEST HUBS PATIENCE PORTS COMMAND...
 
-Chooses a free port and becomes COMMAND, the server. A process beside it reports the port to the hub once it is the
-server's: on a node that others use, whoever else listens there would be served to the user in the server's place.
+Chooses a free port, of PORTS if that is a range such as 50000-50999, and becomes COMMAND, the server. A process beside
+it reports the port to the hub once it is the server's: on a node that others use, whoever else listens there would be
+served to the user in the server's place.
 OLDEST is the oldest version of jupyterhub that the hub accepts, HUBS the hub's own, PATIENCE the seconds for which the
 hub may be away. The reason of a failure becomes the job's comment, where the hub finds it even if it cannot be reached
 from here.
@@ -11,8 +12,10 @@ from here.
 
 # ruff: noqa: UP006, UP035 - to Python 3.6, list[int] is an error
 
+import contextlib
 import json
 import os
+import random
 import re
 import shutil
 import signal
@@ -23,21 +26,22 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from typing import List, NoReturn, Sequence, Set
+from typing import List, NoReturn, Sequence, Set, Tuple
 
 TABLES = ("/proc/net/tcp", "/proc/net/tcp6")
 LISTEN = "0A"  # TCP_LISTEN of net/tcp_states.h
 
 
-def main(oldest: str, hubs: str, patience: float, command: List[str]) -> None:
+def main(oldest: str, hubs: str, patience: float, ports: str, command: List[str]) -> None:
     jupyterhub = require_jupyterhub(oldest, hubs)
     api = os.environ["JUPYTERHUB_API_URL"].rstrip("/")
     reach(api, urllib.request.Request(api + "/"), patience)  # noqa: S310 - the hub's own URL
-    port = free_port()
+    port, claim = free_port(ports)
     server = os.getpid()
-    if beside():
+    if beside():  # which keeps the claim until the server listens
         tell_when_ours(api, port, server, patience, jupyterhub)
         os._exit(0)
+    claim.close()
     reach_hub_directly(api)
     # jupyterhub-singleuser takes its address from here.
     os.environ["JUPYTERHUB_SERVICE_URL"] = f"http://0.0.0.0:{port}{os.environ['JUPYTERHUB_SERVICE_PREFIX']}"
@@ -133,10 +137,46 @@ def numbers(version: str) -> List[int]:
     return [int(part) for part in version.split(".") if part.isdigit()]
 
 
-def free_port() -> int:
+def free_port(ports: str = "") -> Tuple[int, socket.socket]:
+    """Return a port that nobody on the node listens at, and the claim that keeps our other jobs from choosing it.
+
+    `ports` is a range, FIRST-LAST, or empty: then the kernel chooses. Ends the job if there is none.
+    """
+    choice = [0] * 10
+    if ports:
+        first, last = map(int, ports.split("-"))
+        choice = list(range(first, last + 1))
+        random.shuffle(choice)  # or jobs that start at the same time would all try the first ones
+    for one in choice:
+        with contextlib.suppress(OSError):
+            port = bindable(one)
+            return port, claimed(port)
+    return give_up(f"all ports of {ports} on {node()} are in use, and the site lets servers listen at no others")
+
+
+def bindable(port: int) -> int:
+    """Return a port that can be bound: this one, or one that the kernel chooses for 0. Raises OSError."""
     with socket.socket() as probe:
-        probe.bind(("", 0))
+        # As servers do it: a port on which connections have just ended is free.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1 if port else 0)
+        probe.bind(("", port))
         return int(probe.getsockname()[1])
+
+
+def claimed(port: int) -> socket.socket:
+    """Claim a port in the node's abstract namespace (unix(7)) until it is listened at. Raises OSError if it is in use.
+
+    A server takes some seconds until it listens. Jobs that start meanwhile would choose the same port of a small range.
+    """
+    if accounts_at(port):  # of another family, which did not keep us from binding it
+        raise OSError(f"{port} is in use")
+    claim = socket.socket(socket.AF_UNIX)
+    try:
+        claim.bind("\0barehub/" + str(port))
+    except OSError:
+        claim.close()
+        raise
+    return claim
 
 
 def reach(api: str, request: urllib.request.Request, patience: float) -> None:
@@ -173,9 +213,10 @@ def node() -> str:
 def give_up(why: str) -> NoReturn:
     why += os.environ.get("BAREHUB_NOTE", "")
     print(why, file=sys.stderr)
-    subprocess.call(["scontrol", "update", "JobId=" + os.environ["SLURM_JOB_ID"], "Comment=" + why])
+    with contextlib.suppress(OSError):  # scontrol is not on the PATH of the login files; the log has the reason
+        subprocess.call(["scontrol", "update", "JobId=" + os.environ["SLURM_JOB_ID"], "Comment=" + why])
     sys.exit(1)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], float(sys.argv[3]), sys.argv[4:])
+    main(sys.argv[1], sys.argv[2], float(sys.argv[3]), sys.argv[4], sys.argv[5:])

@@ -1,7 +1,8 @@
 """What a job reports to the hub, once, with its own token: its server's port, and the environment that it runs from.
 
-batchspawner's own handler sets any attribute of the spawner that it is sent, so that a user could run commands as the
-hub's account. This one replaces it at the same URL, for what batchspawner-singleuser and launch.py send:
+The URL is batchspawner's: batchspawner-singleuser reports there, and the jobs of older releases, which outlive an
+upgrade. batchspawner's own handler, which is there if a site has added that package, is replaced: it sets any attribute
+of the spawner that it is sent, so that a user could run commands as the hub's account.
 
     POST /hub/api/batchspawner?environment=PREFIX&jupyterhub=VERSION   Authorization: token TOKEN   {"port": 43210}
 

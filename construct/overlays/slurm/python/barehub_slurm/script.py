@@ -28,7 +28,7 @@ def job_script(spawner: Any, request: Request, name: str, environment: str) -> s
     word of an #SBATCH line, as a site's hook may make it from what a user has typed.
     """
     exported = {name: value for name, value in spawner.get_env().items() if name not in ("HOME", "USER", "SHELL")}
-    accepts = (spawner.oldest_jupyterhub, jupyterhub.__version__, str(spawner.report_timeout))
+    accepts = (spawner.oldest_jupyterhub, jupyterhub.__version__, str(spawner.report_timeout), spawner.port_range)
     names = {
         "job_name": name,
         "environment": shlex.quote(environment),

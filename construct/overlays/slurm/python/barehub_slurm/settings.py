@@ -6,12 +6,14 @@ in the overlay's configuration: a file that sets one of them later fails at that
 """
 
 import math
+import re
 from typing import Any
 
 from barehub.environments import offered_by
 from traitlets.config import Config
 
 from barehub_slurm.options import FIELDS
+from barehub_slurm.port import PORTS
 
 CHOICES = "c.SlurmJobSpawner.partitions, limits and defaults say what users may choose"
 OWN = "this spawner runs Slurm's commands itself; c.SlurmJobSpawner.commands is their directory"
@@ -50,7 +52,8 @@ BATCHSPAWNER = {
 LEAST = {"queue_interval": 0.1, "submit_timeout": 1, "unseen_timeout": 1, "concurrent_submissions": 1}
 LEAST |= {"launch_timeout": 1, "login_timeout": 1, "report_timeout": 1}
 LOOPBACK = ("", "127.0.0.1", "localhost", "::1", "0.0.0.0", "::")  # noqa: S104 - compared with
-SECTIONS = ("UserEnvMixin", "BatchSpawnerBase", "BatchSpawnerRegexStates", "SlurmSpawner", "SlurmJobSpawner")
+FOREIGN = ("UserEnvMixin", "BatchSpawnerRegexStates")  # sections of batchspawner's that are no class here
+SECTIONS = (*FOREIGN, "BatchSpawnerBase", "SlurmSpawner", "SlurmJobSpawner")
 
 
 class SettingError(ValueError):
@@ -61,14 +64,26 @@ def require_setting(section: str, name: str, value: Any) -> None:
     """Raise SettingError if this setting has no effect, or a value that makes no sense."""
     if why := BATCHSPAWNER.get(name):
         raise SettingError(f"c.{section}.{name} has no effect: {why}")
+    if section in FOREIGN:
+        raise SettingError(f"c.{section}.{name} has no effect: write c.SlurmSpawner.{name}")
     if section == "SlurmJobSpawner" and isinstance(value, int | float) and value < LEAST.get(name, -math.inf):
         raise SettingError(f"c.{section}.{name} cannot be {value}: the least is {LEAST[name]}")
+    if section == "SlurmJobSpawner" and name == "port_range" and isinstance(value, str):
+        require_ports(value)
     if section == "SlurmJobSpawner" and name in ("limits", "defaults") and isinstance(value, dict):
         for field, amount in value.items():
             if field not in FIELDS:
                 raise SettingError(f"c.{section}.{name}: there is no {field!r}, only {', '.join(FIELDS)}")
             if isinstance(amount, int | float) and not FIELDS[field].least <= amount < math.inf:
                 raise SettingError(f"c.{section}.{name}: {field} cannot be {amount}")
+
+
+def require_ports(value: str) -> None:
+    """Raise SettingError if this is no range of ports."""
+    found = re.fullmatch(r"(\d{4,5})-(\d{4,5})", value)
+    if value and not (found and PORTS[0] <= int(found[1]) <= int(found[2]) <= PORTS[-1]):
+        why = f"write the first and the last port, from {PORTS[0]} to {PORTS[-1]}, such as '50000-50999'"
+        raise SettingError(f"c.SlurmJobSpawner.port_range cannot be {value!r}: {why}")
 
 
 def require_site(spawner: Any) -> None:

@@ -10,9 +10,10 @@ import pwd
 import re
 import shlex
 import signal
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 
 FROM_UNIT = ("SLURM_CONF", "SLURM_CONF_SERVER")  # where Slurm's configuration is (slurm.conf(5), "configless")
 PATIENCE = 30.0  # seconds that a Slurm command may take; slurmctld can be busy
@@ -103,7 +104,7 @@ class Slurm:
         return await output(f"{self.directory}/{command}", *words, name=command, env=self.environment)
 
     async def run_as_user(self, command: str, *words: str, stdin: str = "", patience: float | None = None) -> str:
-        """Run a Slurm command as the user. Raises SlurmError."""
+        """Run a Slurm command, or a program by its path, as the user. Raises SlurmError."""
         try:
             prefix = [word.format(username=self.user) for word in shlex.split(self.prefix)]
         except (KeyError, IndexError, ValueError) as error:
@@ -114,7 +115,7 @@ class Slurm:
             # As a server that does not answer: the directory of accounts (LDAP, sssd) may be away.
             raise SlurmError(f"the account {self.user} is not known on this machine", timed_out=True) from None
         names = {"USER": self.user, "LOGNAME": self.user, "HOME": account.pw_dir, "SHELL": account.pw_shell}
-        argv = (*prefix, f"{self.directory}/{command}", *words)
+        argv = (*prefix, str(Path(self.directory, command)), *words)
         return await output(*argv, name=command, stdin=stdin, env={**self.environment, **names}, patience=patience)
 
     async def ask(self, command: str, *words: str) -> str:
@@ -175,15 +176,26 @@ class Turns:
     """A few at a time, first come, first served. All at once would take as long, and the first would be done last."""
 
     def __init__(self) -> None:
-        self.waiting = 0  # or at it
+        self.queue: list[Callable[[int], None]] = []
         self.semaphore: asyncio.Semaphore | None = None
 
+    @property
+    def waiting(self) -> int:
+        return len(self.queue)
+
     @asynccontextmanager
-    async def turn(self, at_once: int) -> AsyncIterator[None]:
+    async def turn(self, at_once: int, tell: Callable[[int], None]) -> AsyncIterator[None]:
+        """Wait for a turn. `tell` is told, whenever it changes, how many wait before it."""
         self.semaphore = self.semaphore or asyncio.Semaphore(max(1, at_once))
-        self.waiting += 1
+        self.queue.append(tell)
+        tell(len(self.queue) - 1)
         try:
-            async with self.semaphore:
-                yield
+            await self.semaphore.acquire()
         finally:
-            self.waiting -= 1
+            self.queue.remove(tell)
+            for ahead, other in enumerate(self.queue):
+                other(ahead)
+        try:
+            yield
+        finally:
+            self.semaphore.release()

@@ -1,15 +1,12 @@
 """The spawner: a user's server is a batch job of that user.
 
-It keeps batchspawner's names for what a site sets (`c.SlurmSpawner.req_account`, `req_qos`, `exec_prefix` ...) and
-does the rest itself, because batchspawner
+- A job's name is in the database before it is submitted, so the next hub continues to wait for a job that is queued
+  while the hub restarts.
+- A slurmctld that does not answer says nothing about a server.
+- One squeue answers for all users (jobs.py).
 
-- forgets a job that is queued while the hub restarts: here its name is in the database before it is submitted, and the
-  next hub continues to wait for it;
-- treats a slurmctld that does not answer as a server that has stopped;
-- asks slurmctld twice a second for each user who waits: here one squeue answers for all (jobs.py);
-- tells its user little.
-
-Settings of batchspawner that have no effect here are refused by name: settings.py.
+Settings have batchspawner's names where they mean the same (base.py). Its other settings are refused by name:
+settings.py.
 """
 
 import asyncio
@@ -17,25 +14,27 @@ import os
 import secrets
 import shutil
 from collections.abc import AsyncIterator
+from html import escape
 from typing import Any
 
-import jupyterhub
 from barehub.lifecycle.servers import SURVIVES_RESTART
 from barehub.logins import require_account
 from barehub.offering import OffersEnvironments
-from batchspawner import SlurmSpawner
 from jupyterhub import orm
-from traitlets import Dict, Float, Integer, List, Unicode, default
+from jupyterhub.spawner import Spawner
+from traitlets import Dict, Float, List, Unicode, default
 
 from barehub_slurm import form, internals, options, settings, words
+from barehub_slurm.base import JobSettings, SlurmSpawner
 from barehub_slurm.following import Following, JobError
 from barehub_slurm.jobs import Queue
 from barehub_slurm.partitions import Catalogue
 from barehub_slurm.script import job_script
 from barehub_slurm.slurm import Slurm, SlurmError, Turns, environment
+from barehub_slurm.summary import Summary, asked_for, summary
 
 
-class SlurmJobSpawner(OffersEnvironments, SlurmSpawner):  # type: ignore[misc]  # batchspawner ships no types
+class SlurmJobSpawner(OffersEnvironments, JobSettings, SlurmSpawner, Spawner):  # type: ignore[misc]  # JupyterHub ships no types
     """`c.JupyterHub.spawner_class` of the overlay. The example 50-site.py has what a site must set."""
 
     loads_modules = True
@@ -56,29 +55,17 @@ class SlurmJobSpawner(OffersEnvironments, SlurmSpawner):  # type: ignore[misc]  
         help="Variables for Slurm's commands, SLURM_CONF for instance, which they also get from the hub's unit. With"
         " sudo, slurm-sudoers has to let them through.",
     ).tag(config=True)
-    queue_interval = Float(5, help="Seconds for which one squeue, or sinfo, serves all users.").tag(config=True)
-    submit_timeout = Float(60, help="Seconds that sbatch may take; then its job is looked for by name.").tag(
-        config=True
-    )
-    concurrent_submissions = Integer(4, help="How many sbatch run at once; the others wait their turn.").tag(
-        config=True
-    )
-    unseen_timeout = Float(60, help="Seconds after which a job that squeue does not show has ended.").tag(config=True)
-    launch_timeout = Integer(180, help="Seconds that a server may take to appear once its job runs.").tag(config=True)
-    login_timeout = Integer(60, help="Seconds that a user's login files may take in the job.").tag(config=True)
-    report_timeout = Integer(60, help="Seconds for which a job tries to reach the hub.").tag(config=True)
-    oldest_jupyterhub = Unicode(help="The oldest jupyterhub in the users' environment that is accepted.").tag(
-        config=True
-    )
 
     # Shared by all users' spawners: there is one slurmctld.
     queue = Queue()
     catalogue = Catalogue()
     turns = Turns()
+    pace = asyncio.Lock()
 
     def __init__(self, **traits: Any) -> None:
         self.job = Following(self, self.queue)
         self.submission: asyncio.Future[str] | None = None
+        self.job_id = ""
         super().__init__(**traits)
 
     # Defaults
@@ -87,13 +74,9 @@ class SlurmJobSpawner(OffersEnvironments, SlurmSpawner):  # type: ignore[misc]  
     def _default_commands(self) -> str:
         return os.path.dirname(shutil.which("sbatch") or "/usr/bin/sbatch")  # noqa: PTH120
 
-    @default("exec_prefix")
-    def _default_exec_prefix(self) -> str:
-        return "runuser -u {username} --" if os.geteuid() == 0 else "sudo -n -u {username} --"
-
-    @default("oldest_jupyterhub")
-    def _default_oldest_jupyterhub(self) -> str:
-        return f"{jupyterhub.version_info[0] - 1}.0"
+    @default("server_token_scopes")
+    def _default_server_token_scopes(self) -> Any:
+        return lambda spawner: spawner.take_turns()
 
     @default("env_keep")
     def _default_env_keep(self) -> list[str]:
@@ -126,10 +109,17 @@ class SlurmJobSpawner(OffersEnvironments, SlurmSpawner):  # type: ignore[misc]  
             return '<p class="alert alert-danger">Slurm does not answer at present. Try again in a minute.</p>'
         stale = "Slurm does not answer at present; this is what it offered before." if self.catalogue.stale else ""
         field, misfit = await self.environment_field()
-        return form.form(offer, [notice for notice in (self.job.last_end, stale, misfit) if notice], field)
+        server = f'<p class="text-center">For your server <b>{escape(self.name)}</b></p>\n' if self.name else ""
+        return server + form.form(offer, [notice for notice in (self.job.last_end, stale, misfit) if notice], field)
 
     def options_from_form(self, form_data: dict[str, list[str]]) -> dict[str, Any]:
         return form.from_form(form_data)
+
+    @property
+    def summary(self) -> Summary | None:
+        """What the hub's home page says about the job; None if Slurm has not shown it yet, or it has ended."""
+        seen = self.job.seen
+        return summary(seen, self.job.asked) if seen and seen.alive and not self.job.ended else None
 
     # What the database keeps
 
@@ -144,33 +134,36 @@ class SlurmJobSpawner(OffersEnvironments, SlurmSpawner):  # type: ignore[misc]  
     def clear_state(self) -> None:
         super().clear_state()
         self.job.clear()
+        self.job_id = ""
         self.submission = None
 
-    def remember(self) -> None:
-        """Write the state to the database now, because the hub may be stopped before the server is up."""
-        self.job_id = self.job.job_id  # batchspawner's own, which a site's hooks may read
+    def remember(self, now: bool = True) -> None:
+        """Write the state to the database, `now` or with whatever is written next: the hub may be stopped any time.
+
+        A commit waits for the disk, and everybody waits with it.
+        """
+        self.job_id = self.job.job_id  # a site's hooks may read it here, as batchspawner has it
         self.orm_spawner.state = self.get_state()
-        self.user.db.commit()
+        if now:
+            self.user.db.commit()
+
+    async def take_turns(self) -> list[str]:
+        """Let others have their turn before JupyterHub prepares a start; no scopes, that is, the role's own.
+
+        JupyterHub asks for the scopes of a server's token after the first of some ten commits (user.py:847), between
+        which nothing else would run. With 200 starts at the same moment, the first would wait for all of them.
+        """
+        async with self.pace:
+            await asyncio.sleep(0)
+        return []
 
     # Start
 
     async def start(self) -> tuple[str, int]:
         """Submit the job and wait for its server; its address. Raises JobError, NoAccountError, NotOfferedError."""
         self.require_site()
-        name = f"jupyterhub-{secrets.token_hex(4)}"
-        try:
-            _, environment = self.chosen(self.user_options)
-            script = job_script(self, (await self.offer()).check(self.user_options), name, environment)
-        except SlurmError as error:
-            raise JobError(no_answer(error)) from None
-        except options.RefusedError as error:
-            if self.catalogue.error:  # what was known may not be so any more
-                raise JobError(no_answer(self.catalogue.error)) from None
-            raise JobError(f"Your server was not started. {error}.") from None
-        self.job.begin(name, orm.APIToken.find(self.user.db, self.api_token).id)
-        self.remember()
         # Not cancelled with this coroutine: a job that is accepted a moment later would belong to nobody.
-        self.submission = asyncio.ensure_future(self.submit_in_turn(script))
+        self.submission = asyncio.ensure_future(self.submit_in_turn())
         try:
             self.job.job_id = await asyncio.shield(self.submission)
         except SlurmError as error:
@@ -181,7 +174,7 @@ class SlurmJobSpawner(OffersEnvironments, SlurmSpawner):  # type: ignore[misc]  
             self.job.doubt = words.refusal(str(error))
             self.log.warning("%s: sbatch: %s; looking for its job", internals.log_name(self), error)
         self.queue.watch(self.job.job_name)  # an earlier answer did not know it yet
-        self.remember()
+        self.remember(now=False)  # the job is known by its name
         self.ip, self.port = await self.job.wait_until_up()
         return self.ip, self.port
 
@@ -193,15 +186,36 @@ class SlurmJobSpawner(OffersEnvironments, SlurmSpawner):  # type: ignore[misc]  
             raise JobError(f"No server can run: {error}.") from None
         require_account(self.user.name)
 
-    async def submit_in_turn(self, script: str) -> str:
-        """Submit the job and return its id, a few at a time. Raises SlurmError."""
-        ahead = self.turns.waiting
-        others = f"; {ahead} others are before it" if ahead >= self.concurrent_submissions else ""
-        self.job.said = f"Submitting the job to Slurm{others}"
-        async with self.turns.turn(self.concurrent_submissions):
+    async def submit_in_turn(self) -> str:
+        """Submit the job and return its id. A few do so at once, first come, first served: all that asks Slurm as its
+        user is part of a turn, or the first would have to wait for the last. Raises SlurmError, and as `request` does.
+        """
+        async with self.turns.turn(self.concurrent_submissions, self.say_who_is_before):
+            name = f"jupyterhub-{secrets.token_hex(4)}"
+            script, asked = await self.request(name)
             if internals.is_being_stopped(self):
                 raise SlurmError("you have stopped the server before the job was submitted")
+            self.job.begin(name, orm.APIToken.find(self.user.db, self.api_token).id, asked)
+            self.remember()
+            self.job.said = "Submitting the job to Slurm"
             return await self.slurm.submit(script)
+
+    def say_who_is_before(self, ahead: int) -> None:
+        others = f"; {ahead} {'others are' if ahead > 1 else 'other is'} before it" if ahead else ""
+        self.job.said = f"The job waits to be submitted to Slurm{others}"
+
+    async def request(self, name: str) -> tuple[str, str]:
+        """Return the script of a job, and in words what it asks for. Raises JobError, NotOfferedError."""
+        try:
+            _, environment = self.chosen(self.user_options)
+            request = (await self.offer()).check(self.user_options)
+            return job_script(self, request, name, environment), asked_for(request)
+        except SlurmError as error:
+            raise JobError(no_answer(error)) from None
+        except options.RefusedError as error:
+            if self.catalogue.error:  # what was known may not be so any more
+                raise JobError(no_answer(self.catalogue.error)) from None
+            raise JobError(f"Your server was not started. {error}.") from None
 
     @property
     def token_id(self) -> int:
@@ -280,10 +294,12 @@ class SlurmJobSpawner(OffersEnvironments, SlurmSpawner):  # type: ignore[misc]  
     async def stop(self, now: bool = False) -> None:
         """Cancel the job. Returns when it has ended: until Slurm confirms that, it is not forgotten."""
         if self.submission:
+            if not self.job.job_name:  # it waits for its turn
+                self.submission.cancel()
             await asyncio.wait([self.submission])
-            if not self.submission.exception():
+            if not self.submission.cancelled() and not self.submission.exception():
                 self.job.job_id = self.submission.result()
-        if not self.job.ended or self.job.lost:
+        if self.job.job_name and (not self.job.ended or self.job.lost):
             await self.job.cancel()
 
 

@@ -1,0 +1,164 @@
+"""The overlay `slurm`: the spawner itself: its settings, its state, and how starts take turns."""
+
+import asyncio
+import inspect
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from barehub.lifecycle.servers import SURVIVES_RESTART
+from barehub_slurm.following import JobError
+from barehub_slurm.jobs import Queue
+from barehub_slurm.partitions import Catalogue
+from barehub_slurm.settings import BATCHSPAWNER, FOREIGN, SECTIONS, SettingError, refuse_settings, require_setting
+from barehub_slurm.slurm import Turns
+from barehub_slurm.spawner import SlurmJobSpawner
+from jupyterhub.user import User
+from traitlets.config import Config
+
+from tests.unit.slurm_commands import USER, Commands
+
+# Of a server that runs, from a release whose spawner was a subclass of batchspawner's.
+OLDER_STATE = """{
+    "job_name": "jupyterhub-0a1b2c3d", "job_id": "4711", "uid": 1001, "token_id": 12, "reported": 40123,
+    "environment": {"prefix": "/shared/jupyter/releases/2026.11.01", "jupyterhub": "6.1.1"}, "up": true,
+    "submitted": 1795000000.5, "survives_restart": true, "last_end": "Your last server has ended."
+}"""
+
+
+def spawner(config: Config | None = None) -> Any:
+    orm = SimpleNamespace(name="", state=None, user_options={}, server=None)
+    user = SimpleNamespace(name="alice", url="/user/alice")
+    return SlurmJobSpawner(config=config or Config(), user=user, orm_spawner=orm)
+
+
+def test_settings_have_the_names_that_sites_know() -> None:
+    config = Config()
+    refuse_settings(config)
+    config.BatchSpawnerBase.req_account = "physics"
+    config.SlurmSpawner.req_qos = "interactive"
+    config.SlurmSpawner.req_options = "--constraint=avx2"
+    config.SlurmJobSpawner.req_reservation = "course"
+    config.BatchSpawnerBase.req_prologue = "module load cuda"
+    config.SlurmSpawner.exec_prefix = "doas -u {username}"
+    made = spawner(config)
+    assert made.get_req_subvars() == {
+        "account": "physics", "qos": "interactive", "options": "--constraint=avx2", "reservation": "course",
+        "prologue": "module load cuda",
+    }  # fmt: skip
+    assert made.slurm.prefix == "doas -u {username}"
+
+
+@pytest.mark.parametrize("section", FOREIGN)
+def test_a_section_that_is_no_class_here_names_the_one_to_write(section: str) -> None:
+    with pytest.raises(SettingError, match=r"has no effect: write c\.SlurmSpawner\.req_account"):
+        require_setting(section, "req_account", "physics")
+
+
+def test_every_setting_of_a_section_is_the_spawners_or_is_refused() -> None:
+    """None is without an effect and without a word: batchspawner 1.3 has these."""
+    known = {"req_account", "req_options", "req_prologue", "req_qos", "req_reservation", "exec_prefix", "ip"}
+    assert known <= set(SlurmJobSpawner.class_trait_names(config=True))
+    assert not set(BATCHSPAWNER) & set(SlurmJobSpawner.class_trait_names())
+    classes = {one.__name__ for one in SlurmJobSpawner.mro()}
+    assert {*SECTIONS} - classes == {*FOREIGN}
+
+
+def test_a_state_of_an_older_release_is_gone_on_with_and_kept_for_a_rollback() -> None:
+    made, older = spawner(), json.loads(OLDER_STATE)
+    made.queue = made.job.queue = Queue()
+    made.load_state(older)
+    assert (made.job.up, made.job.reported, made.token_id, made.job_id) == (True, 40123, 12, "4711")
+    assert "jupyterhub-0a1b2c3d" in made.queue.names
+    assert {name: value for name, value in made.get_state().items() if name in older} == older
+    assert made.get_state()[SURVIVES_RESTART]
+    made.clear_state()
+    assert (made.job_id, made.job.job_name) == ("", "")
+
+
+# Starting and stopping, with Slurm's commands as scripts
+
+
+@pytest.fixture
+def commands(tmp_path: Path) -> Commands:
+    new = Commands(tmp_path)
+    new.say("sinfo", "main*|up|1-00:00:00|8|16000|(null)|idle|2|all", as_user="main")
+    new.say("sbatch", "17")
+    new.say("scontrol", "PartitionName=main MaxTime=1-0")
+    return new
+
+
+def ready_to_start(commands: Commands, turns: Turns) -> Any:
+    """A spawner that JupyterHub has prepared, with a queue and a catalogue of its own."""
+    made = spawner(Config({"SlurmJobSpawner": {"users_environment": "/shared/jupyter", "queue_interval": 0.1}}))
+    made.commands, made.exec_prefix = str(commands.directory), f"{commands.directory}/as-user {{username}}"
+    made.user = SimpleNamespace(name=USER, url=f"/user/{USER}", db=SimpleNamespace(commit=lambda: None), settings={})
+    made.hub = SimpleNamespace(ip="10.0.0.1", connect_ip="", api_url="http://10.0.0.1:334/hub/api", base_url="/hub/")
+    made.user_options, made.api_token, made.turns = {}, "t0ken", turns
+    made.queue = made.job.queue = Queue()
+    made.catalogue = Catalogue()
+    made.get_env = lambda: {"JUPYTERHUB_API_TOKEN": "t0ken"}
+    made.get_args = list
+    return made
+
+
+@pytest.fixture(autouse=True)
+def known_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jupyterhub.orm.APIToken.find", lambda db, token: SimpleNamespace(id=12))
+
+
+async def until(condition: Callable[[], object]) -> None:
+    while not condition():
+        await asyncio.sleep(0.02)
+
+
+def test_starts_take_turns_with_all_that_asks_slurm_as_the_user(commands: Commands) -> None:
+    """The second asks nothing before the first is submitted, and is told how many are before it."""
+
+    async def story() -> None:
+        turns = Turns()
+        commands.say("sbatch", "17", first=f"while [ ! -e {commands.directory}/go ]; do sleep 0.05; done")
+        first, second, third = (ready_to_start(commands, turns) for _ in range(3))
+        for one in (first, second, third):
+            one.concurrent_submissions = 1
+        starts = [asyncio.ensure_future(one.start()) for one in (first, second, third)]
+        await until(lambda: commands.called("sbatch"))
+        assert commands.called("sinfo") == 2  # the hub's, and the first user's
+        assert first.job.said == "Submitting the job to Slurm"
+        assert second.job.said == "The job waits to be submitted to Slurm"
+        assert third.job.said == "The job waits to be submitted to Slurm; 1 other is before it"
+        await third.stop()  # while it waits for its turn
+        assert third.job.job_name == ""
+        (commands.directory / "go").touch()
+        await until(lambda: first.job.job_id and second.job.job_id)
+        assert commands.called("sbatch") == 2
+        assert second.job.state["asked"] == "1 core, 2 GB"
+        for start in starts:
+            start.cancel()
+        await asyncio.gather(*starts, return_exceptions=True)
+
+    asyncio.run(asyncio.wait_for(story(), 60))
+
+
+def test_a_refused_request_is_told_and_leaves_nothing_to_cancel(commands: Commands) -> None:
+    async def story() -> None:
+        made = ready_to_start(commands, Turns())
+        made.user_options = {"cores": 99}
+        with pytest.raises(JobError, match="Cores: a server in the partition main can have 8, not 99"):
+            await made.start()
+        assert await made.poll() == 0
+        await made.stop()
+        assert commands.called("sbatch") + commands.called("scancel") == 0
+        assert made.turns.waiting == 0
+
+    asyncio.run(asyncio.wait_for(story(), 60))
+
+
+def test_jupyterhub_waits_for_a_turn_and_gets_no_scopes_of_its_own(commands: Commands) -> None:
+    made = spawner()
+    assert asyncio.run(made.server_token_scopes(made)) == []
+    assert "await maybe_future(requested_scopes(spawner))" in inspect.getsource(User.spawn)
+    assert spawner(Config({"Spawner": {"server_token_scopes": ["self"]}})).server_token_scopes == ["self"]
