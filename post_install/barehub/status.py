@@ -234,7 +234,8 @@ def check_database(installation: Installation, found: Evaluated | None, status: 
         status.unknown |= {"database": why, "backups": why}
         status.problems.append(why)
         return
-    status.backups = [str(layout.backup(label)) for label in layout.complete if layout.backup(label).exists()]
+    backups = (layout.backup(label, kind) for label in layout.complete for kind in (".sqlite", ".dump"))
+    status.backups = [str(place) for place in backups if place.exists()]
     own = database.own_database(layout)
     if found is None:
         status.unknown["database"] = "the configuration may name another than the release's own"
