@@ -86,6 +86,8 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("-y", "--yes", action="store_true", help="do not ask for confirmation")
     one.add_argument("--wait", **WAIT)
 
+    add("verify", verify, "check every file of the release, and its signature; 0 when it is what was released")
+
     one = add("uninstall", uninstall, "remove the units, the account that the installer created, and BASE")
     one.add_argument("-y", "--yes", action="store_true", help="do not ask for confirmation")
 
@@ -128,6 +130,13 @@ def status(arguments: argparse.Namespace, _: Say) -> int:
     from barehub.status import check, show
 
     return show(check(Layout.from_environment()), arguments.json)
+
+
+def verify(_: argparse.Namespace, say: Say) -> None:
+    """Check the release."""
+    from barehub.verify import verify
+
+    verify(Layout.from_environment(), say)
 
 
 def uninstall(arguments: argparse.Namespace, say: Say) -> None:

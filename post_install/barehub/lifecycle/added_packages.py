@@ -5,9 +5,12 @@
 lists those in the prefix of this python.
 """
 
+import base64
+import csv
 import json
+import posixpath
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,20 +32,45 @@ def added(prefix: Path) -> list[Package]:
     What came with it is in its receipt. conda's packages are found by their records in conda-meta, pip's by the
     INSTALLER file of the recording-installed-packages specification.
     """
+    return sorted({package for package, _ in sources(prefix)})
+
+
+def sources(prefix: Path) -> Iterator[tuple[Package, Path]]:
+    """Yield these packages, each with what tells of it: a record in conda-meta, or a .dist-info directory."""
     receipt = json.loads((prefix / "share/barehub/release.json").read_text())
     ours = {Path(file["path"]).name.removesuffix(".conda").removesuffix(".tar.bz2") for file in receipt["files"]}
-    found = set()
     for record in (prefix / "conda-meta").glob("*.json"):
         if record.stem not in ours:
             name, version, _ = record.stem.rsplit("-", 2)
-            found.add(Package(name, version, "conda"))
+            yield Package(name, version, "conda"), record
     for directory in prefix.glob("lib/python3*/site-packages/*.dist-info"):
         installer = directory / "INSTALLER"
         who = installer.read_text().strip() if installer.is_file() else "pip"
         if who != "conda":
             name, _, version = directory.name.removesuffix(".dist-info").partition("-")
-            found.add(Package(name.replace("_", "-"), version, who or "pip"))
-    return sorted(found)
+            yield Package(name.replace("_", "-"), version, who or "pip"), directory
+
+
+def added_files(prefix: Path) -> dict[str, str]:
+    """Return the files of these packages by their paths below the prefix, with the sha256 that their tool wrote down.
+
+    The sha256 is empty where it wrote none, as of bytecode. Raises ValueError, KeyError or TypeError if a tool's list
+    is damaged, OSError if it cannot be read.
+    """
+    files = {}
+    for _, source in sources(prefix):
+        if source.suffix == ".json":
+            for one in json.loads(source.read_text())["paths_data"]["paths"]:
+                files[one["_path"]] = one.get("sha256_in_prefix") or one.get("sha256") or ""
+            continue
+        # https://packaging.python.org/en/latest/specifications/recording-installed-packages/#the-record-file
+        site = source.parent.relative_to(prefix).as_posix()
+        with (source / "RECORD").open(newline="") as record:
+            for path, encoded, *_ in csv.reader(record):
+                _, _, digest = encoded.partition("sha256=")
+                sha256 = base64.urlsafe_b64decode(digest + "=" * (-len(digest) % 4)).hex()
+                files[posixpath.normpath(posixpath.join(site, path))] = sha256
+    return files
 
 
 def has(prefix: Path, package: Package) -> bool:
