@@ -86,7 +86,7 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("-y", "--yes", action="store_true", help="do not ask for confirmation")
     one.add_argument("--wait", **WAIT)
 
-    add("verify", verify, "check every file of the release, and its signature; 0 when it is what was released")
+    add("verify", verify, "compare every file of the release with what was released; 0 when none differs, else 5")
 
     one = add("uninstall", uninstall, "remove the units, the account that the installer created, and BASE")
     one.add_argument("-y", "--yes", action="store_true", help="do not ask for confirmation")

@@ -42,7 +42,7 @@ def signer(layout: Layout, name: str, platform: str) -> str:
     signed = {key: signature for key, signature in present.items() if signature.is_file()}
     sums = layout.share / SUMS
     if not signed or not sums.is_file():
-        raise UnsignedError(f"there is no signature of it: {FIX}")
+        raise UnsignedError("it has no signature")
     require_listed(sums, layout, name, platform)
     problems = []
     for key, signature in signed.items():

@@ -8,7 +8,9 @@ import contextlib
 import gzip
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +21,9 @@ from barehub.layout import Layout
 from barehub.lifecycle.added_packages import added, added_files
 from barehub.manifest import Entry, parse
 from barehub.settings import Installation, Settings
-from barehub.signature import SIGNATURES, SUMS, UnsignedError, signer
+from barehub.signature import FIX, SIGNATURES, SUMS, UnsignedError, signer
 
 Say = Callable[[str], None]
-REPAIR = "get its installer from where it was published, then: sh INSTALLER -b -f"
 
 
 def verify(layout: Layout, say: Say) -> None:
@@ -31,6 +32,7 @@ def verify(layout: Layout, say: Say) -> None:
     Raises UserError with Exit.INTEGRITY if anything is not as released or not signed by a key that is trusted, and
     with Exit.ERROR if something could not be looked at.
     """
+    layout = replace(layout, prefix=layout.prefix.resolve())
     say(f"checking {layout.prefix}")
     receipt = read_receipt(layout)
     known = read_manifest(layout, receipt) | own_files(layout)
@@ -46,12 +48,20 @@ def verify(layout: Layout, say: Say) -> None:
         say(printable(f"  {one.what:9} {one.path}{f': {one.why}' if one.why else ''}", keep=""))
     for package in by_hand:
         say(printable(f"  added     {package.name} {package.version} ({package.installer})", keep=""))
-    unknown = [one for one in findings if one.what == "unknown"]
-    if wrong := len(findings) - len(unknown):
-        raise UserError(f"{wrong} of {len(known)} files are not as they were released", REPAIR, Exit.INTEGRITY)
-    if unknown:
-        raise UserError(f"{len(unknown)} could not be looked at", "see above; root (sudo) can read all files")
+    count = Counter(one.what for one in findings)
+    if wrong := len(findings) - count["unknown"] - count["unsigned"]:
+        raise damaged(layout, f"{wrong} of {len(known)} files differ from the release")
+    if count["unsigned"]:
+        raise UserError(f"the release {layout.prefix.name} is not signed by a key that you trust", FIX, Exit.INTEGRITY)
+    if count["unknown"]:
+        raise UserError(f"{count['unknown']} could not be looked at", "see above; root (sudo) can read all files")
     say(f"{len(known)} files are as they were released")
+
+
+def damaged(layout: Layout, what: str) -> UserError:
+    """Return the error of a release whose files have to be written again."""
+    fix = f"run the installer of {layout.prefix.name} again: sh INSTALLER -b -f -p {layout.base}"
+    return UserError(what, fix, Exit.INTEGRITY)
 
 
 def signature(layout: Layout, receipt: dict[str, Any], say: Say) -> Iterator[Finding]:
@@ -74,9 +84,9 @@ def read_receipt(layout: Layout) -> dict[str, Any]:
         receipt = json.loads(path.read_bytes())
         manifests = [one["sha256"] for one in receipt["files"] if one["path"] == layout.manifest.name]
     except FileNotFoundError:
-        raise UserError(f"{layout.prefix} is not complete: it has no receipt", REPAIR, Exit.INTEGRITY) from None
+        raise damaged(layout, f"{layout.prefix} is not complete: it has no receipt") from None
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise UserError(f"{path} is damaged: {error}", REPAIR, Exit.INTEGRITY) from None
+        raise damaged(layout, f"{path} is damaged: {error}") from None
     if not manifests:
         raise UserError(f"the release {layout.prefix.name} is older than manifests", "upgrade to a newer one")
     return dict(receipt)
@@ -90,7 +100,7 @@ def read_manifest(layout: Layout, receipt: dict[str, Any]) -> dict[str, Entry]:
     except FileNotFoundError:
         content = b""
     if hashlib.sha256(content).hexdigest() != wanted:
-        raise UserError(f"{layout.manifest} is missing or damaged", REPAIR, Exit.INTEGRITY)
+        raise damaged(layout, f"{layout.manifest} is missing or damaged")
     return parse(gzip.decompress(content).decode(errors="surrogateescape"))
 
 

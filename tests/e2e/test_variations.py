@@ -146,7 +146,7 @@ def test_repair_replaces_what_was_damaged_and_the_release_is_what_was_signed(
     assert len(GUIDE) == 4
     machine.shell("\n".join(GUIDE))
     machine.succeed("rm", "/opt/barehub/hub/share/barehub/SHA256SUMS.asc")
-    assert "unsigned  SHA256SUMS: there is no signature" in machine.fails(BAREHUB, "verify", code=5)
+    assert "unsigned  SHA256SUMS: it has no signature" in machine.fails(BAREHUB, "verify", code=5)
     machine.succeed(BAREHUB, "uninstall", "-y")
 
 

@@ -7,12 +7,14 @@ import py_compile
 from pathlib import Path
 
 import pytest
+from barehub import systemd
 from barehub.errors import UserError
 from barehub.layout import Layout
 from barehub.manifest import describe
+from barehub.settings import Installation
 from barehub.verify import verify
 
-from tests.unit.installations import NEW, make_active, make_release
+from tests.unit.installations import ME, NEW, belongs_to, make_release
 
 SITE = "lib/python3.11/site-packages"
 MODULE = f"{SITE}/demo/__init__.py"
@@ -39,7 +41,12 @@ def make_verifiable(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> Layout:
     layout.manifest.write_bytes(gzip.compress(describe(prefix).encode(), mtime=0))
     py_compile.compile(str(prefix / SITE / "demo/late.py"))  # as an engine does
     write_receipt(layout)
-    make_active(layout, monkeypatch)
+    ME.save(layout)
+    layout.hub.symlink_to(f"releases/{NEW}")
+    layout.units.mkdir()
+    systemd.write_units(Installation(layout, ME))
+    systemd.link_units(Installation(layout, ME))
+    belongs_to(layout, monkeypatch)
     return layout
 
 

@@ -83,7 +83,7 @@ def unsigned(release: Layout, why: str) -> None:
 def test_where_there_is_a_key_a_release_has_to_be_signed_by_it(
     release: Layout, key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    unsigned(release, "there is no signature of it: put SHA256SUMS")
+    unsigned(release, "it has no signature")
     signature = sign(release, key)
     good = signature.read_bytes()
 
@@ -97,7 +97,7 @@ def test_where_there_is_a_key_a_release_has_to_be_signed_by_it(
     sums.write_text("")
     unsigned(release, f"does not list its receipt as {NAME}")
     sums.unlink()
-    unsigned(release, "there is no signature of it")
+    unsigned(release, "it has no signature")
 
     other = tmp_path / "other"
     other.mkdir()

@@ -158,6 +158,19 @@ def test_added_packages_are_no_damage_but_what_they_replace_is(release: Layout) 
     assert found(release) == (Exit.INTEGRITY, added | wrong | {("missing", "share/other")})
 
 
+def test_damaged_lists_of_added_packages_vouch_for_nothing(release: Layout) -> None:
+    wheel, more = release.prefix / f"{SITE}/more-1.0.dist-info", f"{SITE}/more.py"
+    wheel.mkdir()
+    (release.prefix / more).touch()
+    lists = (wheel / "RECORD", record(release.prefix, "other-2.0-0", [more]), release.prefix / "conda-meta/odd.json")
+    for content in (b"", b"\xff", b"more.py", b"more.py,sha256=x,", b'{"paths_data": []}', b"[]"):
+        for one in lists:
+            one.write_bytes(content)
+        code, wrong = found(release)
+        assert code == Exit.INTEGRITY
+        assert wrong >= {("extra", more), ("added", "more"), ("added", "other")}
+
+
 def test_what_a_power_cut_leaves_is_named(release: Layout) -> None:
     """Files without content, with a part of it, or with zeros; and records of conda's."""
     prefix = release.prefix

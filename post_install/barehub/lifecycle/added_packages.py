@@ -6,6 +6,7 @@ lists those in the prefix of this python.
 """
 
 import base64
+import contextlib
 import csv
 import json
 import posixpath
@@ -40,12 +41,12 @@ def sources(prefix: Path) -> Iterator[tuple[Package, Path]]:
     receipt = json.loads((prefix / "share/barehub/release.json").read_text())
     ours = {Path(file["path"]).name.removesuffix(".conda").removesuffix(".tar.bz2") for file in receipt["files"]}
     for record in (prefix / "conda-meta").glob("*.json"):
-        if record.stem not in ours:
+        if record.stem not in ours and record.stem.count("-") > 1:
             name, version, _ = record.stem.rsplit("-", 2)
             yield Package(name, version, "conda"), record
     for directory in prefix.glob("lib/python3*/site-packages/*.dist-info"):
         installer = directory / "INSTALLER"
-        who = installer.read_text().strip() if installer.is_file() else "pip"
+        who = installer.read_text(errors="replace").strip() if installer.is_file() else "pip"
         if who != "conda":
             name, _, version = directory.name.removesuffix(".dist-info").partition("-")
             yield Package(name.replace("_", "-"), version, who or "pip"), directory
@@ -54,22 +55,32 @@ def sources(prefix: Path) -> Iterator[tuple[Package, Path]]:
 def added_files(prefix: Path) -> dict[str, str]:
     """Return the files of these packages by their paths below the prefix, with the sha256 that their tool wrote down.
 
-    The sha256 is empty where it wrote none, as of bytecode. Raises ValueError, KeyError or TypeError if a tool's list
-    is damaged, OSError if it cannot be read.
+    The sha256 is empty where it wrote none, as of bytecode. A list that is damaged or missing counts for nothing.
     """
-    files = {}
+    files: dict[str, str] = {}
     for _, source in sources(prefix):
-        if source.suffix == ".json":
-            for one in json.loads(source.read_text())["paths_data"]["paths"]:
-                files[one["_path"]] = one.get("sha256_in_prefix") or one.get("sha256") or ""
-            continue
-        # https://packaging.python.org/en/latest/specifications/recording-installed-packages/#the-record-file
-        site = source.parent.relative_to(prefix).as_posix()
-        with (source / "RECORD").open(newline="") as record:
-            for path, encoded, *_ in csv.reader(record):
-                _, _, digest = encoded.partition("sha256=")
-                sha256 = base64.urlsafe_b64decode(digest + "=" * (-len(digest) % 4)).hex()
-                files[posixpath.normpath(posixpath.join(site, path))] = sha256
+        with contextlib.suppress(FileNotFoundError, ValueError, KeyError, TypeError, csv.Error):
+            files |= from_conda(source) if source.suffix == ".json" else from_pip(source, prefix)
+    return files
+
+
+def from_conda(record: Path) -> dict[str, str]:
+    """Return the files in one of conda's records; see `added_files`."""
+    paths = json.loads(record.read_bytes())["paths_data"]["paths"]
+    return {one["_path"]: one.get("sha256_in_prefix") or one.get("sha256") or "" for one in paths}
+
+
+def from_pip(directory: Path, prefix: Path) -> dict[str, str]:
+    """Return the files in a wheel's RECORD; see `added_files`.
+
+    https://packaging.python.org/en/latest/specifications/recording-installed-packages/#the-record-file
+    """
+    files, site = {}, directory.parent.relative_to(prefix)
+    with (directory / "RECORD").open(newline="") as record:
+        for path, encoded, *_ in csv.reader(record):
+            _, _, digest = encoded.partition("sha256=")
+            sha256 = base64.urlsafe_b64decode(digest + "=" * (-len(digest) % 4)).hex()
+            files[posixpath.normpath(posixpath.join(site, path))] = sha256
     return files
 
 
