@@ -7,11 +7,13 @@ import marshal
 import os
 import re
 import stat
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import CodeType
 
+from barehub.accounts import others_can_write
 from barehub.manifest import RECORDS, Entry, walk, without_prefix
 
 # The parts of a code object that `==` does not compare in each version of Python.
@@ -56,7 +58,7 @@ def differences(
         if not path.startswith(closed) and not (path in added and path.endswith(".pyc")):
             findings.append(Finding(path, "missing"))
     for path, status in found.items():
-        if why := exposed(status, owners):
+        if why := exposed(prefix / path, status, owners):
             findings.append(Finding(path, "exposed", why))
         if path.endswith("/") or RECORDS.fullmatch(path):
             continue
@@ -74,13 +76,18 @@ def differences(
     return sorted(findings)
 
 
-def exposed(status: os.stat_result, owners: frozenset[int]) -> str:
-    """Return why another account than `owners` can change a file, or what is in a directory; empty if none can."""
+def exposed(path: Path, status: os.stat_result, owners: frozenset[int]) -> str:
+    """Return why another account than `owners` can change a file or what is in a directory, or get its owner's rights.
+
+    Empty if none can.
+    """
     if status.st_uid not in owners:
         return f"it belongs to the account with the number {status.st_uid}"
+    if stat.S_ISREG(status.st_mode) and status.st_mode & (stat.S_ISUID | stat.S_ISGID):
+        return "whoever runs it gets its owner's or its group's rights"
     if stat.S_ISLNK(status.st_mode):
         return ""
-    if status.st_mode & 0o002 or (status.st_mode & 0o020 and status.st_gid != 0):
+    if others_can_write(path, status):
         return f"other accounts can change it: its mode is {stat.S_IMODE(status.st_mode):o}"
     return ""
 
@@ -171,7 +178,8 @@ def is_compiled_from(bytecode: bytes, source: Path, level: str) -> bool:
     """
     try:
         code = marshal.loads(memoryview(bytecode)[16:])  # noqa: S302 - it is compared, never run
-        wanted = compile(read(source), code.co_filename, "exec", dont_inherit=True, optimize=int(level or 0))
+        with warnings.catch_warnings(action="ignore"):
+            wanted = compile(read(source), code.co_filename, "exec", dont_inherit=True, optimize=int(level or 0))
     except (FileNotFoundError, IsADirectoryError):  # a source that is not there has a finding of its own
         return False
     except (EOFError, ValueError, TypeError, AttributeError, SyntaxError, RecursionError, MemoryError):

@@ -10,9 +10,10 @@ installer copies that and its signature into the release, from where it lies its
 import hashlib
 import os
 import re
+import stat
 from pathlib import Path
 
-from barehub.accounts import current_user
+from barehub.accounts import current_user, others_can_write
 from barehub.errors import UserError, printable
 from barehub.layout import Layout
 from barehub.process import attempt, attempt_as
@@ -92,11 +93,11 @@ def check_gpg(key: Path, signature: Path, sums: Path) -> str:
 def require_safe(key: Path, base: Path) -> None:
     """Check that nobody but root and the owner of BASE can change a key, or put another in its place.
 
-    Raises UserError if somebody can.
+    Raises UserError if somebody can, OSError if the key cannot be read.
     """
-    owners = (0, base.stat().st_uid)
-    for path in (key, *key.parents):
-        found = path.lstat()
-        writable = found.st_mode & 0o002 or (found.st_mode & 0o020 and found.st_gid != 0)
-        if found.st_uid not in owners or path.is_symlink() or (writable and not found.st_mode & 0o1000):
-            raise UserError(f"others can change {key}: {path} is not safe", f"ls -ld {path}; chown root, chmod go-w")
+    key.open("rb").close()
+    owners, real, above = (0, base.stat().st_uid), key.resolve(), key.parent.resolve()
+    for path in (real, *real.parents, above, *above.parents):
+        found = path.stat()
+        if found.st_uid not in owners or (others_can_write(path, found) and not found.st_mode & stat.S_ISVTX):
+            raise UserError(f"others can change {key}: {path} is not safe", f"chown root {path}; chmod go-w {path}")

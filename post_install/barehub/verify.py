@@ -33,7 +33,8 @@ def verify(layout: Layout, say: Say) -> None:
     with Exit.ERROR if something could not be looked at.
     """
     layout = replace(layout, prefix=layout.prefix.resolve())
-    say(f"checking {layout.prefix}")
+    active = layout.hub.resolve()
+    say(f"checking {layout.prefix}" + ("" if is_active(layout) else f", which is not active: that is {active}"))
     receipt = read_receipt(layout)
     known = read_manifest(layout, receipt) | own_files(layout)
     by_hand = added(layout.prefix)
@@ -72,6 +73,8 @@ def signature(layout: Layout, receipt: dict[str, Any], say: Say) -> Iterator[Fin
         yield Finding(SUMS, "unsigned", str(error))
     except UserError as error:
         yield Finding(SUMS, "unknown", f"{error}; {error.fix}")
+    except OSError as error:
+        yield Finding(SUMS, "unknown", str(error))
     else:
         without = f"signature: not checked, since {layout.allowed_signers} is not there: see `barehub help verify`"
         say(f"signature: {who}" if who else without)
@@ -117,7 +120,12 @@ def own_files(layout: Layout) -> dict[str, Entry]:
 
 
 def is_active(layout: Layout) -> bool:
-    return layout.active == layout.prefix.name
+    return layout.hub.resolve() == layout.prefix
+
+
+def is_roots(layout: Layout) -> bool:
+    """Return True if root has installed it, whoever looks."""
+    return layout.base.stat().st_uid == 0
 
 
 def unit_texts(layout: Layout) -> dict[str, str]:
@@ -125,13 +133,14 @@ def unit_texts(layout: Layout) -> dict[str, str]:
     settings = Settings.load(layout)
     if settings is None:
         return {}
-    return systemd.rendered(Installation(layout, settings), for_root=layout.base.stat().st_uid == 0)
+    return systemd.rendered(Installation(layout, settings), for_root=is_roots(layout))
 
 
 def units(layout: Layout) -> Iterator[Finding]:
     """Yield what differs in the units that systemd reads, links or copies."""
+    system_units = layout.root / "etc/systemd/system" if is_roots(layout) else layout.system_units
     for name, text in unit_texts(layout).items() if is_active(layout) else ():
-        for place in (layout.units / name, layout.system_units / name):
+        for place in (layout.units / name, system_units / name):
             with contextlib.suppress(FileNotFoundError):
                 if place.resolve(strict=True) == (layout.release_units / name).resolve():
                     continue  # it is checked as a file of the release

@@ -124,7 +124,6 @@ def test_another_release_that_agrees_with_itself_is_not_signed(release: Layout, 
 def test_a_key_that_others_could_have_put_there_does_not_count(release: Layout, key: str) -> None:
     sign(release, key)
     place = next(path for path in release.base.glob("allowed_signers*"))
-    kept = place.with_name("kept")
 
     def refused(what: Path) -> None:
         code, said = verified(release)
@@ -137,10 +136,13 @@ def test_a_key_that_others_could_have_put_there_does_not_count(release: Layout, 
     os.chown(place, 65534, 0)
     refused(place)
     os.chown(place, 0, 0)
-    place.rename(kept)
-    place.symlink_to(kept)
-    refused(place)
-    kept.replace(place)
+    others = release.base.parent / "others"
+    others.mkdir()
+    os.chown(others, 65534, 0)
+    place.rename(others / "kept")
+    place.symlink_to(others / "kept")
+    refused(others)
+    (others / "kept").replace(place)
     os.chown(release.base.parent, 65534, 0)
     refused(release.base.parent)
     os.chown(release.base.parent, 0, 0)

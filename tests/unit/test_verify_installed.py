@@ -18,6 +18,7 @@ from barehub.manifest import PLACEHOLDER
 from barehub.process import call_as
 
 from tests.unit.installations import NEW
+from tests.unit.installers import give_by_acl
 from tests.unit.releases import DEMO, MODULE, SITE, found, make_verifiable, record, verified, write_receipt
 
 LATE = f"{SITE}/demo/late.py"
@@ -225,7 +226,33 @@ def test_what_cannot_be_read_is_not_called_missing(release: Layout) -> None:
 def test_what_another_account_can_change_is_named(release: Layout) -> None:
     os.chown(release.prefix / MODULE, 65534, 65534)
     (release.prefix / "bin").chmod(0o777)
-    assert found(release) == (Exit.INTEGRITY, {("exposed", MODULE), ("exposed", "bin/")})
+    (release.prefix / "bin/tool").chmod(0o4755)
+    give_by_acl(release.prefix / LATE, 65534)
+    wanted = {("exposed", MODULE), ("exposed", "bin/"), ("exposed", "bin/tool"), ("exposed", LATE)}
+    assert found(release) == (Exit.INTEGRITY, wanted)
+
+
+def test_units_that_systemd_reads_elsewhere_are_compared_too(release: Layout) -> None:
+    """Copies, where BASE is on a file system of its own, and links that lead elsewhere."""
+    name = "barehub-hub.service"
+    copy, text = release.system_units / name, (release.release_units / name).read_text()
+    copy.parent.mkdir(parents=True)
+    copy.write_text(text)
+    assert found(release) == (0, set())
+    copy.write_text(f"{text}User=root\n")
+    assert found(release) == (Exit.INTEGRITY, {("modified", str(copy))})
+    (release.base.parent / name).write_text(text)
+    copy.unlink()
+    copy.symlink_to(release.base.parent / name)
+    assert found(release) == (Exit.INTEGRITY, {("modified", str(copy))})
+
+
+def test_a_release_that_is_not_active_says_so(release: Layout) -> None:
+    release.hub.unlink()
+    release.hub.symlink_to("releases/2026.10.24")
+    code, said = verified(release)
+    assert code == 0
+    assert said[0] == f"checking {release.prefix}, which is not active: that is {release.releases}/2026.10.24"
 
 
 def test_what_is_no_plain_file_is_neither_read_nor_waited_for(release: Layout) -> None:
