@@ -46,9 +46,10 @@ unpack() { # the release's NAME, TO
     about=$2/releases/$1
     mkdir -p "$about"
     sed 's|^  - \./channel$|  - ../..|' "$new/environment.lock.yml" >"$about/environment.lock.yml"
-    # construct/construct.yaml reads the scripts
+    # construct/construct.yaml reads the scripts and the manifest
     mv "$new/packages.txt" "$new/release.json" "$new/sbom.cdx.json" "$about/"
     mv "$new/preflight.sh" "$new/ports.sh" "$new/steps.sh" "$about/"
+    if [ -e "$new/manifest.gz" ]; then mv "$new/manifest.gz" "$about/"; fi
 }
 
 # Nothing is changed before everything is known to fit.

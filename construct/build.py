@@ -19,7 +19,7 @@ from construct.floor import is_reach_lost, parse_limit, require_floor, warn_at_f
 from construct.installer import write_installer
 from construct.measure import Measured, measure
 from construct.packages import fill_channel, read_lock
-from construct.payload import Release, header_values, write_descriptions, write_locked
+from construct.payload import Release, header_values, write_descriptions, write_locked, write_manifest
 from construct.signing import check_command, require_signable, sign_release
 from construct.systems import runs_on
 from recipe.errors import UserError
@@ -88,6 +88,8 @@ def build_release(
         require_floor(work / "trial/prefix", limit)
 
         say("writing the installer")
+        if release.kind == "hub":
+            write_manifest(payload, work / "trial/prefix")
         write_descriptions(payload, release, locked, records, filler, measured)
         write_installer(path, payload, header_values(payload, release, filler, measured), release.moment)
         write_beside(path, payload)
@@ -126,11 +128,12 @@ def release_label(date: str | None) -> str:
 
 
 def write_beside(path: Path, payload: Path) -> None:
-    """Write the installer's checksum, package list and SBOM beside it."""
+    """Write the installer's checksum, package list, SBOM, and receipt beside it. What is installed has the receipt."""
     stem = path.name.removesuffix(".sh")
     path.with_name(f"{path.name}.sha256").write_text(f"{file_sha256(path)}  {path.name}\n")
     shutil.copyfile(payload / "packages.txt", path.with_name(f"{stem}.packages.txt"))
     shutil.copyfile(payload / "sbom.cdx.json", path.with_name(f"{stem}.cdx.json"))
+    shutil.copyfile(payload / "release.json", path.with_name(f"{stem}.release.json"))
 
 
 def summarise(

@@ -1,6 +1,9 @@
 """What an installer carries beside its packages and its engine: the files that describe the release."""
 
+import gzip
 import json
+import os
+import runpy
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -62,6 +65,13 @@ def write_locked(payload: Path, release: Release, records: Sequence[RepoDataReco
     comment = f"The packages of this release. Beside ./channel: conda env create -f {LOCK_NAME}"
     lock = Lock(lock_lines(records), release.name, comments=(comment,))
     (payload / LOCK_NAME).write_text(lock.render())
+
+
+def write_manifest(payload: Path, prefix: Path) -> None:
+    """Add the manifest of `prefix`, which the engine has filled, as the release's own code describes it."""
+    [script] = prefix.glob("lib/python3*/site-packages/barehub/manifest.py")
+    manifest = runpy.run_path(str(script))["describe"](prefix)
+    (payload / "manifest.gz").write_bytes(gzip.compress(os.fsencode(manifest), mtime=0))
 
 
 def write_descriptions(

@@ -114,7 +114,7 @@ install_release() {
 
 choose_cache() { :; }
 
-finish_prefix() { :; }
+finish_prefix() { run mv "$stage/manifest.gz" "$prefix/share/barehub/manifest.gz"; }
 
 unpack() {
     trace sh -c "tail -c +$payload_start $(quote "$this_file") | tar -xf - -C $stage"
@@ -136,7 +136,25 @@ engine_failed() {
     die 1 "filling $prefix failed with status $1" "see the messages above; with --debug, all of them are kept"
 }
 
+# What was signed, for `barehub verify`: it lies beside this file, or was in the release that has been repaired.
+keep_signature() {
+    about=$prefix/share/barehub
+    receipt=$(sha256sum "$about/release.json" | cut -d ' ' -f 1)
+    for place in "${this_file%/*}" "$stage/replaced/$release/share/barehub"; do
+        if ! grep -qs "^$receipt " "$place/SHA256SUMS"; then continue; fi
+        for name in SHA256SUMS SHA256SUMS.sig SHA256SUMS.asc; do
+            if [ ! -f "$place/$name" ] || same "$place/$name" "$about/$name"; then continue; fi
+            cat "$place/$name" >"$stage/$name"
+            run mv "$stage/$name" "$about/$name"
+        done
+        return
+    done
+}
+
+same() { [ -f "$2" ] && [ "$(sha256sum <"$1")" = "$(sha256sum <"$2")" ]; } # cmp is not everywhere
+
 finish() {
+    keep_signature
     if [ "$hooks" = no ]; then
         hooks_command="$prefix/bin/barehub install --base=$base --release=$release --name=$unit$forwarded"
         say "skipped the post-install hooks; to run them: $hooks_command"

@@ -46,7 +46,7 @@ def verify(target: Path, channel: Path | None) -> None:
 
 
 def check_beside(path: Path) -> Iterator[str]:
-    """The checksums beside an installer name it with its hash, and signed ones its package list and SBOM."""
+    """The checksums beside an installer name it with its hash, and signed ones what else belongs to it."""
     for one in sums_beside(path):
         wanted = read_sums(one).get(path.name)
         if wanted is None:
@@ -56,7 +56,7 @@ def check_beside(path: Path) -> Iterator[str]:
     signed = path.with_name(SUMS)
     listed = read_sums(signed) if signed.is_file() else {}
     stem = path.name.removesuffix(".sh")
-    for name in (f"{stem}.packages.txt", f"{stem}.cdx.json"):
+    for name in (f"{stem}.packages.txt", f"{stem}.cdx.json", f"{stem}.release.json"):
         beside = path.with_name(name)
         if beside.is_file() and name in listed and listed[name] != file_sha256(beside):
             yield f"{name} is not what {SUMS} says"

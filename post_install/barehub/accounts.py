@@ -147,6 +147,14 @@ def is_roots(path: Path) -> bool:
     return True
 
 
+def others_can_write(path: Path, found: os.stat_result) -> bool:
+    """Return True if a file or directory of this status can be changed by everybody, by a group, or through an ACL.
+
+    Root's group does not count.
+    """
+    return bool(found.st_mode & 0o002 or (found.st_mode & 0o020 and (found.st_gid != 0 or has_acl(path))))
+
+
 def has_acl(path: Path) -> bool:
     """Return True if an ACL names accounts: what they may do at most are then the group's bits of the mode (acl(5))."""
     try:

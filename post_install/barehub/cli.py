@@ -89,6 +89,8 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("-y", "--yes", action="store_true", help="do not ask for confirmation")
     one.add_argument("--wait", **WAIT)
 
+    add("verify", verify, "compare every file of the release with what was released; 0 when none differs, else 5")
+
     one = add("uninstall", uninstall, "remove the units, the account that the installer created, and BASE")
     one.add_argument("-y", "--yes", action="store_true", help="do not ask for confirmation")
 
@@ -137,6 +139,13 @@ def status(arguments: argparse.Namespace, _: Say) -> int:
         return show(found, arguments.json)
     publish(found, arguments.prometheus)
     return 0
+
+
+def verify(_: argparse.Namespace, say: Say) -> None:
+    """Check the release."""
+    from barehub.verify import verify
+
+    verify(Layout.from_environment(), say)
 
 
 def uninstall(arguments: argparse.Namespace, say: Say) -> None:

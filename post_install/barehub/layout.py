@@ -81,7 +81,17 @@ class Layout:
     def share(self) -> Path:
         return self.prefix / "share/barehub"
 
+    @property
+    def manifest(self) -> Path:
+        """What the release's packages leave in its prefix: manifest.py."""
+        return self.share / "manifest.gz"
+
     # the administrator's
+    @property
+    def allowed_signers(self) -> Path:
+        """The public keys of those who may sign releases: signature.py."""
+        return self.base / "allowed_signers"
+
     @property
     def config(self) -> Path:
         return self.base / "jupyterhub_config.d"

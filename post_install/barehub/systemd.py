@@ -87,8 +87,9 @@ def render(template: str, **values: str) -> str:
     return re.sub(r"@([A-Z_]+)@", lambda match: values[match[1]], template)
 
 
-def rendered(installation: Installation) -> dict[str, str]:
-    """Return the text of each unit, by name."""
+def rendered(installation: Installation, *, for_root: bool | None = None) -> dict[str, str]:
+    """Return the text of each unit, by name; by default for the systemd of the account of this process."""
+    for_root = os.geteuid() == 0 if for_root is None else for_root
     layout, settings = installation.layout, installation.settings
     values = {
         "NAME": settings.name,
@@ -100,9 +101,7 @@ def rendered(installation: Installation) -> dict[str, str]:
     }
     sources = ("barehub.target", "hub.service", "proxy.service", "certificates.timer", "certificates.service")
     texts = (render((TEMPLATES / source).read_text(), **values) for source in sources)
-    return {
-        unit: text if os.geteuid() == 0 else for_user(text) for unit, text in zip(settings.units, texts, strict=True)
-    }
+    return {unit: text if for_root else for_user(text) for unit, text in zip(settings.units, texts, strict=True)}
 
 
 def for_user(unit: str) -> str:

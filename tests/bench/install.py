@@ -2,6 +2,7 @@
 
     install     from `bash X.sh -b -s` to a complete release, against `zstd -dc | tar x` of the same tree; both end with
                 the data on disk, as an installer must (a receipt without its files is worse than none)
+    verify      `barehub verify` of that release
     size        the installer against a solid `zstd -19` tar of the tree
     build       with an empty package cache, and again (--build; takes some minutes)
     login page  from `bash X.sh -b` on a systemd machine to the page that answers, and the hub's part (--machine)
@@ -56,6 +57,8 @@ def install_and_size(installer: Path, work: Path) -> None:
             taken[name].append(seconds(lambda command=command: run(*command)))
     ours, theirs = (statistics.median(taken[name]) for name in ("install", "unpack"))
     print(f"install     {ours:6.1f} s     zstd -dc | tar x  {theirs:6.1f} s     ratio {ours / theirs:.2f}")
+    verify = statistics.median(seconds(lambda: run(release / "bin/barehub", "verify")) for _ in range(ROUNDS))
+    print(f"verify      {verify:6.1f} s")
     ours, theirs = (path.stat().st_size / 1e6 for path in (installer, solid))
     print(f"size        {ours:6.1f} MB    solid zstd -19    {theirs:6.1f} MB    ratio {ours / theirs:.2f}")
 

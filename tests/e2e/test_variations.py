@@ -2,13 +2,17 @@
 
 import json
 import re
+import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from construct.signing import sign_release
 from tests.machines.hub_client import BAREHUB
 from tests.machines.machine import Machine, booted
+from tests.readme import ADMIN, commands
 from tests.systemd_versions import MOST, exposure
 
 INSTALLER = "/mnt/barehub.sh"
@@ -22,6 +26,8 @@ mkdir /nowhere/bin
 for name in realpath dirname systemctl journalctl id tar; do install /bin/false /nowhere/bin/$name; done
 for name in json logging sitecustomize; do echo 'raise SystemExit(1)' >/nowhere/bin/$name.py; done
 """
+# What the guide has for those who do not trust `verify` itself, but for ssh-keygen's line.
+GUIDE = [line for line in commands(ADMIN) if line.startswith(("cd /opt/barehub/hub", 'grep "$(sha256sum'))]
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +35,20 @@ def machine(root: Path, installer: Path) -> Iterator[Machine]:
     with booted("variations", root, {DISK: 1200}) as new:
         new.copy_in(installer, INSTALLER)
         yield new
+
+
+def sign(receipt: Path, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sign a published receipt with a new key, whose public part becomes allowed_signers.gpg."""
+    home, output = directory / "gnupg", directory / "dist"
+    home.mkdir(mode=0o700)
+    output.mkdir()
+    shutil.copy(receipt, output)
+    monkeypatch.setenv("GNUPGHOME", str(home))
+    gpg = ["gpg", "--batch", "--quiet", "--passphrase", ""]
+    subprocess.run([*gpg, "--quick-generate-key", "releases@example.org"], check=True)
+    sign_release(output, "releases@example.org")
+    subprocess.run([*gpg, "--export", "--output", directory / "allowed_signers.gpg"], check=True)
+    subprocess.run(["gpgconf", "--kill", "all"], check=True)
 
 
 def test_a_hostile_shell_gives_the_same_installation(machine: Machine) -> None:
@@ -106,10 +126,27 @@ def test_a_second_one_runs_beside_the_first(machine: Machine) -> None:
     machine.succeed(BAREHUB, "status")
 
 
-def test_repair_replaces_what_was_damaged(machine: Machine) -> None:
-    machine.shell("for f in /opt/barehub/hub/lib/python3*/site-packages/jupyterhub/*.py; do : >$f; done")
+def test_repair_replaces_what_was_damaged_and_the_release_is_what_was_signed(
+    machine: Machine, installer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "signature: not checked" in machine.as_user("alice", BAREHUB, "verify")
+    machine.shell("for f in /opt/barehub/hub/lib/python3*/site-packages/jupyterhub/[a-z]*.py; do : >$f; done")
+    found = machine.fails(BAREHUB, "verify", code=5)
+    damaged = re.findall(r"^  modified  lib/python3[.0-9]+/site-packages/jupyterhub/(\w+\.py): is empty$", found, re.M)
+    assert {"app.py", "orm.py"} < set(damaged)
+    assert f"error: {len(damaged)} of " in found
+
+    sign(installer.with_name(f"{installer.stem}.release.json"), tmp_path, monkeypatch)
+    for name in ("SHA256SUMS", "SHA256SUMS.asc"):
+        machine.copy_in(tmp_path / f"dist/{name}", f"/mnt/{name}")
+    machine.copy_in(tmp_path / "allowed_signers.gpg", "/opt/barehub/allowed_signers.gpg")
     machine.succeed("sh", INSTALLER, "-b", "-f")
     machine.succeed(BAREHUB, "status")
+    assert "signature: Good signature from" in machine.as_user("alice", BAREHUB, "verify")
+    assert len(GUIDE) == 4
+    machine.shell("\n".join(GUIDE))
+    machine.succeed("rm", "/opt/barehub/hub/share/barehub/SHA256SUMS.asc")
+    assert "unsigned  SHA256SUMS: it has no signature" in machine.fails(BAREHUB, "verify", code=5)
     machine.succeed(BAREHUB, "uninstall", "-y")
 
 

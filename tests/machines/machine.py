@@ -33,13 +33,15 @@ def booted(
     binds: Mapping[Path, str] | None = None,
     limits: bool = False,
     arguments: tuple[str, ...] = (),
+    own: int = 0,
 ) -> Iterator["Machine"]:
     """A booted machine, gone without a trace afterwards.
 
     `disks` are small file systems of their own, which survive a reboot: mount point -> size in MiB. Other mounts
     (a tmpfs of some size, noexec) a test can make inside. `network` is the path of a network namespace for the machine
     to live in, else it has a loopback device alone; `binds` are directories of the host: directory -> mount point. With
-    `limits` the machine's systemd can limit the memory and the CPU time of its units; `arguments` are for it.
+    `limits` the machine's systemd can limit the memory and the CPU time of its units; `arguments` are for it. With
+    `own` it writes to a file system of its own, of so many MiB, and a power cut loses what was not synced.
     """
     homes = root.with_name("machines")
     homes.mkdir(exist_ok=True)
@@ -47,6 +49,8 @@ def booted(
         new = Machine(
             name, root, Path(home), namespace=network, binds=dict(binds or {}), limits=limits, arguments=arguments
         )
+        if own:
+            subprocess.run(["mkfs.ext4", "-q", new.image, f"{own}M"], check=True)
         for number, (where, size) in enumerate((disks or {}).items()):
             image = new.home / f"disk{number}.ext4"
             subprocess.run(["mkfs.ext4", "-q", image, f"{size}M"], check=True)

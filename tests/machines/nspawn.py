@@ -5,9 +5,11 @@ gone so are the mounts, however the test run ended. And nspawn shuts down when t
 """
 
 import contextlib
+import fcntl
 import os
 import signal
 import socket
+import struct
 import subprocess
 import time
 from dataclasses import dataclass, field
@@ -17,15 +19,23 @@ from typing import IO, Never
 
 import pytest
 
-from tests.machines.rootfs import CLEAN
+from tests.machines.rootfs import CLEAN, run
 
 # Seconds; they only bound what hangs, and a busy machine is slow.
 BOOT_TIMEOUT = 240  # half of one is usual
 COMMAND_TIMEOUT = 600
 
-# $1 cgroups to enter, $2 the overlay's layers, $3 where to mount it, $4 lines "image mountpoint"; a command.
+# ioctl(2) of ext4, as xfstests uses it: the file system ends at once, and does not write even its journal any more.
+FS_IOC_SHUTDOWN, NO_LOG_FLUSH = 0x8004587D, 2
+
+# $1 cgroups to enter, $2 the overlay's layers, $3 where to mount it, $4 lines "image mountpoint"; a command. An image
+# for what the machine writes, which has no mountpoint in it, is beside $3.
 LAUNCH = """
 for cgroup in $1; do echo $$ > "$cgroup/cgroup.procs"; done
+if [ -e "${3%/tree}/own.ext4" ]; then
+    mount -o loop "${3%/tree}/own.ext4" "${3%/tree}/own"
+    mkdir -p "${3%/tree}/own/upper" "${3%/tree}/own/work"
+fi
 mount -t overlay -o "$2" overlay "$3"
 printf %s "$4" | while read -r image where; do mkdir -p "$3$where"; mount -o loop "$image" "$3$where"; done
 shift 4
@@ -51,7 +61,7 @@ class Nspawn:
     def boot(self) -> None:
         """Switch on, with the disk as it was left, and wait until systemd has started all that it should."""
         assert not self.leader, f"{self.name} is on"
-        for directory in ("upper", "work", "tree"):
+        for directory in ("upper", "work", "tree", "own"):
             (self.home / directory).mkdir(exist_ok=True)
         for cgroup in self.cgroups():
             cgroup.mkdir()
@@ -77,7 +87,8 @@ class Nspawn:
 
     def launch_words(self) -> list[str]:
         """The words that start systemd-nspawn(1) in a mount namespace and cgroups of its own."""
-        upper, work, tree = (self.home / directory for directory in ("upper", "work", "tree"))
+        tree = self.home / "tree"
+        upper, work = ((self.own if self.image.exists() else self.home) / one for one in ("upper", "work"))
         return [
             *("setpriv", "--pdeathsig=TERM", "unshare", "--mount", "sh", "-euc", LAUNCH, "launch"),
             " ".join(map(str, self.cgroups())),
@@ -100,6 +111,16 @@ class Nspawn:
             *("--resolv-conf=off", "--timezone=off", "--link-journal=no"),  # nothing of the host's
             *self.arguments,
         ]
+
+    @property
+    def image(self) -> Path:
+        """A file system for what the machine writes, if it has one of its own."""
+        return self.home / "own.ext4"
+
+    @property
+    def own(self) -> Path:
+        """Where that is mounted, in the machine's mount namespace."""
+        return self.home / "own"
 
     @property
     def unique_name(self) -> str:
@@ -128,12 +149,24 @@ class Nspawn:
         self.forget()
 
     def power_cut(self) -> None:
-        """Stop everything at once. What was not written stays in the host's page cache, so it is not lost."""
+        """Stop everything at once.
+
+        What was not synced is in the host's page cache. It is lost only if the machine has a file system of its own.
+        """
         if self.nspawn and self.nspawn.poll() is None:
+            if self.image.exists():
+                self.shut_down_own()
             # PID 1, since nspawn's own death would let the machine live on.
             os.kill(self.leader or self.nspawn.pid, signal.SIGKILL)
             self.nspawn.wait(timeout=120)
         self.forget()
+
+    def shut_down_own(self) -> None:
+        """Let the machine's own file system end as it is on its disk, without what has not been written yet."""
+        assert self.nspawn
+        descriptor = os.open(Path(f"/proc/{self.nspawn.pid}/root", self.own.relative_to("/")), os.O_RDONLY)
+        fcntl.ioctl(descriptor, FS_IOC_SHUTDOWN, struct.pack("I", NO_LOG_FLUSH))
+        os.close(descriptor)
 
     def reboot(self) -> None:
         self.poweroff()
@@ -142,6 +175,11 @@ class Nspawn:
     def forget(self) -> None:
         """Note that the machine is off, and remove the cgroups that it leaves behind."""
         self.nspawn, self.leader = None, 0
+        # A second mount of an image that is still in use would be its end.
+        deadline = time.monotonic() + BOOT_TIMEOUT
+        while self.image.exists() and run("losetup", "--associated", self.image):
+            assert time.monotonic() < deadline, f"{self.image} is still in use"
+            time.sleep(0.1)
         for cgroup in self.cgroups():
             for directory, _, _ in os.walk(cgroup, topdown=False):
                 Path(directory).rmdir()

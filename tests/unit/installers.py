@@ -56,6 +56,7 @@ def write(directory: Path, fill: str = FILL, release: str = "{}\n", advisories: 
         ("engine/fill", fill),
         ("environment.lock.yml", "channels:\n  - ./channel\n"),
         ("sbom.cdx.json", "{}\n"),
+        ("manifest.gz", ""),
         ("channel/noarch/repodata.json", EMPTY_INDEX),
         ("channel/linux-64/repodata.json", EMPTY_INDEX.replace("noarch", "linux-64")),
         *((script.name, script.read_text()) for script in (*SCRIPTS, ENVIRONMENT)),

@@ -1,5 +1,6 @@
 """The installer's shell half fills a prefix and starts the hooks, or leaves what was there, without a machine."""
 
+import hashlib
 import os
 import subprocess
 from pathlib import Path
@@ -140,3 +141,35 @@ def test_a_signal_ends_the_engine_and_cleans_up(tmp_path: Path) -> None:
         started.close()
     assert process.returncode == 143
     assert not (tmp_path / "base").exists()
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_what_was_signed_is_kept_with_the_release(tmp_path: Path, shell: str) -> None:
+    """Whenever it lies beside the installer, and also when the release's files are written again without it."""
+    base, beside = tmp_path / "base", tmp_path / "published"
+    beside.mkdir()
+    about = base / "releases/2026.11.24/share/barehub"
+    installer = write(tmp_path, release='{"version": "2026.11.24"}\n').rename(beside / "installer.sh")
+    words = (installer, "-b", "-s", "-p", str(base))
+    assert run(*words, shell=shell).returncode == 0
+    assert not list(about.glob("SHA256SUMS*"))
+
+    (beside / "SHA256SUMS.sig").write_text("signature")
+    (beside / "SHA256SUMS").write_text(f"{'0' * 64}  other.release.json\n")  # some other release's
+    assert run(*words, shell=shell).returncode == 0
+    assert not list(about.glob("SHA256SUMS*"))
+
+    sums = f"{hashlib.sha256((about / 'release.json').read_bytes()).hexdigest()}  it.release.json\n"
+    (beside / "SHA256SUMS").write_text(sums)
+    (beside / "SHA256SUMS").chmod(0o600)
+    for options in ((), ("-f",)):
+        assert run(*words, *options, shell=shell).returncode == 0
+        kept = {path.name: path.read_text() for path in about.glob("SHA256SUMS*")}
+        assert kept == {"SHA256SUMS": sums, "SHA256SUMS.sig": "signature"}
+        assert (about / "SHA256SUMS").stat().st_mode & 0o777 == 0o644
+        for path in beside.glob("SHA256SUMS*"):
+            path.unlink()
+    before = {path: path.stat().st_ctime_ns for path in about.iterdir()}
+    (beside / "SHA256SUMS").write_text(sums)
+    assert run(*words, shell=shell).returncode == 0
+    assert {path: path.stat().st_ctime_ns for path in about.iterdir()} == before

@@ -1,19 +1,22 @@
 """construct.payload and sbom: what describes a release."""
 
+import gzip
 import json
+import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
 
 import pytest
+from barehub.manifest import describe
 from rattler import Channel, RepoDataRecord
 
 from construct.build import distribution_name
 from construct.engines import Engine
 from construct.installer import MARGIN_KB
 from construct.measure import Measured
-from construct.payload import Release, header_values, render_packages, write_descriptions, write_locked
+from construct.payload import Release, header_values, render_packages, write_descriptions, write_locked, write_manifest
 from construct.sbom import render_sbom
 from construct.solve import lock_lines, solve_environment
 from recipe.channel import TIMESTAMP
@@ -24,6 +27,7 @@ from recipe.overlay import Stack
 from recipe.pins import Pin
 from tests.unit.channels import write_channel
 
+ROOT = Path(__file__).parents[2]
 ENGINE = cast(Engine, SimpleNamespace(NAME="stand-in", COPIES=3, version=lambda: "1.2"))
 MEASURED = Measured(kilobytes=1000, inodes=100, glibc=(2, 17))
 
@@ -83,6 +87,21 @@ def test_everything_in_the_payload_is_listed(tmp_path: Path, payload: Path, reco
     values = header_values(payload, release, ENGINE, MEASURED)
     size = sum(path.stat().st_size for path in payload.rglob("*") if path.is_file())
     assert values["NEEDED_KB"] == 1000 + 3 * (size // 1024) + MARGIN_KB
+
+
+def test_the_manifest_is_what_the_releases_own_code_says_of_a_prefix(tmp_path: Path) -> None:
+    prefix, payload = tmp_path / "prefix", tmp_path / "payload"
+    code = prefix / "lib/python3.12/site-packages/barehub"
+    for directory in (code, prefix / "conda-meta", payload):
+        directory.mkdir(parents=True)
+    for name in ("__init__.py", "manifest.py"):
+        shutil.copy(ROOT / "post_install/barehub" / name, code)
+    write_manifest(payload, prefix)
+    assert gzip.decompress((payload / "manifest.gz").read_bytes()).decode() == describe(prefix)
+    assert sorted(path.name for path in code.iterdir()) == ["__init__.py", "manifest.py"]  # no bytecode
+    content = (payload / "manifest.gz").read_bytes()
+    write_manifest(payload, prefix)
+    assert (payload / "manifest.gz").read_bytes() == content
 
 
 def test_a_release_has_the_time_and_the_name_of_its_label(tmp_path: Path) -> None:

@@ -5,12 +5,49 @@
 lists those in the prefix of this python.
 """
 
+import base64
+import contextlib
+import csv
+import json
+import posixpath
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from barehub.errors import Exit, UserError
-from barehub.lifecycle.comparison import Package, added
+from barehub.lifecycle.comparison import Package, added, sources
+
+
+def added_files(prefix: Path) -> dict[str, str]:
+    """Return the files of these packages by their paths below the prefix, with the sha256 that their tool wrote down.
+
+    The sha256 is empty where it wrote none, as of bytecode. A list that is damaged or missing counts for nothing.
+    """
+    files: dict[str, str] = {}
+    for _, source in sources(prefix):
+        with contextlib.suppress(FileNotFoundError, ValueError, KeyError, TypeError, csv.Error):
+            files |= from_conda(source) if source.suffix == ".json" else from_pip(source, prefix)
+    return files
+
+
+def from_conda(record: Path) -> dict[str, str]:
+    """Return the files in one of conda's records; see `added_files`."""
+    paths = json.loads(record.read_bytes())["paths_data"]["paths"]
+    return {one["_path"]: one.get("sha256_in_prefix") or one.get("sha256") or "" for one in paths}
+
+
+def from_pip(directory: Path, prefix: Path) -> dict[str, str]:
+    """Return the files in a wheel's RECORD; see `added_files`.
+
+    https://packaging.python.org/en/latest/specifications/recording-installed-packages/#the-record-file
+    """
+    files, site = {}, directory.parent.relative_to(prefix)
+    with (directory / "RECORD").open(newline="") as record:
+        for path, encoded, *_ in csv.reader(record):
+            _, _, digest = encoded.partition("sha256=")
+            sha256 = base64.urlsafe_b64decode(digest + "=" * (-len(digest) % 4)).hex()
+            files[posixpath.normpath(posixpath.join(site, path))] = sha256
+    return files
 
 
 def has(prefix: Path, package: Package) -> bool:

@@ -47,19 +47,22 @@ def added(prefix: Path) -> list[Package]:
     What came with it is in its receipt. conda's packages are found by their records in conda-meta, pip's by the
     INSTALLER file of the recording-installed-packages specification.
     """
+    return sorted({package for package, _ in sources(prefix)})
+
+
+def sources(prefix: Path) -> Iterator[tuple[Package, Path]]:
+    """Yield these packages, each with what tells of it: a record in conda-meta, or a .dist-info directory."""
     ours = {f"{name}-{version}-{build}" for name, (version, build) in shipped(read_receipt(prefix)).items()}
-    found = set()
     for record in (prefix / "conda-meta").glob("*.json"):
-        if record.stem not in ours:
+        if record.stem not in ours and record.stem.count("-") > 1:
             name, version, _ = record.stem.rsplit("-", 2)
-            found.add(Package(name, version, "conda"))
+            yield Package(name, version, "conda"), record
     for directory in prefix.glob(f"{SITE_PACKAGES}/*.dist-info"):
         installer = directory / "INSTALLER"
-        who = installer.read_text().strip() if installer.is_file() else "pip"
+        who = installer.read_text(errors="replace").strip() if installer.is_file() else "pip"
         if who != "conda":
             name, _, version = directory.name.removesuffix(".dist-info").partition("-")
-            found.add(Package(name.replace("_", "-"), version, who or "pip"))
-    return sorted(found)
+            yield Package(name.replace("_", "-"), version, who or "pip"), directory
 
 
 def read_receipt(prefix: Path) -> dict[str, Any]:
