@@ -86,6 +86,10 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("-y", "--yes", action="store_true", help="do not ask for confirmation")
     one.add_argument("--wait", **WAIT)
 
+    one = add("backup", backup, "write all that an installer does not bring to one file; the hub may run")
+    one.add_argument("file", help="the file to write, or - for standard output; the installer's --restore reads it")
+    one.add_argument("--overwrite", action="store_true", help="replace FILE if it exists")
+
     one = add("uninstall", uninstall, "remove the units, the account that the installer created, and BASE")
     one.add_argument("-y", "--yes", action="store_true", help="do not ask for confirmation")
 
@@ -113,6 +117,7 @@ def add_install_options(one: argparse.ArgumentParser) -> None:
     one.add_argument("--acme-email", help="get the certificate from an ACME server, with this address")
     one.add_argument("--acme-ca-server", metavar="URL", help="directory of the ACME server")
     one.add_argument("--acme-ca-bundle", metavar="FILE", help="certificate authorities that vouch for the ACME server")
+    one.add_argument("--restore", metavar="FILE", help="put back what `barehub backup` has written to FILE")
     one.add_argument("--no-start", dest="start", action="store_false", help="start nothing")
     one.add_argument("--restart", action="store_true", help="the release's files were replaced")
     one.add_argument("--wait", **WAIT)
@@ -128,6 +133,19 @@ def status(arguments: argparse.Namespace, _: Say) -> int:
     from barehub.status import check, show
 
     return show(check(Layout.from_environment()), arguments.json)
+
+
+def backup(arguments: argparse.Namespace, say: Say) -> None:
+    """Back up the installation."""
+    from barehub.lifecycle.backup import back_up
+
+    def say_aside(text: str) -> None:
+        print(printable(text), file=sys.stderr, flush=True)
+
+    end_in_order()
+    piped = arguments.file == "-"
+    target = None if piped else Path(arguments.file)
+    back_up(Layout.from_environment(), target, overwrite=arguments.overwrite, say=say_aside if piped else say)
 
 
 def uninstall(arguments: argparse.Namespace, say: Say) -> None:

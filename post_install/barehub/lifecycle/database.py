@@ -32,15 +32,25 @@ SECONDS = 60.0  # for a question that SQLite answers at once, if nobody holds a 
 SQLITE = "sqlite:///"
 
 
-def newest_revision(scripts: Path | None = None) -> str:
-    """Return the schema revision that this release's JupyterHub needs, or the one these alembic scripts lead to."""
+def migrations(scripts: Path | None = None) -> Any:
+    """Return alembic's view of this release's JupyterHub's migrations, or of those in another directory."""
     from alembic.config import Config
     from alembic.script import ScriptDirectory
     from jupyterhub.dbutil import ALEMBIC_DIR
 
     config = Config()
     config.set_main_option("script_location", str(scripts or ALEMBIC_DIR))
-    return str(ScriptDirectory.from_config(config).get_current_head())
+    return ScriptDirectory.from_config(config)
+
+
+def newest_revision(scripts: Path | None = None) -> str:
+    """Return the schema revision that this release's JupyterHub needs, or the one these alembic scripts lead to."""
+    return str(migrations(scripts).get_current_head())
+
+
+def known_revisions() -> set[str]:
+    """Return the schema revisions that this release can migrate from, and its own."""
+    return {str(one.revision) for one in migrations().walk_revisions()}
 
 
 def own_database(layout: Layout, schema: str | None = None) -> Path:

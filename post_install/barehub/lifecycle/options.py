@@ -37,6 +37,7 @@ class Request:
     acme_email: str | None = None
     acme_ca_server: str | None = None
     acme_ca_bundle: str | None = None
+    restore: str | None = None  # a backup to begin with
     start: bool = True
     restart: bool = False  # the release's files were replaced (-f)
     wait: float = 60  # seconds for servers that are still starting, before an upgrade
