@@ -117,6 +117,18 @@ def test_a_place_that_would_not_do_is_refused(hub: Layout, target: Path, why: st
     assert sorted(hub.base.rglob("*")) == before
 
 
+def test_a_file_system_without_modes_is_no_place_for_secrets(
+    hub: Layout, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on FAT, where fchmod does nothing."""
+    fchmod = os.fchmod
+    monkeypatch.setattr(backup.os, "fchmod", lambda descriptor, _: fchmod(descriptor, 0o755))
+    with pytest.raises(UserError, match="others could read a file in") as caught:
+        back_up(hub, target)
+    assert "gpg" in caught.value.fix
+    assert list(target.parent.iterdir()) == []
+
+
 def test_a_failure_leaves_what_was_there(hub: Layout, target: Path) -> None:
     """A database that is damaged, while an earlier backup is to be replaced."""
     back_up(hub, target)
