@@ -107,13 +107,14 @@ def test_what_is_there_is_replaced_only_if_told(hub: Layout, target: Path) -> No
     assert [one.name for one in target.parent.iterdir()] == [target.name]
 
 
-@pytest.mark.parametrize("why", ["inside", "nowhere", "directory"])
+@pytest.mark.parametrize("why", ["inside", "nowhere", "directory", "device"])
 def test_a_place_that_would_not_do_is_refused(hub: Layout, target: Path, why: str) -> None:
-    wrong = {"inside": hub.hub_state / "hub.tar", "nowhere": target / "x/hub.tar", "directory": target.parent}[why]
+    places = {"inside": hub.hub_state / "hub.tar", "nowhere": target / "x/hub.tar", "directory": target.parent}
+    wrong = places.get(why, Path("/dev/null"))
     (hub.base / ".lock").touch()
     before = sorted(hub.base.rglob("*"))
     with pytest.raises(UserError):
-        back_up(hub, wrong, overwrite=why == "directory")
+        back_up(hub, wrong, overwrite=True)
     assert sorted(hub.base.rglob("*")) == before
 
 
@@ -216,6 +217,13 @@ def test_it_goes_through_a_pipe(command: list[str], tmp_path: Path) -> None:
     (tmp_path / "piped.tar").write_bytes(done.stdout)
     assert MANIFEST in in_the_backup(tmp_path / "piped.tar")
     assert done.stderr.startswith(f"backed up barehub {NEW} to standard output".encode())
+
+
+def test_a_full_disk_is_said_to_be_one(command: list[str]) -> None:
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == Exit.SPACE
+    assert done.stderr.startswith("error: the backup cannot be written: No space left on device\n  fix: ")
 
 
 def test_a_pipe_that_nobody_reads_is_an_error_for_people(command: list[str]) -> None:

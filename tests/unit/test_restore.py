@@ -258,6 +258,18 @@ def test_nothing_leads_out_of_base_or_was_not_there(empty: Layout, saved: Path, 
         saved.write_bytes(raw)
 
 
+@pytest.mark.parametrize("name", ["install.json", "announcement.md", "jupyterhub_config.d/10-install.py", "state/hub"])
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.DIRTYPE])
+def test_nothing_is_of_another_kind(empty: Layout, saved: Path, name: str, kind: bytes) -> None:
+    def change(members: list[Member]) -> list[Member]:
+        for member, _ in members:
+            if member.name == name:
+                member.type, member.linkname = tarfile.REGTYPE if member.isdir() else kind, MANIFEST
+        return members
+
+    refused(empty, edited(saved, change), "the backup is damaged")
+
+
 def test_a_negative_size_ends(empty: Layout, saved: Path) -> None:
     """tarfile may read the same header again and again."""
     member = tarfile.TarInfo("state/hub/again")

@@ -5,6 +5,7 @@ other names (barehub.untrusted). SQLite copies databases itself, as the hub's ac
 """
 
 import contextlib
+import errno
 import grp
 import hashlib
 import io
@@ -56,50 +57,48 @@ def back_up(layout: Layout, target: Path | None, *, overwrite: bool, say: Say) -
     if release is None or layout.prefix.resolve().name != release:
         fix = f"run {layout.hub}/bin/barehub, once an installer has made a release active"
         raise UserError(f"{layout.prefix} is not the active release", fix, Exit.BASE)
-    with locked(layout.base), written(target, layout, overwrite=overwrite) as file:
+    with locked(layout.base), written(target, layout, overwrite=overwrite) as descriptor:
         found = evaluated(installation, say)
-        backup = Backup(installation, database_of(layout, found), file)
+        backup = Backup(installation, database_of(layout, found), descriptor)
         manifest = backup.write(release, outside(layout, found))
     what = f"{manifest.distribution} {release} to {target or 'standard output'}"
-    say(f"backed up {what}: {len(manifest.sha256)} files, {backup.file.size / 1e6:.1f} MB")
+    say(f"backed up {what}: {len(manifest.sha256)} files, {backup.output.size / 1e6:.1f} MB")
     for line in [*backup.left_out, *not_in_it(layout, found, manifest)]:
         say(f"  not in it: {line}")
 
 
 @contextlib.contextmanager
-def written(target: Path | None, layout: Layout, *, overwrite: bool) -> Iterator[BinaryIO]:
-    """Give a file that becomes `target`, durably, unless an error is raised; stdout for None.
+def written(target: Path | None, layout: Layout, *, overwrite: bool) -> Iterator[int]:
+    """Give the descriptor of a file that becomes `target`, durably, unless an error is raised; stdout's for None.
 
     Nobody else can read it, from the first byte on. Raises UserError if it cannot be so.
     """
     if target is None:
         if sys.stdout.isatty():
             raise UserError("a terminal is no place for a backup", "name a file, or send it to a program", Exit.USAGE)
-        with open(os.dup(sys.stdout.fileno()), "wb") as pipe:
-            yield pipe
+        yield sys.stdout.fileno()
         return
     directory = target.absolute().parent.resolve()
     if not directory.is_dir():
         raise UserError(f"there is no directory {directory}", f"mkdir -p {directory}", Exit.USAGE)
     if directory.is_relative_to(layout.base.resolve()):
         raise UserError(f"{target} is in {layout.base}, which it has to outlive", "name another place", Exit.USAGE)
-    if target.is_dir() or (os.path.lexists(target) and not overwrite):
+    if os.path.lexists(target) and not (overwrite and target.is_file()):
         raise UserError(f"{target} exists", "name another file, or give --overwrite to replace a file", Exit.USAGE)
     staged = directory / f".{target.name}.new"
     staged.unlink(missing_ok=True)
-    descriptor = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    descriptor = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
-        with open(descriptor, "wb") as file:
-            os.fchmod(descriptor, 0o600)
-            if os.fstat(descriptor).st_mode & 0o077:  # FAT, or a share: its modes are those of the mount
-                fix = f"encrypt it on its way there, for example: barehub backup - | gpg --symmetric >{target}"
-                raise UserError(f"others could read a file in {directory}", fix, Exit.USAGE)
-            yield file
-            file.flush()
-            os.fsync(descriptor)
+        os.fchmod(descriptor, 0o600)
+        if os.fstat(descriptor).st_mode & 0o077:  # FAT, or a share: its modes are those of the mount
+            fix = f"encrypt it on its way there: barehub backup - | gpg --symmetric --output {target}"
+            raise UserError(f"others could read a file in {directory}", fix, Exit.USAGE)
+        yield descriptor
+        os.fsync(descriptor)
         staged.replace(directory / target.name)
         sync_directory(directory)
     finally:
+        os.close(descriptor)
         staged.unlink(missing_ok=True)
 
 
@@ -141,11 +140,11 @@ def not_in_it(layout: Layout, found: Evaluated | None, manifest: Manifest) -> li
 class Backup:
     """A backup that is being written to a file: the tar, the sum of each file in it, and what was left out."""
 
-    def __init__(self, installation: Installation, database: Path | None, file: BinaryIO) -> None:
+    def __init__(self, installation: Installation, database: Path | None, descriptor: int) -> None:
         self.installation = installation
         self.database = database
-        self.file = Counted(file)
-        self.tar = tarfile.open(fileobj=cast("IO[bytes]", self.file), mode="w")  # noqa: SIM115
+        self.output = Output(descriptor)
+        self.tar = tarfile.open(fileobj=cast("IO[bytes]", self.output), mode="w")  # noqa: SIM115
         self.sums: dict[str, str] = {}
         self.left_out: list[str] = []
 
@@ -261,15 +260,24 @@ def copied(installation: Installation, path: Path) -> Iterator[int]:
             copy.unlink()
 
 
-class Counted:
-    """A file, or a pipe, that is written to; `tell` says how many bytes it has got, as tarfile asks."""
+class Output:
+    """An open file, or a pipe, as tarfile writes to it; `tell` says how many bytes it has got."""
 
-    def __init__(self, file: BinaryIO) -> None:
-        self.file, self.size = file, 0
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor, self.size = descriptor, 0
 
     def write(self, content: bytes) -> int:
-        self.size += len(content)
-        return self.file.write(content)
+        """Write all of it. Raises UserError if that fails."""
+        done = 0
+        try:
+            while done < len(content):
+                done += os.write(self.descriptor, content[done:])
+        except OSError as error:
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            what = f"the backup cannot be written: {error.strerror}"
+            raise UserError(what, "make room, or choose another place", Exit.SPACE if full else Exit.ERROR) from None
+        self.size += done
+        return done
 
     def tell(self) -> int:
         return self.size

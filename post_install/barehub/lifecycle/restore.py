@@ -24,7 +24,7 @@ from typing import BinaryIO
 from barehub import accounts
 from barehub.errors import Exit, UserError
 from barehub.layout import Layout
-from barehub.lifecycle.archive import FILES, MANIFEST, UNITS, DamagedError, Manifest, place_of
+from barehub.lifecycle.archive import FILES, MANIFEST, TREES, UNITS, DamagedError, Manifest, place_of
 from barehub.lifecycle.options import Request
 from barehub.process import sync_directory, write_atomically
 from barehub.settings import Settings
@@ -146,7 +146,8 @@ def require_names(members: dict[str, tarfile.TarInfo], manifest: Manifest, layou
     units = Settings(name=manifest.name).units
     for name, member in members.items():
         known = name == MANIFEST or place_of(name, units, layout) is not None
-        if not known or not (is_plain(member) or member.isdir()):
+        fits = (is_plain(member) and name not in TREES) or (member.isdir() and name not in FILES)
+        if not known or not fits:
             raise DamagedError(f"{name} does not belong into one")
     if differing := {name for name in members if not members[name].isdir()} ^ {*manifest.sha256, MANIFEST}:
         raise DamagedError(f"its manifest is wrong about {min(differing)}")
@@ -236,7 +237,7 @@ def owner_of(member: tarfile.TarInfo, hub: tuple[int, int]) -> tuple[int, int]:
         return hub if member.name.startswith("state/hub") else (0, 0)
     try:
         return pwd.getpwnam(member.uname or "root").pw_uid, grp.getgrnam(member.gname or "root").gr_gid
-    except KeyError:
+    except (KeyError, ValueError):
         what = f"{member.name} in the backup is {member.uname}:{member.gname}'s, which this machine does not know"
         raise UserError(what, "create the account and the group (useradd, groupadd)", Exit.USAGE) from None
 
