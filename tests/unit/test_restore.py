@@ -115,6 +115,7 @@ def test_a_hub_goes_on_with_its_users_secrets_and_settings(empty: Layout, saved:
     assert any(line.startswith(f"restored the backup of barehub {OLD} that was made at ") for line in said)
     assert f"migrated the database to schema {database.newest_revision()}" in said
     assert not any("log in" in line for line in said)
+    assert f"  to add them: {empty.prefix}/bin/python -m pip install site-spawner==1.2" in said
     assert empty.active == NEW
     place = database.own_database(empty)
     assert (database.revision(place), users(place)) == (database.newest_revision(), ["alice"])

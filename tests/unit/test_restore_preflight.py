@@ -28,7 +28,7 @@ def make(tmp_path: Path, settings: Settings | None = None, **changes: Any) -> Pa
     settings = settings or Settings(proxy_user="barehub-proxy")
     told = {"distribution": "barehub", "release": "2026.10.24", "made": "2026-10-25T00:00:00Z", "name": settings.name}
     told |= {"base": str(tmp_path / "base"), "schema": "4621fec11365"}
-    manifest = Manifest(**{**told, **changes}, outside=(), sha256={"install.json": "0" * 64})
+    manifest = Manifest(**{**told, **changes}, outside=(), added=(), sha256={"install.json": "0" * 64})
     path = tmp_path / "hub.tar"
     with tarfile.open(path, "w") as tar:
         for name, text in (

@@ -39,7 +39,8 @@ class Manifest:
     """What a backup says of itself. The installer's preflight.sh reads some of it, too.
 
     `made` is a time in UTC; `schema` is None if there is no SQLite database in it; `outside` are files that the
-    configuration names elsewhere on the machine; `sha256` has the sum of each file, by its name in the tar.
+    configuration names elsewhere on the machine; `added` are packages that were added by hand, as pip names them;
+    `sha256` has the sum of each file, by its name in the tar.
     """
 
     distribution: str
@@ -49,6 +50,7 @@ class Manifest:
     base: str
     schema: str | None
     outside: tuple[str, ...]
+    added: tuple[str, ...]
     sha256: dict[str, str]
     format: int = FORMAT
 
@@ -64,11 +66,11 @@ class Manifest:
             if told["format"] > FORMAT:
                 raise newer(f"it has format {told['format']}", str(told["release"]))
             sums = {str(name): str(sha256) for name, sha256 in told.pop("sha256").items()}
-            outside = tuple(str(path) for path in told.pop("outside"))
+            lists = {name: tuple(str(one) for one in told.pop(name)) for name in ("outside", "added")}
             texts = [told[key] for key in ("distribution", "release", "made", "base", "name")]
             if not all(isinstance(text, str) for text in texts) or not NAME.fullmatch(texts[-1]):
                 raise DamagedError("its manifest has another form")
-            return cls(**told, outside=outside, sha256=sums)
+            return cls(**told, **lists, sha256=sums)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise DamagedError(f"its manifest cannot be read: {error}") from None
 

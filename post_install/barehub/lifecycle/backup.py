@@ -25,6 +25,7 @@ from barehub.config import ConfigError
 from barehub.errors import Exit, UserError
 from barehub.evaluation import Evaluated, evaluate
 from barehub.layout import Layout
+from barehub.lifecycle.added_packages import added
 from barehub.lifecycle.archive import FILES, MANIFEST, UNITS, Manifest
 from barehub.lifecycle.database import (
     asked,
@@ -41,8 +42,8 @@ from barehub.settings import Installation
 from barehub.untrusted import UntrustedError, opened
 
 MAGIC = b"SQLite format 3\0"  # https://www.sqlite.org/fileformat.html
-# What SQLite keeps beside a database, and what is written to be renamed.
-PASSING = re.compile(r".*\.sqlite(-journal|-wal|-shm)|\..*\.new")
+# What SQLite keeps beside a database, which must not meet a copy of it; and what is written to be renamed.
+PASSING = re.compile(r".*-(journal|wal|shm)|\..*\.new")
 Say = Callable[[str], None]
 
 
@@ -129,6 +130,8 @@ def outside(layout: Layout, found: Evaluated | None) -> tuple[str, ...]:
 def not_in_it(layout: Layout, found: Evaluated | None, manifest: Manifest) -> list[str]:
     """Return what an administrator has to back up besides, and how."""
     lines = [f"{path}, which the configuration names" for path in manifest.outside]
+    if manifest.added:
+        lines.append(f"packages that were added by hand: {' '.join(manifest.added)}")
     database = database_of(layout, found)
     if database is None and found:
         lines.append(f"the database at {without_password(found.db_url)}: {dump_command(found.db_url)}")
@@ -163,7 +166,8 @@ class Backup:
                 self.add_file(f"{UNITS}/{unit}.d/{path.name}", path)
         made = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         told = (layout.distribution(release), release, made, settings.name, str(layout.base))
-        manifest = Manifest(*told, schema, outside, self.sums)
+        by_hand = tuple(f"{one.name}=={one.version}" for one in added(layout.release(release)))
+        manifest = Manifest(*told, schema, outside, by_hand, self.sums)
         text = manifest.to_json()
         member = tarfile.TarInfo(MANIFEST)
         member.size, member.mode = len(text), 0o600

@@ -48,6 +48,9 @@ def restore(layout: Layout, request: Request, say: Say) -> None:
         manifest.require_fit(layout, request.release)
         put_in_place(layout)
         say(f"restored the backup of {manifest.distribution} {manifest.release} that was made at {manifest.made}")
+        if manifest.added:
+            say(f"  packages had been added there by hand, which this release may lack: {' '.join(manifest.added)}")
+            say(f"  to add them: {layout.prefix}/bin/python -m pip install {' '.join(manifest.added)}")
 
 
 def finish(layout: Layout) -> None:
