@@ -202,6 +202,7 @@ def test_the_account_that_another_machine_created_is_not_ours_to_remove(empty: L
         ({"name": "dev"}, "does not belong", "copy it here again"),
         ({"name": "../../x"}, "is damaged", "copy it here again"),
         ({"sha256": {}}, "its manifest is wrong about", "copy it here again"),
+        ({"schema": []}, "its manifest has another form", "copy it here again"),
         ({"sha256": 3}, "its manifest cannot be read", "copy it here again"),
         ({"outside": ["/nowhere/hub.key"]}, "names /nowhere/hub.key, not in the backup", "copy that from the machine"),
     ],
@@ -227,6 +228,7 @@ def hostile(name: str, kind: bytes = tarfile.REGTYPE, target: str = "", size: in
 @pytest.mark.parametrize(
     "member",
     [
+        hostile(""),
         hostile("../outside"),
         hostile("/etc/outside"),
         hostile("state/hub/../../../outside"),

@@ -12,7 +12,7 @@ import json
 import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 
 from barehub.errors import Exit, UserError
@@ -65,12 +65,13 @@ class Manifest:
             told: dict[str, Any] = json.loads(text)
             if told["format"] > FORMAT:
                 raise newer(f"it has format {told['format']}", str(told["release"]))
-            sums = {str(name): str(sha256) for name, sha256 in told.pop("sha256").items()}
-            lists = {name: tuple(str(one) for one in told.pop(name)) for name in ("outside", "added")}
+            told["sha256"] = {str(name): str(sha256) for name, sha256 in told["sha256"].items()}
+            told |= {name: tuple(str(one) for one in told[name]) for name in ("outside", "added")}
             texts = [told[key] for key in ("distribution", "release", "made", "base", "name")]
+            texts[:0] = [told["schema"]] if told["schema"] is not None else []
             if not all(isinstance(text, str) for text in texts) or not NAME.fullmatch(texts[-1]):
                 raise DamagedError("its manifest has another form")
-            return cls(**told, **lists, sha256=sums)
+            return cls(**told)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise DamagedError(f"its manifest cannot be read: {error}") from None
 
@@ -93,16 +94,14 @@ def newer(why: str, release: str) -> UserError:
     return UserError(f"the backup is too new: {why}", f"use the installer of {release}, or a newer one", Exit.BASE)
 
 
-def place_of(name: str, units: Iterable[str], layout: Layout) -> Path | None:
-    """Return where a file or directory of this name in a backup belongs; None if a backup has none of this name.
+def belongs(name: str, units: Iterable[str]) -> bool:
+    """Return True if a backup may hold a file or directory of this name; `units` are those that may have drop-ins.
 
-    `units` are those whose drop-ins may be in it.
+    No such name leads out of the directory that the backup is unpacked to.
     """
     parts = PurePosixPath(name).parts
     if "\0" in name or ".." in parts or name != "/".join(parts):  # an absolute one has a slash for its first part
-        return None
-    if name in FILES or any(name == tree or name.startswith(f"{tree}/") for tree in TREES):
-        return layout.base / name
-    if len(parts) == 3 and parts[0] == UNITS and parts[1] in {f"{unit}.d" for unit in units}:
-        return layout.system_units / parts[1] / parts[2] if parts[2].endswith(".conf") else None
-    return None
+        return False
+    if parts[:1] == (UNITS,):
+        return len(parts) == 3 and parts[1] in {f"{unit}.d" for unit in units} and name.endswith(".conf")
+    return name in (*FILES, MANIFEST) or any(f"{name}/".startswith(f"{tree}/") for tree in TREES)

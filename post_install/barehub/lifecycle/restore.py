@@ -24,7 +24,7 @@ from typing import BinaryIO
 from barehub import accounts
 from barehub.errors import Exit, UserError
 from barehub.layout import Layout
-from barehub.lifecycle.archive import FILES, MANIFEST, TREES, UNITS, DamagedError, Manifest, place_of
+from barehub.lifecycle.archive import FILES, MANIFEST, TREES, UNITS, DamagedError, Manifest, belongs
 from barehub.lifecycle.options import Request
 from barehub.process import sync_directory, write_atomically
 from barehub.settings import Settings
@@ -99,7 +99,7 @@ def prepare(layout: Layout, request: Request, tar: tarfile.TarFile, size: int) -
         return
     manifest = Manifest.from_json(text)
     manifest.require_fit(layout, request.release)
-    require_names(members, manifest, layout)
+    require_names(members, manifest)
     require_empty(layout)
     if not request.bind_url:  # which replaces the certificate
         require_there(manifest)
@@ -144,13 +144,12 @@ def is_plain(member: tarfile.TarInfo) -> bool:
     return member.type == tarfile.REGTYPE and member.sparse is None
 
 
-def require_names(members: dict[str, tarfile.TarInfo], manifest: Manifest, layout: Layout) -> None:
+def require_names(members: dict[str, tarfile.TarInfo], manifest: Manifest) -> None:
     """Check that a backup has files and directories alone, where they may be, and those of its manifest."""
     units = Settings(name=manifest.name).units
     for name, member in members.items():
-        known = name == MANIFEST or place_of(name, units, layout) is not None
         fits = (is_plain(member) and name not in TREES) or (member.isdir() and name not in FILES)
-        if not known or not fits:
+        if not fits or not belongs(name, units):
             raise DamagedError(f"{name} does not belong into one")
     if differing := {name for name in members if not members[name].isdir()} ^ {*manifest.sha256, MANIFEST}:
         raise DamagedError(f"its manifest is wrong about {min(differing)}")
@@ -173,7 +172,7 @@ def require_there(manifest: Manifest) -> None:
 
 
 def unpack(layout: Layout, tar: tarfile.TarFile, members: dict[str, tarfile.TarInfo], manifest: Manifest) -> None:
-    """Write all files to layout.restoring, for this account alone. Raises DamagedError for a wrong sum."""
+    """Write all files to layout.restoring, which is private. Raises DamagedError for a wrong sum."""
     for name, member in members.items():
         place = layout.restoring / name
         if member.isdir():
@@ -187,6 +186,8 @@ def unpack(layout: Layout, tar: tarfile.TarFile, members: dict[str, tarfile.TarI
                 file.write(block)
         if name != MANIFEST and sha256.hexdigest() != manifest.sha256[name]:
             raise DamagedError(f"{name} has another checksum than its manifest says")
+    for directory in (layout.restoring, *(path for path in layout.restoring.rglob("*") if path.is_dir())):
+        sync_directory(directory)
 
 
 def keep_record(layout: Layout, manifest: Manifest) -> None:
