@@ -164,13 +164,14 @@ class Backup:
         for unit in settings.units:
             for path in sorted((layout.system_units / f"{unit}.d").glob("*.conf")):
                 self.add_file(f"{UNITS}/{unit}.d/{path.name}", path)
-        made = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        now = datetime.now(UTC)
+        made = now.strftime("%Y-%m-%dT%H:%M:%SZ")
         told = (layout.distribution(release), release, made, settings.name, str(layout.base))
         by_hand = tuple(f"{one.name}=={one.version}" for one in added(layout.release(release)))
         manifest = Manifest(*told, schema, outside, by_hand, self.sums)
         text = manifest.to_json()
         member = tarfile.TarInfo(MANIFEST)
-        member.size, member.mode = len(text), 0o600
+        member.size, member.mode, member.mtime = len(text), 0o600, int(now.timestamp())
         self.tar.addfile(member, io.BytesIO(text))
         self.tar.close()
         return manifest
