@@ -152,7 +152,9 @@ def test_what_another_account_has_put_there_is_named_and_not_read(hub: Layout, t
     os.link(tmp_path / "shadow", hub.hub_state / "name")
     os.mkfifo(hub.hub_state / "fifo")
     (hub.hub_state / "directory").symlink_to(tmp_path)
+    hub.maintenance.mkdir()
     said = back_up(hub, target)
+    assert f"  not in it: {hub.maintenance} is not a plain file" in said
     for name in ("link", "name", "fifo", "directory"):
         assert any(line.startswith(f"  not in it: {hub.hub_state}/{name} ") for line in said), name
     assert b"root's secret" not in target.read_bytes()

@@ -178,8 +178,18 @@ class Backup:
 
     def add_file(self, name: str, path: Path) -> None:
         """Add a file of root's, or what a link there leads to."""
-        with contextlib.suppress(FileNotFoundError), opened(path, follow=True) as descriptor:
+        with self.naming_what_is_left_out(), opened(path, follow=True) as descriptor:
             self.add(name, descriptor, path)
+
+    @contextlib.contextmanager
+    def naming_what_is_left_out(self) -> Iterator[None]:
+        """Pass over what cannot be read as a file, and over what is gone."""
+        try:
+            yield
+        except FileNotFoundError:
+            pass
+        except UntrustedError as error:
+            self.left_out.append(str(error))
 
     def add_tree(self, name: str, top: Path, *, follow: bool = False) -> None:
         """Add a directory with all that is in it; links to files are followed only with `follow`.
@@ -196,7 +206,7 @@ class Backup:
             if here == self.installation.layout.hub_state.resolve() and "backups" in directories:
                 directories.remove("backups")  # of releases that another machine does not have
             for one in sorted(directories):
-                if stat.S_ISLNK(os.stat(one, dir_fd=descriptor, follow_symlinks=False).st_mode):
+                if (here / one).is_symlink():
                     self.left_out.append(f"{here / one} is a link to a directory")
             for one in sorted(files):
                 if not self.passes(here / one):
@@ -211,18 +221,14 @@ class Backup:
 
     def add_found(self, name: str, path: Path, directory: int, *, follow: bool) -> None:
         """Add a file that was found in a directory, as SQLite copies it if it is a database."""
-        try:
-            with opened(path, follow=follow, directory=directory) as descriptor:
-                if os.pread(descriptor, len(MAGIC), 0) != MAGIC or follow:
-                    self.add(name, descriptor, path)
-                    return
-        except FileNotFoundError:
-            return
-        except UntrustedError as error:
-            self.left_out.append(str(error))
-            return
-        with copied(self.installation, path) as descriptor:
-            self.add(name, descriptor, path)
+        is_database = False
+        with self.naming_what_is_left_out(), opened(path, follow=follow, directory=directory) as descriptor:
+            is_database = not follow and os.pread(descriptor, len(MAGIC), 0) == MAGIC
+            if not is_database:
+                self.add(name, descriptor, path)
+        if is_database:
+            with copied(self.installation, path) as descriptor:
+                self.add(name, descriptor, path)
 
     def add(self, name: str, descriptor: int, path: Path) -> None:
         """Add an open file, of `path`, with its mode and the names of its owners."""
