@@ -20,6 +20,7 @@
 #   --tls-cert FILE          or from this PEM file, which holds the chain too,
 #   --tls-key FILE           and its key
 #   --from NAME            with -u: replace NAME, another distribution of barehub, which BASE holds
+#   --restore FILE         begin with what 'barehub backup' has written to FILE, on this machine or another one
 #   --no-start             install everything, start nothing
 #   --wait SECONDS         upgrade: how long to wait for servers that are still starting, default 60
 #   --keep N               upgrade: how many releases to keep, with the new one, default 2

@@ -51,7 +51,7 @@ check_acme() {
 
 check_ports() {
     if [ "$hooks" = no ] || [ "$opt_no_start" = yes ]; then return; fi
-    if [ -n "$active" ] && [ -z "$opt_bind_url" ]; then return; fi # the active release has them
+    if [ -n "$active$opt_restore" ] && [ -z "$opt_bind_url" ]; then return; fi # the configuration has them
     address=${opt_bind_url:-http://:8000} usual=80 scheme=http
     case $address in https://*) usual=443 scheme=https ;; esac
     address=${address#*://} address=${address%%/*}

@@ -14,7 +14,8 @@
 
 # Options of the hooks that a check here needs. The hooks read all of them again.
 opt_name='' opt_hub_user='' opt_proxy_user='' opt_bind_url='' opt_tls_cert='' opt_tls_key='' opt_acme_email=''
-opt_acme_ca_server='' opt_acme_ca_bundle='' opt_wait='' opt_keep='' opt_no_start=no opt_activate=''
+opt_acme_ca_server='' opt_acme_ca_bundle='' opt_wait='' opt_keep='' opt_no_start=no opt_activate='' opt_restore=''
+backup='' # what the backup says of itself
 link=hub # what in BASE leads to the active release
 
 # Set opt_NAME for each option, to its value or to yes. The lines of the help (`usage`) are the list of options: a word
@@ -43,6 +44,7 @@ check_options() {
     case $opt_name in
         [!a-z]* | *[!a-z0-9-]*) die 2 "'$opt_name' cannot be a unit name" "use a-z 0-9 - and start with a letter" ;;
     esac
+    if [ -n "$opt_restore" ]; then read_backup; fi
     case $opt_wait in *[!0-9]*) die 2 "'$opt_wait' is not a number of seconds" "use something like --wait 60" ;; esac
     case $opt_keep in 0* | *[!0-9]*) die 2 "'$opt_keep' is not a number of releases to keep" "use 1 or more" ;; esac
     for user in "$opt_hub_user" "$opt_proxy_user"; do
@@ -59,6 +61,31 @@ check_options() {
     esac
     check_https
 }
+
+# What needs no Python of a backup's checks, before the first write; the hooks check all of it. Its accounts, and the
+# name of its units, count as if they were given.
+read_backup() {
+    file=$opt_restore
+    case $file in /*) ;; *) file=./$file ;; esac
+    if ! [ -f "$file" ] || ! [ -r "$file" ]; then die 2 "cannot read $file" "name what 'barehub backup' has written"; fi
+    others=$(find -L "$file" -prune \( -perm -002 -o -perm -020 -o ! -user 0 ! -user "$(id -u)" \))
+    [ -z "$others" ] || die 2 "others can change $file: $(ls -ldL "$file")" \
+        "chown root $file; chmod 600 $file, if you know where it comes from"
+    backup=$(tar -xOf - barehub-backup.json install.json <"$file" 2>/dev/null) ||
+        die 5 "$file is no backup of barehub, or was cut off" "copy it here again"
+    newest=$(printf '%s\n' "$(told release)" "$release" | sort -V | tail -n 1)
+    [ "$(told distribution)" = "$distribution" ] ||
+        die 6 "the backup is of $(told distribution), not of $distribution" "use an installer of $(told distribution)"
+    [ "$newest" = "$release" ] ||
+        die 6 "the backup is of $newest, which is newer than $release" "use the installer of $newest, or a newer one"
+    [ "${opt_name:=$(told name)}" = "$(told name)" ] || die 2 "the backup's units are named $(told name)" "leave out --name"
+    if [ "$(id -u)" -ne 0 ]; then return; fi # hub and proxy will run as this account
+    opt_hub_user=${opt_hub_user:-$(told hub_user)} theirs=$(told proxy_user)
+    if [ "$theirs" != "$opt_name-proxy" ]; then opt_proxy_user=${opt_proxy_user:-$theirs}; fi
+}
+
+# A value of the backup's manifest or record, if it is a plain word.
+told() { printf '%s\n' "$backup" | sed -n "s|^ *\"$1\": \"\([A-Za-z0-9/._+-]*\)\",\{0,1\}\$|\1|p" | head -n 1; }
 
 # Units and scripts hold the path: no character in it may mean something there.
 check_path() {
@@ -126,6 +153,11 @@ check_base() {
     recorded=$(sed -n 's/.*"name": "\([^"]*\)".*/\1/p' "$base/install.json" 2>/dev/null) || :
     if [ -n "$opt_name" ] && [ -n "$recorded" ] && [ "$opt_name" != "$recorded" ]; then
         die 2 "the barehub in $base is named $recorded" "leave out --name, or uninstall it first"
+    fi
+    if [ -n "$backup" ]; then
+        [ "$(told base)" = "$base" ] || die 6 "the backup is of $(told base), not of $base" "give -p $(told base)"
+        [ -z "$recorded" ] || [ -e "$base/.restored" ] ||
+            die 6 "$base holds an installation already, and a restore replaces nothing" "leave out --restore, or uninstall it"
     fi
     unit=${recorded:-${opt_name:-$distribution}}
     place=$(units_directory)/$unit.target
@@ -231,6 +263,7 @@ distribution_of() {
 
 check_space() {
     if [ "$complete" = yes ] && [ "$repair" = no ]; then return; fi
+    if [ -n "$opt_restore" ]; then needed_kb=$((needed_kb + 3 * $(du -kL "$opt_restore" | cut -f 1))); fi
     free=$(df -Pk "$anchor" | awk 'END { print $4 }')
     for database in "$base"/state/hub/*.sqlite; do # two copies and a margin
         if [ -f "$database" ]; then needed_kb=$((needed_kb + 3 * $(du -k "$database" | cut -f 1))); fi

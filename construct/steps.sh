@@ -14,6 +14,7 @@ print_changes() {
         "systemd/$unit-certificates.timer" "systemd/$unit-certificates.service"; do
         [ -e "$base/$path" ] || say "  write    $base/$path"
     done
+    if [ -n "$opt_restore" ]; then say "  restore  state and configuration from $opt_restore"; fi
     if [ -n "$opt_bind_url" ]; then say "  write    $base/jupyterhub_config.d/10-install.py"; fi
     if [ -n "$active" ] && [ "$active" != "$release" ]; then
         say "  write    $base/state/hub/backups/jupyterhub-$active.sqlite" \

@@ -91,6 +91,10 @@ def parser() -> argparse.ArgumentParser:
 
     add("verify", verify, "compare every file of the release with what was released; 0 when none differs, else 5")
 
+    one = add("backup", backup, "write all that an installer does not bring to one file; the hub may run")
+    one.add_argument("file", help="the file to write, or - for standard output; the installer's --restore reads it")
+    one.add_argument("--overwrite", action="store_true", help="replace FILE if it exists")
+
     one = add("uninstall", uninstall, "remove the units, the account that the installer created, and BASE")
     one.add_argument("-y", "--yes", action="store_true", help="do not ask for confirmation")
 
@@ -118,6 +122,7 @@ def add_install_options(one: argparse.ArgumentParser) -> None:
     one.add_argument("--acme-email", help="get the certificate from an ACME server, with this address")
     one.add_argument("--acme-ca-server", metavar="URL", help="directory of the ACME server")
     one.add_argument("--acme-ca-bundle", metavar="FILE", help="certificate authorities that vouch for the ACME server")
+    one.add_argument("--restore", metavar="FILE", help="put back what `barehub backup` has written to FILE")
     one.add_argument("--no-start", dest="start", action="store_false", help="start nothing")
     one.add_argument("--restart", action="store_true", help="the release's files were replaced")
     one.add_argument("--kept-channel", action="store_true", help="BASE/channel was written")
@@ -146,6 +151,19 @@ def verify(_: argparse.Namespace, say: Say) -> None:
     from barehub.verify import verify
 
     verify(Layout.from_environment(), say)
+
+
+def backup(arguments: argparse.Namespace, say: Say) -> None:
+    """Back up the installation."""
+    from barehub.lifecycle.backup import back_up
+
+    def say_aside(text: str) -> None:
+        print(printable(text), file=sys.stderr, flush=True)
+
+    end_in_order()
+    piped = arguments.file == "-"
+    target = None if piped else Path(arguments.file)
+    back_up(Layout.from_environment(), target, overwrite=arguments.overwrite, say=say_aside if piped else say)
 
 
 def uninstall(arguments: argparse.Namespace, say: Say) -> None:

@@ -108,6 +108,17 @@ class Layout:
     def maintenance(self) -> Path:
         return self.base / "maintenance.md"
 
+    # a restore that has not ended yet
+    @property
+    def restoring(self) -> Path:
+        """Where a backup is unpacked; the next run of the installer removes it."""
+        return self.base / ".restoring"
+
+    @property
+    def restored(self) -> Path:
+        """The same, complete: the next run of the installer puts it in place. It exists until a release is active."""
+        return self.base / ".restored"
+
     # state
     @property
     def state(self) -> Path:

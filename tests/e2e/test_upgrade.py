@@ -11,6 +11,7 @@ from tests.machines.watch import watched
 
 OLD_SCHEMA = "4621fec11365"  # JupyterHub 5's
 CONFIG = "/opt/barehub/jupyterhub_config.d"
+SAVED = "/root/hub.tar"
 STATE = "/opt/barehub/state/hub"
 # A spawner that waits until a file is there, and roles and groups that must survive.
 SITE = f"""{TEST_CONFIG}
@@ -76,6 +77,16 @@ def version(hub: Machine) -> str:
 
 def database(hub: Machine) -> list[str]:
     return hub.shell(f"cd {STATE} && ls *.sqlite").split()
+
+
+def test_a_backup_is_made_while_people_work(
+    old_hub: Machine, kernel: Kernel, token: str, labels: tuple[str, str]
+) -> None:
+    """For the last test, which restores it."""
+    said = old_hub.succeed(BAREHUB, "backup", SAVED)
+    assert f"backed up barehub {labels[0]} to {SAVED}: " in said
+    assert old_hub.succeed("stat", "-c", "%a %U", SAVED) == "600 root\n"
+    assert kernel.execute("print(answer)") == "42\n"
 
 
 def test_what_does_not_get_through_changes_nothing(
@@ -266,3 +277,23 @@ def test_a_repair_names_what_was_added_by_hand_and_takes_a_backup_into_use(
     assert "packages that were added by hand, to be added again: site-spawner 1.3 (pip)" in output
     assert database(old_hub) == [name]
     old_hub.succeed(BAREHUB, "status")
+
+
+def test_the_backup_of_the_older_release_is_this_hub_on_a_machine_that_has_none(
+    old_hub: Machine, kernel: Kernel, token: str, labels: tuple[str, str]
+) -> None:
+    refusal = old_hub.fails("sh", "/mnt/newer.sh", "-b", "--restore", SAVED, code=6)
+    assert "a restore replaces nothing" in refusal
+    old_hub.succeed(BAREHUB, "uninstall", "-y")
+    old_hub.succeed("rm", "-r", f"/etc/systemd/system/{HUB}.d")
+    old_hub.fails("ls", "/opt/barehub")
+    said = old_hub.succeed("sh", "/mnt/newer.sh", "-b", "--restore", SAVED)
+    assert f"restored the backup of barehub {labels[0]}" in said
+    assert "migrated the database to schema" in said
+    old_hub.succeed(BAREHUB, "status")
+    assert version(old_hub).startswith("6.")
+    assert kernel.session.is_logged_in()  # by the cookie that she got from the older release
+    users = HubSession(old_hub, "alice").get("/hub/api/users", headers={"Authorization": f"token {token}"}).json()
+    assert {user["name"]: user["groups"] for user in users} == {"alice": ["physics"]}
+    assert old_hub.unit(HUB, "Environment").endswith("SITE=ours")
+    assert old_hub.unit(PROXY, "User") == "barehub-proxy"

@@ -34,8 +34,8 @@ VERBS = {"copy": "copied", "dump": "copied", "restore": "restored"} | dict.fromk
 SECONDS = 60.0  # for a question that SQLite answers at once, if nobody holds a lock
 
 
-def schemas(scripts: Path | None = None) -> Any:
-    """Return the alembic scripts of this release's JupyterHub, or these ones: a `ScriptDirectory`."""
+def migrations(scripts: Path | None = None) -> Any:
+    """Return alembic's view of this release's JupyterHub's migrations, or of those in another directory."""
     from alembic.config import Config
     from alembic.script import ScriptDirectory
     from jupyterhub.dbutil import ALEMBIC_DIR
@@ -47,7 +47,12 @@ def schemas(scripts: Path | None = None) -> Any:
 
 def newest_revision(scripts: Path | None = None) -> str:
     """Return the schema revision that this release's JupyterHub needs, or the one these alembic scripts lead to."""
-    return str(schemas(scripts).get_current_head())
+    return str(migrations(scripts).get_current_head())
+
+
+def known_revisions() -> set[str]:
+    """Return the schema revisions that this release can migrate from, and its own."""
+    return {str(one.revision) for one in migrations().walk_revisions()}
 
 
 def own_database(layout: Layout, schema: str | None = None) -> Path:
@@ -178,7 +183,7 @@ class Migration:
                 fix = f"{layout.hub}/bin/barehub rollback"
                 raise UserError(f"{release} is older than {previous}", fix, Exit.HOOK)
             needed = False
-        if needed and have not in {one.revision for one in schemas().walk_revisions()}:
+        if needed and have not in known_revisions():
             what = f"{without_password(source)} has schema {have}, which {release} does not know"
             raise UserError(what, "install the release that wrote it, or restore an older backup", Exit.HOOK)
         if file and have and shutil.disk_usage(layout.hub_state).free < 3 * file.stat().st_size:

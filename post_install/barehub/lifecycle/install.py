@@ -17,6 +17,7 @@ from barehub.lifecycle import changes
 from barehub.lifecycle.options import Request, choose_settings
 from barehub.lifecycle.ports import other_installations
 from barehub.lifecycle.releases import remove_older
+from barehub.lifecycle.restore import finish, restore
 from barehub.lifecycle.servers import ForgottenError
 from barehub.lifecycle.switchover import Switchover
 from barehub.process import signals_later
@@ -33,6 +34,7 @@ def install(layout: Layout, request: Request, say: Say) -> None:
     Raises UserError; then what was active before is active, with its settings and database, and running if it ran.
     """
     require_complete(layout, request.release)
+    restore(layout, request, say)
     before = Settings.load(layout)
     new = Installation(layout, choose_settings(before, request, shared_by_default=chose_shared_account(layout)))
     check_certificate(request)
@@ -54,10 +56,18 @@ def install(layout: Layout, request: Request, say: Say) -> None:
             raise UserError(str(error), "fix the cause, then run the installer again", Exit.HOOK) from error
         raise
     plan.migration.finish()
+    finish(layout)
     previous = switchover.previous
     if previous and release_key(request.release) > release_key(previous):
         remove_older(new, previous, keep=request.keep, say=say)
-    print_summary(new, plan.endpoints, previous, running=managed and request.start, say=say)
+    print_summary(
+        new,
+        plan.endpoints,
+        previous,
+        first=not (previous or request.restore),
+        running=managed and request.start,
+        say=say,
+    )
     more = {"database": plan.migration.done, "files": request.restart, "channel": request.kept_channel}
     now = changes.observe(new, managed=managed)
     say(changes.last_line(then, now, *(name for name, changed in more.items() if changed)))
@@ -90,9 +100,12 @@ def with_proxy_account(new: Installation, say: Say) -> Installation:
 
 
 def print_summary(
-    installation: Installation, endpoints: Endpoints, previous: str | None, *, running: bool, say: Say
+    installation: Installation, endpoints: Endpoints, previous: str | None, *, first: bool, running: bool, say: Say
 ) -> None:
-    """Print what an administrator needs next: where it answers, and how to start, configure, check and roll back."""
+    """Print what an administrator needs next: where it answers, and how to start, configure, check and roll back.
+
+    `first` tells that nothing has been configured yet.
+    """
     layout, settings = installation.layout, installation.settings
     active = layout.active or ""
     url = endpoints.public.replace("127.0.0.1", socket.gethostname(), 1)
@@ -108,7 +121,7 @@ def print_summary(
     else:
         say(f"{what} is installed; nothing was started, since there is no systemd of this account's")
         say(f"  start   {layout.hub}/bin/barehub run      in the foreground; it answers at {url}")
-    if previous is None:
+    if first:
         say("  log in  no user can until an authenticator allows it: for instance")
         say(f"          {layout.hub}/share/barehub/examples/50-pam-users.py")
         say(f"  config  {layout.config}/*.py, then: {systemd.advice('systemctl', 'reload', settings.hub_unit)}")

@@ -37,6 +37,7 @@ class Request:
     acme_email: str | None = None
     acme_ca_server: str | None = None
     acme_ca_bundle: str | None = None
+    restore: str | None = None  # a backup to begin with
     start: bool = True
     restart: bool = False  # the release's files were replaced (-f)
     kept_channel: bool = False  # BASE/channel was written (-k)

@@ -1,0 +1,107 @@
+"""The file that `barehub backup` writes and the installer's `--restore` reads: a plain tar, its manifest at the end.
+
+    install.json announcement.md allowed_signers ...  files of BASE
+    state/hub/ state/acme/ jupyterhub_config.d/      directories of BASE
+    units/barehub-hub.service.d/site.conf            from /etc/systemd/system
+    barehub-backup.json                              the manifest
+
+The manifest comes last, since the sums are known then. So a file that was cut off has none.
+"""
+
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+from barehub.errors import Exit, UserError
+from barehub.layout import Layout, release_key
+from barehub.lifecycle.database import known_revisions
+
+FORMAT = 1
+MANIFEST = "barehub-backup.json"
+FILES = ("install.json", "announcement.md", "maintenance.md", "allowed_signers", "allowed_signers.gpg")
+TREES = ("state/hub", "state/acme", "jupyterhub_config.d")
+UNITS = "units"
+NAME = re.compile("[a-z][a-z0-9-]*")  # check_options in preflight.sh
+
+
+class DamagedError(UserError):
+    """A backup that is not what `barehub backup` has written."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"the backup is damaged: {why}", "copy it here again, or use another one", Exit.INTEGRITY)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a backup says of itself. The installer's preflight.sh reads some of it, too.
+
+    `made` is a time in UTC; `schema` is None if there is no SQLite database in it; `outside` are files that the
+    configuration names elsewhere on the machine; `added` are packages that were added by hand, as pip names them;
+    `sha256` has the sum of each file, by its name in the tar.
+    """
+
+    distribution: str
+    release: str
+    made: str
+    name: str
+    base: str
+    schema: str | None
+    outside: tuple[str, ...]
+    added: tuple[str, ...]
+    sha256: dict[str, str]
+    format: int = FORMAT
+
+    def to_json(self) -> bytes:
+        """Return the manifest, with a line for each value."""
+        return (json.dumps(asdict(self), indent=1) + "\n").encode()
+
+    @classmethod
+    def from_json(cls, text: bytes) -> "Manifest":
+        """Return the manifest that `to_json` wrote. Raises UserError for one that is damaged, or of a later format."""
+        try:
+            told: dict[str, Any] = json.loads(text)
+            if told["format"] > FORMAT:
+                raise newer(f"it has format {told['format']}", str(told["release"]))
+            told["sha256"] = {str(name): str(sha256) for name, sha256 in told["sha256"].items()}
+            told |= {name: tuple(str(one) for one in told[name]) for name in ("outside", "added")}
+            texts = [told[key] for key in ("distribution", "release", "made", "base", "name")]
+            texts[:0] = [told["schema"]] if told["schema"] is not None else []
+            if not all(isinstance(text, str) for text in texts) or not NAME.fullmatch(texts[-1]):
+                raise DamagedError("its manifest has another form")
+            return cls(**told)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise DamagedError(f"its manifest cannot be read: {error}") from None
+
+    def require_fit(self, layout: Layout, release: str) -> None:
+        """Check that this release, in this BASE, can go on with the backup. Raises UserError if not."""
+        ours = layout.distribution(release)
+        if self.distribution != ours:
+            fix = f"use an installer of {self.distribution}"
+            raise UserError(f"the backup is of {self.distribution}, not of {ours}", fix, Exit.BASE)
+        if self.base != str(layout.base):
+            raise UserError(f"the backup is of {self.base}, not of {layout.base}", f"give -p {self.base}", Exit.BASE)
+        if release_key(self.release) > release_key(release):
+            raise newer(f"it is of {self.release}", self.release)
+        if self.schema is not None and self.schema not in known_revisions():
+            raise newer(f"its database has schema {self.schema}, which {release} does not know", self.release)
+
+
+def newer(why: str, release: str) -> UserError:
+    """Return the error for a backup of a newer release."""
+    return UserError(f"the backup is too new: {why}", f"use the installer of {release}, or a newer one", Exit.BASE)
+
+
+def belongs(name: str, units: Iterable[str]) -> bool:
+    """Return True if a backup may hold a file or directory of this name; `units` are those that may have drop-ins.
+
+    No such name leads out of the directory that the backup is unpacked to.
+    """
+    parts = PurePosixPath(name).parts
+    if "\0" in name or ".." in parts or name != "/".join(parts):  # an absolute one has a slash for its first part
+        return False
+    if parts[:1] == (UNITS,):
+        return len(parts) == 3 and parts[1] in {f"{unit}.d" for unit in units} and name.endswith(".conf")
+    return name in (*FILES, MANIFEST) or any(f"{name}/".startswith(f"{tree}/") for tree in TREES)
