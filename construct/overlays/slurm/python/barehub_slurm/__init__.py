@@ -2,8 +2,12 @@
 
 spawner.py    the spawner: submits the job, shows its progress, cancels it
 following.py  follows the job until its server answers, finds out why it has ended, cancels it
-options.py    what a user may ask for, and the check of it; form.py: the form
-settings.py   settings of batchspawner that have no effect here, and are refused
+choosing.py   what the spawner offers its user: the traits for that, the form, and the link that fills it in
+options.py    what a user may ask for, and the check of it; form.py, form.html.jinja, form.js: the form
+access.py     whose jobs a partition takes: accounts.py (sacctmgr), reservations.py, limits.py (of partitions)
+gpus.py       kinds of GPUs; nodes.py: what the system keeps of nodes, and what is free; directory.py: where to start
+answer.py     the answer to a question that all forms have, kept for a while
+settings.py   settings of batchspawner and JupyterHub that have no effect here, and are refused
 slurm.py      runs Slurm's commands, as the hub or as a user
 partitions.py what sinfo prints: partitions and nodes; jobs.py: what squeue prints; words.py: both in plain words
 script.py     fills in job.sh.jinja, the job's script; launch.py: what that runs with the users' own Python
