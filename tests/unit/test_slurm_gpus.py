@@ -75,10 +75,11 @@ def test_what_the_system_keeps_of_a_node_is_not_offered(commands: Commands) -> N
     assert [(shape.cores, shape.memory) for shape in nodeny.shapes] == [(60, 251904)]
 
 
-def test_what_is_free_is_what_nodes_would_give_a_job_now() -> None:
-    nodes = {line.split()[0][9:]: node for line, node in zip(
-        (RECORDED / "node.txt").read_text().splitlines(), read_nodes((RECORDED / "node.txt").read_text()), strict=True
-    )}  # fmt: skip
+@pytest.mark.parametrize("release", ["slurm_22.05", "slurm_24.11"])
+def test_what_is_free_is_what_nodes_would_give_a_job_now(release: str) -> None:
+    text = (RECORDED.parent / release / "node.txt").read_text()
+    nodes = {line.split()[0][9:]: node for line, node in zip(text.splitlines(), read_nodes(text), strict=True)}
     assert (nodes["g1"].free_cores, nodes["g1"].cores, nodes["g1"].free_gpus) == (60, 64, {"a100": 3, "shard": 16})
-    assert (nodes["n1"].free_cores, nodes["n1"].cores) == (0, 60)  # reserved
-    assert nodes["n2"].free_cores == 60
+    assert (nodes["n1"].cores, nodes["n1"].kept) == (60, (4, 4096))
+    assert ("RESERVED" in text) == (nodes["n1"].free_cores == 0)
+    assert (nodes["n2"].free_cores, nodes["n4"].kept) == (60, (2, 0))

@@ -217,9 +217,12 @@ def test_the_server_starts_where_its_user_says(node: Node) -> None:
 
 def test_a_login_file_cannot_change_where_that_is(node: Node) -> None:
     (node.home / "work").mkdir()
-    (node.home / ".bash_profile").write_text("cd() { :; }; export CDPATH=/; shopt -s cdable_vars; directory=/\n")
+    (node.home / ".bash_profile").write_text(
+        "cd() { :; }; export CDPATH=/; shopt -s cdable_vars; export directory=/mine\n"
+    )
     log, _ = node.run(node.script(directory="./work"))
     assert f"\ncwd={node.home}/work\n" in log
+    assert "\ndirectory=/mine\n" in log
 
 
 def test_a_kind_of_gpu_and_an_account_are_asked_for(node: Node) -> None:

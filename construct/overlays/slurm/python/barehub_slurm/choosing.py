@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from barehub.offering import FIELD
 from traitlets import Dict, Float, HasTraits, List, Unicode, default
 
 from barehub_slurm import form
@@ -50,7 +51,7 @@ class ChoosesResources(HasTraits):
     queue_interval: float
     environment_field: Any
     apply_group_overrides: Any
-    handler: Any = None
+    handler: Any
 
     @default("options_form")
     def _default_options_form(self) -> Any:
@@ -79,7 +80,8 @@ class ChoosesResources(HasTraits):
             return '<p class="alert alert-danger">Slurm does not answer at present. Try again in a minute.</p>'
         values, refused = self.filled_in(offer)
         environments, misfit = await self.environment_field(values)
-        notices = [self.job.last_end, refused, *self.doubts(offer), misfit]
+        nothing = "" if offer.partitions else f"{offer.nothing}. Ask an administrator."
+        notices = [self.job.last_end, refused, nothing, *self.doubts(offer), misfit]
         presets = {label: preset for label, preset in self.presets.items() if fits(offer, preset)}
         return form.form(
             offer,
@@ -95,19 +97,20 @@ class ChoosesResources(HasTraits):
         """Return what could not be looked at."""
         stale = "Slurm does not answer at present; this is what it offered before." if self.catalogue.stale else ""
         accounts = "" if offer.access.standing.known else NO_ACCOUNTS
-        reservations = NO_RESERVATIONS if self.reservations.answer.failed else ""
-        return [stale, accounts, reservations if not stale else ""]
+        reservations = NO_RESERVATIONS if self.reservations.answer.failed and not stale else ""
+        return [stale, accounts, reservations]
 
     def filled_in(self, offer: Offer) -> tuple[Mapping[str, Any], str]:
         """Return what the form is filled in with: what the link has, else the last choice; and why not, if so."""
+        last = {name: value for name, value in self.user_options.items() if name == FIELD}
         if link := getattr(self.handler, "filled_in", None):
             options = form.from_form(link)
             try:
                 offer.check(options)
             except RefusedError as error:
-                return {}, f"The link asks for what you cannot have. {error}."
-            return options, ""
-        return (self.user_options, "") if fits(offer, self.user_options) else ({}, "")
+                return last, f"The link asks for what you cannot have. {error}."
+            return last | options, ""
+        return (self.user_options if fits(offer, self.user_options) else last), ""
 
     @property
     def next_page(self) -> str:

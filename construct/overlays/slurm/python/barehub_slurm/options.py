@@ -139,8 +139,7 @@ class Offer:
         """
         options = {name: value for name, value in options.items() if name in self.labels}
         if not self.partitions:
-            shut_out = "; its accounting has no account for you" if self.access.standing.shut_out else ""
-            raise RefusedError(f"Slurm has no partition for you{shut_out}")
+            raise RefusedError(self.nothing)
         name = options.get("partition") or self.default_partition
         partition = self.partitions.get(name) if isinstance(name, str) else None
         if partition is None:
@@ -165,6 +164,12 @@ class Offer:
             *choice[:3],
             directory(options.get("directory")),
         )
+
+    @property
+    def nothing(self) -> str:
+        """Why there is no partition at all."""
+        shut_out = "; its accounting has no account for you" if self.access.standing.shut_out else ""
+        return f"Slurm has no partition for you{shut_out}"
 
     def kind(self, partition: Partition, asked: Any) -> str:
         """Return the kind of GPU that is asked for, empty for any. Raises RefusedError."""
