@@ -201,6 +201,9 @@ def test_accounts_are_the_users_own_and_fields_follow_them(
     browser.execute_script("document.documentElement.dataset.bsTheme = 'dark'")
     browser.save_screenshot(screenshots / "slurm-accounts-dark.png")
     assert [one.text for one in browser.find_elements(By.CSS_SELECTOR, "nav[aria-label=Presets] a")] == ["Short"]
+    browser.find_element(By.ID, "slurm-when").click()
+    said = browser.find_element(By.ID, "slurm-start")
+    until(lambda: said.text == "It would start now.", "when it would start")
     browser.find_element(By.LINK_TEXT, "Short").click()
     assert Select(browser.find_element(By.ID, "slurm-account")).first_selected_option.text == "physics"
     assert cluster.jobs() == []  # a link starts nothing

@@ -17,10 +17,12 @@ CONFIG = """
 from types import SimpleNamespace
 from barehub.offering import OffersEnvironments
 from barehub_slurm.choosing import ChoosesResources
+from barehub_slurm.estimate import add_handler
 from barehub_slurm.internals import let_links_fill_in
 from barehub_slurm.slurm import Slurm
 from jupyterhub.spawner import SimpleLocalProcessSpawner
 
+add_handler()
 let_links_fill_in()
 
 class FormSpawner(ChoosesResources, OffersEnvironments, SimpleLocalProcessSpawner):
@@ -31,6 +33,9 @@ class FormSpawner(ChoosesResources, OffersEnvironments, SimpleLocalProcessSpawne
     @property
     def slurm(self):  # there is no account alice on this machine
         return Slurm({commands!r}, self.user.name, {commands!r} + "/as-user {{username}}")
+
+    def get_req_subvars(self):
+        return {{}}
 
     async def start(self):
         (await self.offer()).check(self.user_options)
@@ -143,3 +148,16 @@ def test_the_last_choice_comes_back(hub: RealHub, browser: requests.Session) -> 
     assert {name: again[name] for name in ("partition", "gpus", "kind", "cores", "directory")} == {
         "partition": "gpu", "gpus": "1", "kind": "a100", "cores": "3", "directory": "~/it's",
     }  # fmt: skip
+
+
+def test_who_asks_is_told_when_a_server_would_start(hub: RealHub, browser: requests.Session) -> None:
+    def ask(name: str, **sent: str) -> requests.Response:
+        headers = {"X-XSRFToken": xsrf(browser)}
+        return browser.post(f"{hub.url}/hub/api/users/{name}/slurm-start", json=sent, headers=headers)
+
+    # There is no account alice on this machine as whom Slurm could be asked.
+    assert ask("alice", partition="main", cores="2").json() == {"text": "Slurm does not answer at present."}
+    refused = ask("alice", partition="main", cores="1000").json()["text"]
+    assert "Cores: a server in the partition main can have 62, not 1000" in refused
+    assert ask("bob").status_code in (403, 404)
+    assert requests.post(f"{hub.url}/hub/api/users/alice/slurm-start", json={}, timeout=60).status_code == 403

@@ -5,6 +5,7 @@ following.py  follows the job until its server answers, finds out why it has end
 choosing.py   what the spawner offers its user: the traits for that, the form, and the link that fills it in
 options.py    what a user may ask for, and the check of it; form.py, form.html.jinja, form.js: the form
 access.py     whose jobs a partition takes: accounts.py (sacctmgr), reservations.py, limits.py (of partitions)
+estimate.py   when a server would start, for a button of the form
 gpus.py       kinds of GPUs; nodes.py: what the system keeps of nodes, and what is free; directory.py: where to start
 answer.py     the answer to a question that all forms have, kept for a while
 settings.py   settings of batchspawner and JupyterHub that have no effect here, and are refused

@@ -45,6 +45,7 @@ class ChoosesResources(HasTraits):
     reservations = Reservations()
 
     # The spawner has them.
+    user: Any
     user_options: Any
     slurm: Any
     job: Following
@@ -91,6 +92,7 @@ class ChoosesResources(HasTraits):
             presets=presets,
             free=self.catalogue.free,
             next_page=self.next_page,
+            user=self.user.name if offer.partitions else "",
         )
 
     def doubts(self, offer: Offer) -> list[str]:

@@ -76,6 +76,41 @@
     for (const box of asked) box.setCustomValidity(text);
   }
 
+  // Asked when the user presses the button, since it is work for slurmctld.
+  function estimate(when) {
+    const shorter = get("shorter");
+    const say = (text, hours) => {
+      get("start").textContent = text;
+      shorter.hidden = !hours || !get("hours");
+      shorter.textContent = "As long as fits: " + hours + " h";
+      shorter.onclick = () => {
+        get("hours").value = hours;
+        get("hours").dispatchEvent(new Event("change"));
+        say("");
+      };
+    };
+    when.hidden = false;
+    when.addEventListener("click", async () => {
+      when.disabled = true;
+      say("Asking Slurm ...");
+      try {
+        const hub = window.jhdata;
+        const answer = await fetch(hub.base_url + "api/users/" + encodeURIComponent(when.dataset.user) + "/slurm-start", {
+          method: "POST",
+          headers: { "Content-Type": "application/json", "X-XSRFToken": hub.xsrf_token },
+          body: JSON.stringify(Object.fromEntries(new FormData(partition.form))),
+        });
+        const said = await answer.json();
+        say(said.text || said.message, said.hours);
+      } catch {
+        say("The hub does not answer at present.");
+      }
+      when.disabled = false;
+    });
+    partition.form.addEventListener("change", () => { if (!when.disabled) say(""); });
+  }
+
+  if (get("when")) estimate(get("when"));
   for (const control of [partition, ...numbers, ...Object.keys(texts).map(get)]) {
     control.addEventListener("change", () => { control.dataset.wanted = control.value; update(control); });
   }

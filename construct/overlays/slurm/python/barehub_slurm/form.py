@@ -33,16 +33,19 @@ def form(
     presets: Mapping[str, Mapping[str, Any]] | None = None,
     free: Mapping[str, Free] | None = None,
     next_page: str = "",
+    user: str = "",
 ) -> str:
     """Return the form's HTML, with notices above, and first the field for the environment, if there is one.
 
-    `values` is what it is filled in with, `free` what is free now by partition, `next_page` what presets lead on to.
+    `values` is what it is filled in with, `free` what is free now by partition, `next_page` what presets lead on to,
+    `user` who may ask when a server would start.
     """
     values = {name: value for name, value in (values or {}).items() if name in offer.labels}
     more = {"next": next_page} if next_page else {}
     return template().render(
         notices=notices,
         environments=environments,
+        user=user,
         presets=[(label, link({**preset, **more})) for label, preset in (presets or {}).items()],
         fields=fields(offer, values, free or {}),
         script=(HERE / "form.js").read_text(),
