@@ -7,7 +7,7 @@
   const numbers = ["cores", "memory", "gpus", "hours"].map(get).filter(Boolean);
   const texts = {};
   for (const name of ["account", "qos", "reservation", "kind"]) if (get(name)) texts[name] = [...get(name).options];
-  for (const box of numbers) box.dataset.wanted = box.value;
+  for (const control of [...numbers, ...Object.keys(texts).map(get)]) control.dataset.wanted = control.value;
   const least = (one, other) => (other === undefined || other === null ? one : Math.min(one, other));
 
   function show(name, shown) {
@@ -20,7 +20,7 @@
   function choices(name, possible) {
     const select = get(name);
     if (!select) return possible.includes("") ? "" : possible[0] || "";
-    const before = select.dataset.wanted ?? select.value;
+    const before = select.dataset.wanted;
     select.replaceChildren(...texts[name].filter((option) => possible.includes(option.value)));
     select.value = possible.includes(before) ? before : select.options[0].value;
     show(name, possible.length > 1);
@@ -82,7 +82,7 @@
     const say = (text, hours) => {
       get("start").textContent = text;
       shorter.hidden = !hours || !get("hours");
-      shorter.textContent = "As long as fits: " + hours + " h";
+      shorter.value = "As long as fits: " + hours + " h";
       shorter.onclick = () => {
         get("hours").value = hours;
         get("hours").dispatchEvent(new Event("change"));
