@@ -34,6 +34,8 @@ class FormSpawner(ChoosesResources, OffersEnvironments, SimpleLocalProcessSpawne
     def slurm(self):  # there is no account alice on this machine
         return Slurm({commands!r}, self.user.name, {commands!r} + "/as-user {{username}}")
 
+    environments = {{"Lab": "/lab/1", "Old": "/lab/0"}}
+
     def get_req_subvars(self):
         return {{}}
 
@@ -47,6 +49,7 @@ c.Authenticator.allow_all = True
 c.FormSpawner.presets = {{
     "GPU for <teaching>": {{"partition": "gpu", "gpus": 2, "kind": "v100", "hours": 1}},
     "Beyond": {{"cores": 1000}},
+    "Elsewhere": {{"environment": "None"}},
 }}
 c.FormSpawner.fields = {{"hours": "Duration", "directory": "Working directory", "account": None}}
 """

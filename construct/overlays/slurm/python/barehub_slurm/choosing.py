@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from barehub.offering import FIELD
+from barehub.offering import FIELD, NotOfferedError
 from traitlets import Dict, Float, HasTraits, List, Unicode, default
 
 from barehub_slurm import form
@@ -50,6 +50,7 @@ class ChoosesResources(HasTraits):
     slurm: Any
     job: Following
     queue_interval: float
+    chosen: Any
     environment_field: Any
     apply_group_overrides: Any
     handler: Any
@@ -83,7 +84,7 @@ class ChoosesResources(HasTraits):
         environments, misfit = await self.environment_field(values)
         nothing = "" if offer.partitions else f"{offer.nothing}. Ask an administrator."
         notices = [self.job.last_end, refused, nothing, *self.doubts(offer), misfit]
-        presets = {label: preset for label, preset in self.presets.items() if fits(offer, preset)}
+        presets = {label: preset for label, preset in self.presets.items() if self.may_have(offer, preset)}
         return form.form(
             offer,
             [notice for notice in notices if notice],
@@ -112,7 +113,15 @@ class ChoosesResources(HasTraits):
             except RefusedError as error:
                 return last, f"The link asks for what you cannot have. {error}."
             return last | options, ""
-        return (self.user_options if fits(offer, self.user_options) else last), ""
+        return (self.user_options if self.may_have(offer, self.user_options) else last), ""
+
+    def may_have(self, offer: Offer, options: Mapping[str, Any]) -> bool:
+        try:
+            offer.check(options)
+            self.chosen(options)
+        except (RefusedError, NotOfferedError):
+            return False
+        return True
 
     @property
     def next_page(self) -> str:
@@ -121,11 +130,3 @@ class ChoosesResources(HasTraits):
 
     def options_from_form(self, form_data: dict[str, list[str]]) -> dict[str, Any]:
         return form.from_form(form_data)
-
-
-def fits(offer: Offer, options: Mapping[str, Any]) -> bool:
-    try:
-        offer.check(options)
-    except RefusedError:
-        return False
-    return True

@@ -40,14 +40,14 @@ def form(
     `values` is what it is filled in with, `free` what is free now by partition, `next_page` what presets lead on to,
     `user` who may ask when a server would start.
     """
-    values = {name: value for name, value in (values or {}).items() if name in offer.labels}
+    filled = {name: value for name, value in (values or {}).items() if name in offer.labels and value is not None}
     more = {"next": next_page} if next_page else {}
     return template().render(
         notices=notices,
         environments=environments,
         user=user,
         presets=[(label, link({**preset, **more})) for label, preset in (presets or {}).items()],
-        fields=fields(offer, values, free or {}),
+        fields=fields(offer, filled, free or {}),
         script=(HERE / "form.js").read_text(),
     )
 
