@@ -124,14 +124,18 @@ class OffersEnvironments(HasTraits):
             raise NotOfferedError(f"Your server was not started. {what}")
         return label, offered.get(label, "")
 
-    async def environment_field(self) -> tuple[str, str]:
-        """Return the field of the form, empty if there is no choice, and what is wrong with the only environment."""
+    async def environment_field(self, options: Mapping[str, Any] | None = None) -> tuple[str, str]:
+        """Return the field of the form, empty if there is no choice, and what is wrong with the only environment.
+
+        What `options` has is selected, by default what the user has chosen last.
+        """
+        options = self.user_options if options is None else options
         await self.apply_group_overrides()  # or the form would not show what only a group is offered
         offered = offered_by(self)
         found = await self.lookout.look(offered.values())
         versions = {label: found[environment].jupyterhub for label, environment in offered.items()}
         if len(versions) > 1:
-            return field(versions, self.user_options.get(FIELD)), ""
+            return field(versions, options.get(FIELD)), ""
         return "", "".join(f"The environment is {why}." for why in map(unfit, versions.values()) if why)
 
 

@@ -43,9 +43,12 @@ ROOT_PACKAGES = (
     "pebble",  # an ACME server and its DNS; Debian starts neither
     "openssl",
     "slurmctld", "slurmd", "slurm-client", "munge", "sudo",  # not started at boot: a test makes a cluster of machines
+    "slurmdbd", "mariadb-server",  # the same: Slurm's accounting
     "slapd", "ldap-utils",  # the same: a test makes a directory
     "postgresql", "ansible-core",  # the same: a test manages a hub and its database
 )  # fmt: skip
+
+NOT_AT_BOOT = ("munge", "slapd", "slurmctld", "slurmd", "slurmdbd", "mariadb", "postgresql")
 
 # Nothing of the caller's environment gets into a machine, pip's settings and TMPDIR included.
 CLEAN = ("env", "-i", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root")
@@ -136,7 +139,7 @@ def recipe_hash() -> str:
 def build(root: Path) -> None:
     """Fill `root` with the whole machine."""
     debootstrap(SUITE, root, ROOT_PACKAGES)
-    run("chroot", root, *CLEAN, "systemctl", "disable", "munge", "slapd", "slurmctld", "slurmd", "postgresql")
+    run("chroot", root, *CLEAN, "systemctl", "disable", *NOT_AT_BOOT)
     install_users_environment(root)
 
 

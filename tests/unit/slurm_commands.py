@@ -21,7 +21,7 @@ class Commands:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        for command in ("sbatch", "squeue", "scancel", "sinfo", "scontrol"):
+        for command in ("sbatch", "squeue", "scancel", "sinfo", "scontrol", "sacctmgr"):
             self.say(command)
         prefix = directory / "as-user"
         prefix.write_text('#!/bin/sh\nshift\nAS_USER=1 exec "$@"\n')
@@ -48,6 +48,19 @@ if [ -n "$AS_USER" ]; then cat {self.directory}/{command}.user; else cat {self.d
         staged.write_text(script)
         staged.chmod(0o755)
         staged.replace(path)
+
+    def play(self, recorded: Path) -> None:
+        """Let each command print what a real one did: recorded/NAME.txt for `scontrol show NAME`, sacctmgr, and sinfo.
+
+        Others' partitions are not shown to the user.
+        """
+        files = f'cat {recorded}/$(echo "$2 $3" | sed "s/^show //; s/ .*//").txt'
+        for command in ("scontrol", "sacctmgr"):
+            self.say(command, first=files.replace("$2 $3", "$1 $2" if command == "scontrol" else "$2 $3"))
+        sinfo = (recorded / "sinfo.txt").read_text()
+        rows = [line.split("|") for line in sinfo.splitlines()]
+        seen = "\n".join(dict.fromkeys(row[0].rstrip("*") for row in rows if row[-1] == "all"))
+        self.say("sinfo", sinfo, as_user=seen)
 
     @property
     def calls(self) -> list[str]:

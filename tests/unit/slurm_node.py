@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from types import SimpleNamespace
@@ -82,6 +83,8 @@ class Node:
         # The users' environment has jupyterhub on its path; here that is done by the prologue.
         names["prologue"] = f"export PYTHONPATH={self.path}/users/lib\n{more.pop('prologue', '')}"
         request = Request("main", more.pop("cores", 1), more.pop("memory", 2048), more.pop("gpus", 0), 60)
+        chosen = {name: more.pop(name) for name in ("kind", "account", "qos", "directory") if name in more}
+        request = replace(request, **chosen)
         spawner = SimpleNamespace(
             oldest_jupyterhub="5.0", report_timeout=5, login_timeout=1, cmd=["server"], get_args=lambda: ["--one"],
             get_env=lambda: env, port_range=more.pop("port_range", ""), get_req_subvars=lambda: names | more,

@@ -7,7 +7,7 @@ import re
 
 import pytest
 from barehub_slurm.form import form, from_form
-from barehub_slurm.options import FIELDS, Offer, RefusedError, Request
+from barehub_slurm.options import FIELDS, Offer, RefusedError, Request, shown
 from barehub_slurm.partitions import partitions
 
 SINFO = """\
@@ -17,8 +17,13 @@ old|up|30:00|8|16000|gpu:2|down*|2|all
 """
 
 
-def offer(text: str = SINFO, defaults: dict[str, float] | None = None, **limits: float) -> Offer:
-    return Offer(partitions(text), limits, defaults or {})
+def offer(
+    text: str = SINFO,
+    defaults: dict[str, float] | None = None,
+    fields: dict[str, str | None] | None = None,
+    **limits: float,
+) -> Offer:
+    return Offer(partitions(text), limits, defaults or {}, labels=shown(fields or {}))
 
 
 def untouched(text: str) -> dict[str, list[str]]:
@@ -202,3 +207,45 @@ def test_no_time_is_so_long_that_it_is_none(hours: str) -> None:
 
 def test_a_default_that_is_set_keeps_the_others() -> None:
     assert offer(SINFO, {"cores": 2}).check({}) == Request("main", 2, 2048, 0, 240)
+
+
+@pytest.mark.parametrize(
+    ("asked", "path"),
+    [
+        ("", ""),
+        ("~", ""),
+        ("~/", ""),
+        ("work/../a b", "./a b"),
+        ("~/it's", "./it's"),
+        ("/scratch//x/", "/scratch/x"),
+        ("-P", "./-P"),
+        ("$HOME;`id`", "./$HOME;`id`"),
+    ],
+)
+def test_a_working_directory_is_below_the_home_or_from_the_root(asked: str, path: str) -> None:
+    assert offer(fields={"directory": "Where"}).check({"directory": asked}).directory == path
+    assert offer().check({"directory": asked}).directory == ""  # the site does not show it
+
+
+@pytest.mark.parametrize("asked", ["~root/x", "a\nb", "x" * 4096, ["a"], 7, "\x1b[0m"])
+def test_what_is_no_path_is_refused(asked: object) -> None:
+    with pytest.raises(RefusedError, match="Working directory"):
+        offer(fields={"directory": "Where"}).check({"directory": asked})
+
+
+def test_the_sites_own_labels_are_in_the_form_and_in_refusals() -> None:
+    one = offer(fields={"gpus": None, "cores": "CPUs", "partition": None})
+    text = form(one, [])
+    assert "slurm-gpus" not in text
+    assert '<label class="form-label" for="slurm-cores">CPUs</label>' in text
+    assert 'id="slurm-partition-row" hidden>' in text
+    with pytest.raises(RefusedError, match="CPUs: a server in the partition main can have 128, not 129"):
+        one.check({"cores": 129})
+    assert one.check({"partition": "none", "gpus": 99}) == Request("main", 1, 2048, 0, 240)
+
+
+def test_the_form_is_filled_in_and_says_what_it_suggests_beside_it() -> None:
+    text = form(offer(), [], values={"cores": 7, "hours": "1.5", "evil": '"><b>', "memory": '"><b>'})
+    assert 'id="slurm-cores" value="7"' in text
+    assert '<input type="hidden" name="suggested-cores" value="1">' in text
+    assert "<b>" not in text

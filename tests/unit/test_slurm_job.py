@@ -205,3 +205,35 @@ def test_slurm_is_asked_for_memory_and_gpus_only_if_there_are_any(node: Node) ->
 def test_no_word_of_a_hook_becomes_another_option(node: Node, name: str, value: str) -> None:
     with pytest.raises(RefusedError, match=name):
         node.script(**{name: value})
+
+
+def test_the_server_starts_where_its_user_says(node: Node) -> None:
+    (node.home / "it's $HOME").mkdir()
+    (node.home / ".bash_profile").write_text(f'export PATH="{node.path}/bin:$PATH"\n')
+    log, comments = node.run(node.script(directory="./it's $HOME"))
+    assert f"\ncwd={node.home}/it's $HOME\n" in log
+    assert comments == ""
+    for directory in ("./none", "/no/such"):
+        (node.path / "comments").unlink(missing_ok=True)
+        _, comments = node.run(node.script(directory=directory))
+        gone = directory.removeprefix("./")
+        assert f"the working directory {gone} is not there on the node c1, or closed to you" in comments
+
+
+def test_a_login_file_cannot_change_where_that_is(node: Node) -> None:
+    (node.home / "work").mkdir()
+    (node.home / ".bash_profile").write_text(
+        "cd() { :; }; export CDPATH=/; shopt -s cdable_vars; export directory=/mine\n"
+    )
+    log, _ = node.run(node.script(directory="./work"))
+    assert f"\ncwd={node.home}/work\n" in log
+    assert "\ndirectory=/mine\n" in log
+
+
+def test_a_kind_of_gpu_and_an_account_are_asked_for(node: Node) -> None:
+    script = node.script(gpus=2, kind="a100", account="chem")
+    assert "\n#SBATCH --gres=gpu:a100:2\n" in script
+    assert "\n#SBATCH --account=chem\n" in script
+    assert "\n#SBATCH --gres=shard:4\n" in node.script(gpus=4, kind="shard")
+    assert "\n#SBATCH --gres=gpu:1\n" in node.script(gpus=1)
+    assert "--gres" not in node.script()

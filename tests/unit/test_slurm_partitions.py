@@ -106,6 +106,7 @@ def test_a_user_is_offered_what_that_user_may_use(commands: Commands) -> None:
         assert list(await catalogue.offered(slurm, 5, ["hidden", "private", "none"])) == ["hidden"]
         assert commands.calls == [
             "sinfo -h -a -e -o %P|%a|%l|%c|%m|%G|%T|%D|%g",
+            "scontrol show node -d -a -o",
             "scontrol show partition -a -o",
             "user sinfo -h -o %R",
         ]

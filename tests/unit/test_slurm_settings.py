@@ -38,7 +38,7 @@ def test_what_has_an_effect_stays() -> None:
     config.SlurmJobSpawner.limits = {"cores": 8}
     config.SlurmJobSpawner.defaults.update({"hours": 2})
     config.SlurmSpawner.exec_prefix = "sudo"
-    config.Spawner.mem_limit = "1G"
+    config.Spawner.default_url = "/lab"
     other = Config()
     other.merge(config)
     assert (other.SlurmSpawner.req_account, other.SlurmSpawner.req_qos) == ("before", "after")
@@ -79,3 +79,31 @@ def test_what_is_no_range_of_ports_is_refused(value: str) -> None:
         set_it(config, "SlurmJobSpawner", "port_range", value)
     for fine in ("", "1024-65535", "50000-50000"):
         set_it(config, "SlurmJobSpawner", "port_range", fine)
+
+
+@pytest.mark.parametrize("section", ["Spawner", "SlurmJobSpawner"])
+@pytest.mark.parametrize("name", ["mem_limit", "cpu_limit", "mem_guarantee", "cpu_guarantee"])
+def test_what_slurm_does_not_hear_of_is_refused_with_what_to_write(section: str, name: str) -> None:
+    config = Config()
+    refuse_settings(config)
+    with pytest.raises(SettingError, match=rf"c\.{section}\.{name} has no effect: .*c\.SlurmJobSpawner\.limits"):
+        set_it(config, section, name, 1)
+    with pytest.raises(SettingError, match=rf"c\.Spawner\.group_overrides: c\.SlurmJobSpawner\.{name} has no effect"):
+        config.Spawner.group_overrides = {"gpu": {"groups": ["gpu"], "spawner_override": {name: 1}}}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "why"),
+    [
+        ("fields", {"queue": "Queue"}, r"fields: there is no 'queue', only partition, account"),
+        ("presets", {"Small": {"core": 1}}, r"presets\['Small'\]: there is no 'core'"),
+        ("group_overrides", {"a": {"spawner_override": {"limits": {"core": 1}}}}, "limits: there is no 'core'"),
+    ],
+)
+def test_fields_that_the_form_does_not_have_are_refused(name: str, value: dict[str, object], why: str) -> None:
+    config = Config()
+    refuse_settings(config)
+    with pytest.raises(SettingError, match=why):
+        set_it(config, "SlurmJobSpawner", name, value)
+    config.SlurmJobSpawner.fields = {"gpus": None, "account": "Project"}
+    config.SlurmJobSpawner.presets = {"Small": {"cores": 1, "environment": "Lab"}}

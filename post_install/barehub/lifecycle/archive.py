@@ -1,6 +1,6 @@
 """The file that `barehub backup` writes and the installer's `--restore` reads: a plain tar, its manifest at the end.
 
-    install.json announcement.md allowed_signers ...  files of BASE
+    install.json announcement.md allowed_signers ... files of BASE
     state/hub/ state/acme/ jupyterhub_config.d/      directories of BASE
     units/barehub-hub.service.d/site.conf            from /etc/systemd/system
     barehub-backup.json                              the manifest

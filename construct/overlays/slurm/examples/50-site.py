@@ -29,7 +29,14 @@ c.Authenticator.blocked_users = {"root"}
 # What the form suggests; a name that is left out keeps the value here.
 # c.SlurmJobSpawner.defaults = {"cores": 1, "memory": 2, "gpus": 0, "hours": 4}
 
-# What every job is submitted with.
+# The form: labels of fields, in the order in which they are to come; None hides one. And links that fill it in.
+# c.SlurmJobSpawner.fields = {"partition": "Queue", "account": "Project", "gpus": None, "directory": "Start in"}
+# c.SlurmJobSpawner.presets = {
+#     "Small, 4 h": {"cores": 1, "memory": 4, "hours": 4},
+#     "GPU for teaching": {"partition": "gpu", "gpus": 1, "kind": "a100", "hours": 2},
+# }
+
+# What every job is submitted with. What is set here, the form does not ask for.
 # c.SlurmSpawner.req_account = "jupyter"
 # c.SlurmSpawner.req_qos = "interactive"
 # c.SlurmSpawner.req_options = "--constraint=avx2"

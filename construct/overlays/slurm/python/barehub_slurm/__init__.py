@@ -3,8 +3,13 @@
 spawner.py    the spawner: submits the job, shows its progress, cancels it
 base.py       settings of the spawner, some of them with batchspawner's names
 following.py  follows the job until its server answers, finds out why it has ended, cancels it
-options.py    what a user may ask for, and the check of it; form.py: the form
-settings.py   settings of batchspawner that have no effect here, and are refused
+choosing.py   what the spawner offers its user: the traits for that, the form, and the link that fills it in
+options.py    what a user may ask for, and the check of it; form.py, form.html.jinja, form.js: the form
+access.py     whose jobs a partition takes: accounts.py (sacctmgr), reservations.py, limits.py (of partitions)
+estimate.py   when a server would start, for a button of the form
+gpus.py       kinds of GPUs; nodes.py: what the system keeps of nodes, and what is free; directory.py: where to start
+answer.py     the answer to a question that all forms have, kept for a while
+settings.py   settings of batchspawner and JupyterHub that have no effect here, and are refused
 slurm.py      runs Slurm's commands, as the hub or as a user
 partitions.py what sinfo prints: partitions and nodes; jobs.py: what squeue prints; words.py: both in plain words
 joblog.py     the end of a job's log, for the page of a start that has failed

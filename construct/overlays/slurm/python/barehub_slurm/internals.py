@@ -7,8 +7,11 @@ names still exist.
 import asyncio
 from typing import Any
 
+from jupyterhub.handlers.pages import SpawnHandler
+
 # jupyterhub/spawner.py:166-177, each of them a class attribute or a property.
 SPAWNER_ATTRIBUTES = ("_spawn_pending", "_stop_pending", "_check_pending", "_spawn_future", "_log_name")
+READ_LINK = SpawnHandler._get_user_options  # handlers/pages.py:184
 
 
 def is_being_checked(spawner: Any) -> bool:
@@ -40,6 +43,21 @@ def mark_as_starting(spawner: Any, start: "asyncio.Future[None]") -> None:
             spawner._spawn_future = None
 
     start.add_done_callback(note_end)
+
+
+def let_links_fill_in() -> None:
+    """Let a link to the form fill it in, and nothing more.
+
+    JupyterHub starts a server at once with the options that a link has (handlers/pages.py, SpawnHandler._get). Whoever
+    makes somebody follow a link would choose what runs in that user's name, at whose cost. The form finds the options
+    in `spawner.handler.filled_in`, and the user starts the server.
+    """
+
+    def keep(handler: Any, query: dict[str, list[str]]) -> dict[str, Any]:
+        handler.filled_in = READ_LINK(handler, query)
+        return {}
+
+    SpawnHandler._get_user_options = keep
 
 
 async def add_route(spawner: Any) -> None:

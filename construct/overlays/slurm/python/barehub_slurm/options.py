@@ -1,12 +1,18 @@
 """What a user may ask for, and the check of a request, whether it comes from the form or the API."""
 
+import dataclasses
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from barehub_slurm.partitions import Partition
+from barehub_slurm.access import Access
+from barehub_slurm.access import RefusedError as RefusedError
+from barehub_slurm.accounts import Caps
+from barehub_slurm.directory import directory
+from barehub_slurm.gpus import SHARD, gres
+from barehub_slurm.partitions import Partition, Shape
 from barehub_slurm.words import spoken
 
 Numbers = Mapping[str, float]
@@ -32,8 +38,25 @@ NUMBER = re.compile(r" *[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)? *")
 YEAR = 365 * 24 * 60  # minutes: what Slurm makes of "unlimited". More may not fit into its 32 bits, and become less
 
 
-class RefusedError(ValueError):
-    """A request that cannot be granted, and why, in words for the user who made it."""
+# Every field of the form in its order, with its label; None hides it. The site changes that with `fields`.
+LABELS: dict[str, str | None] = {
+    "partition": "Partition",
+    "account": "Account",
+    "qos": "Quality of service",
+    "reservation": "Reservation",
+    "cores": "Cores",
+    "memory": "Memory",
+    "gpus": "GPUs",
+    "kind": "Kind of GPU",
+    "hours": "Time",
+    "directory": None,
+}
+
+
+def shown(site: Mapping[str, str | None]) -> dict[str, str]:
+    """Return the fields of the form and their labels: first those that the site names, in its order."""
+    labels = {**site, **{name: label for name, label in LABELS.items() if name not in site}}
+    return {name: label for name, label in labels.items() if label}
 
 
 @dataclass(frozen=True)
@@ -45,6 +68,16 @@ class Request:
     memory: int
     gpus: int
     minutes: int
+    kind: str = ""
+    account: str = ""
+    qos: str = ""
+    reservation: str = ""
+    directory: str = ""
+
+    def words(self) -> dict[str, Any]:
+        """Return what the job's script is made of; what is empty does not replace what the site sets for all."""
+        kept = {name: value for name, value in vars(self).items() if value != "" or name == "directory"}
+        return kept | {"gres": gres(self.kind, self.gpus)}
 
 
 @dataclass(frozen=True)
@@ -57,6 +90,8 @@ class Offer:
     partitions: Mapping[str, Partition]
     limits: Numbers
     defaults: Numbers
+    access: Access = dataclasses.field(default_factory=Access)
+    labels: Mapping[str, str] = dataclasses.field(default_factory=lambda: shown({}))
 
     def cap(self, field: str) -> float:
         """Return the site's limit, infinite if there is none. A limit that is no number is the least, not none."""
@@ -98,9 +133,13 @@ class Offer:
         return by_rank[0].name if by_rank else ""
 
     def check(self, options: Mapping[str, Any]) -> Request:
-        """Return the request that these options make. Raises RefusedError."""
+        """Return the request that these options make. Raises RefusedError.
+
+        A field that the site hides has the site's value, whatever the options say.
+        """
+        options = {name: value for name, value in options.items() if name in self.labels}
         if not self.partitions:
-            raise RefusedError("Slurm has no partition for you")
+            raise RefusedError(self.nothing)
         name = options.get("partition") or self.default_partition
         partition = self.partitions.get(name) if isinstance(name, str) else None
         if partition is None:
@@ -110,6 +149,9 @@ class Offer:
         asked = {field: number(field, options[field]) for field in FIELDS if options.get(field) not in (None, "")}
         if not partition.memory:
             asked.pop("memory", None)
+        choice = self.access.choose(partition.name, options)
+        kind = self.kind(partition, options.get("kind")) if asked.get("gpus", self.default("gpus")) else ""
+        partition = narrowed(partition, kind, choice.caps)
         self.require_limits(partition, asked)
         granted = self.fill(partition, asked)
         return Request(
@@ -118,13 +160,31 @@ class Offer:
             math.ceil(granted["memory"] * 1024),
             int(granted["gpus"]),
             max(1, int(min(math.ceil(min(granted["hours"] * 60, YEAR) - 0.001), self.minutes(partition)))),
+            kind if granted["gpus"] else "",
+            *choice[:3],
+            directory(options.get("directory")),
         )
+
+    @property
+    def nothing(self) -> str:
+        """Why there is no partition at all."""
+        shut_out = "; its accounting has no account for you" if self.access.standing.shut_out else ""
+        return f"Slurm has no partition for you{shut_out}"
+
+    def kind(self, partition: Partition, asked: Any) -> str:
+        """Return the kind of GPU that is asked for, empty for any. Raises RefusedError."""
+        if asked and asked not in (there := kinds(partition)):
+            there_is = ", ".join(there) or "none"
+            raise RefusedError(
+                f"There is no kind of GPU {str(asked)[:40]} in the partition {partition.name}; there is {there_is}"
+            )
+        return str(asked or "")
 
     def require_limits(self, partition: Partition, asked: Numbers) -> None:
         most = self.most(partition)
         for field, value in asked.items():
             if value > most[field]:
-                label, unit = FIELDS[field].label, FIELDS[field].unit
+                label, unit = self.labels.get(field, FIELDS[field].label), FIELDS[field].unit
                 limit = spoken(self.minutes(partition)) if field == "hours" else f"{most[field]:g} {unit}".strip()
                 raise RefusedError(
                     f"{label}: a server in the partition {partition.name} can have {limit}, not {value:g}"
@@ -165,6 +225,25 @@ class Offer:
             parts.append(", ".join(words))
         nodes = " or ".join(dict.fromkeys(parts))
         return f"{partition.name}: {nodes}, {spoken(self.minutes(partition))}"
+
+
+def kinds(partition: Partition) -> list[str]:
+    """Return the kinds of GPU that can be asked for in a partition, shares last."""
+    found = {kind for shape in partition.shapes for kind, count in shape.kinds.items() if kind and count}
+    return sorted(found, key=lambda kind: (kind == SHARD, kind))
+
+
+def narrowed(partition: Partition, kind: str, caps: Caps) -> Partition:
+    """Return the partition with the nodes that have this kind of GPU, and of those what one job can have."""
+    found = replace(partition, shapes=[], minutes=min(partition.minutes, caps.get("hours", math.inf) * 60))
+    for shape in partition.shapes:
+        gpus = shape.kinds.get(kind, 0) if kind else shape.gpus
+        if gpus or not kind:
+            cores = min(shape.cores, int(caps.get("cores", shape.cores)))
+            memory = int(min(shape.memory, caps.get("memory", math.inf) * 1024))
+            most = gpus if kind == SHARD else min(gpus, int(caps.get("gpus", gpus)))
+            found.add(Shape(cores, memory, most, shape.kinds))
+    return found
 
 
 def number(field: str, value: Any) -> float:

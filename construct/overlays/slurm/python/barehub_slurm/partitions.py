@@ -6,9 +6,13 @@ import re
 import time
 from collections.abc import Collection, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from math import inf
 
+from barehub_slurm.answer import HURRY
+from barehub_slurm.gpus import count_gpus, read_gpus
+from barehub_slurm.limits import Limit, Limits, number, read_limits, within
+from barehub_slurm.nodes import NODE_WORDS, Free, Kept, free_by_partition, kept_of, read_nodes
 from barehub_slurm.slurm import Slurm, SlurmError, rows
 
 log = logging.getLogger("barehub_slurm")
@@ -17,22 +21,22 @@ log = logging.getLogger("barehub_slurm")
 OUT_OF_SERVICE = {"down", "drained", "draining", "fail", "failing", "error", "inval", "maint", "unknown", "future"}
 PARTITION_FORMAT = "%P|%a|%l|%c|%m|%G|%T|%D|%g"
 ACCESS_AGE = 300.0  # seconds for which it is remembered which partitions a user may see, and their limits
-HURRY = 3.0  # seconds that a form waits for sinfo, if it can show what was known
+NODES_AGE = 60.0  # seconds for which it is remembered what the system keeps of each node, and what is free
 UNMANAGED = 512  # MB; less is no node's: without RealMemory= in slurm.conf sinfo says 1, and --mem cannot be granted
-
-SUFFIXES = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3, "T": 1024**4, "P": 1024**5}
 
 
 @dataclass(frozen=True)
 class Shape:
-    """What one node has. `memory` is in MB, and 0 where Slurm does not manage it."""
+    """What one node has. `memory` is in MB, and 0 where Slurm does not manage it; `gpus` are those of all kinds."""
 
     cores: int
     memory: int
     gpus: int
+    kinds: Mapping[str, int] = field(default_factory=dict, compare=False)  # see read_gpus
 
     def covers(self, other: "Shape") -> bool:
-        return self.cores >= other.cores and self.memory >= other.memory and self.gpus >= other.gpus
+        kinds = all(self.kinds.get(kind, 0) >= count for kind, count in other.kinds.items())
+        return self.cores >= other.cores and self.memory >= other.memory and self.gpus >= other.gpus and kinds
 
 
 @dataclass
@@ -64,8 +68,11 @@ class Partition:
             self.shapes = [other for other in self.shapes if not shape.covers(other)] + [shape]
 
 
-def partitions(text: str) -> dict[str, Partition]:
-    """Read what `sinfo --exact --format=PARTITION_FORMAT` printed: a line for each group of equal nodes."""
+def partitions(text: str, kept: Kept | None = None) -> dict[str, Partition]:
+    """Read what `sinfo --exact --format=PARTITION_FORMAT` printed: a line for each group of equal nodes.
+
+    `kept` is what no job gets of them, see kept_of.
+    """
     found: dict[str, Partition] = {}
     lines, others = rows(text, len(PARTITION_FORMAT.split("|")))
     if others:
@@ -79,24 +86,11 @@ def partitions(text: str) -> dict[str, Partition]:
         if (word[0] if word else "") not in OUT_OF_SERVICE and number(cores):
             managed = number(memory) if number(memory) >= UNMANAGED else 0
             partition.nodes += number(nodes)
-            partition.add(Shape(number(cores), managed, count_gpus(gres)))
+            key = (partition.name, number(cores), number(memory), gres)
+            for less_cores, less_memory in (kept or {}).get(key, [(0, 0)]):
+                left = max(managed - less_memory, 0)
+                partition.add(Shape(number(cores) - less_cores, left, count_gpus(gres), read_gpus(gres)))
     return found
-
-
-def count_gpus(gres: str) -> int:
-    """Return the GPUs in a GRES, `gpu[:TYPE][:no_consume][:COUNT][(S:SOCKETS)]` among others (slurm.conf(5), Gres=)."""
-    count = 0
-    for one in re.findall(r"[^,()]+(?=\(|,|$)", re.sub(r"\([^)]*\)", "", gres)):
-        name, *more = one.strip().split(":")
-        if name == "gpu":
-            found = re.fullmatch(r"(\d+)([KMGTP]?)", more[-1].upper()) if more else None
-            count += int(found[1]) * SUFFIXES[found[2]] if found else 1
-    return count
-
-
-def number(text: str) -> int:
-    found = re.match(r"\d+", text)
-    return int(found[0]) if found else 0
 
 
 def minutes(text: str) -> float:
@@ -110,42 +104,6 @@ def minutes(text: str) -> float:
     else:
         hours, mins, secs = (0, 0, *parts)[-3:]
     return int(days or 0) * 24 * 60 + hours * 60 + mins + secs / 60
-
-
-@dataclass(frozen=True)
-class Limit:
-    """What a partition lets a job have, MB for memory; 0 is no limit. `closed`: a server can never run there."""
-
-    cores: int = 0
-    memory: int = 0
-    memory_of_core: int = 0
-    closed: bool = False
-
-
-Limits = Mapping[str, Limit]
-
-
-def read_limits(text: str) -> dict[str, Limit]:
-    """Read what `scontrol show partition -o` printed (slurm.conf(5), PARTITION CONFIGURATION)."""
-    found = {}
-    for line in text.splitlines():
-        fields = dict(word.split("=", 1) for word in line.split() if "=" in word)
-        if name := fields.get("PartitionName"):
-            names = ("MaxCPUsPerNode", "MaxMemPerNode", "MaxMemPerCPU", "MinNodes")
-            cores, memory, memory_of_core, nodes = (number(fields.get(one, "")) for one in names)
-            found[name] = Limit(cores, memory, memory_of_core, fields.get("RootOnly") == "YES" or nodes > 1)
-    return found
-
-
-def within(partition: Partition, limits: Limits) -> Partition:
-    """Return the partition with nodes no larger than it lets a job use of each."""
-    limit = limits.get(partition.name, Limit())
-    limited = replace(partition, shapes=[])
-    for shape in partition.shapes:
-        cores = min(shape.cores, limit.cores or shape.cores)
-        memory = min(shape.memory, limit.memory or shape.memory, cores * limit.memory_of_core or shape.memory)
-        limited.add(Shape(cores, memory, shape.gpus))
-    return limited
 
 
 class Catalogue:
@@ -163,6 +121,9 @@ class Catalogue:
         self.asking: asyncio.Task[None] | None = None
         self.limits: Limits = {}
         self.limits_read = -inf
+        self.kept: Kept = {}
+        self.free: Mapping[str, Free] = {}
+        self.nodes_read = -inf
         self.visible: dict[str, tuple[float, frozenset[str]]] = {}
 
     @property
@@ -198,7 +159,13 @@ class Catalogue:
         self.began = now = time.monotonic()
         try:
             # -a: what a user may see of it is another question.
-            found = partitions(await slurm.run("sinfo", "-h", "-a", "-e", "-o", PARTITION_FORMAT))
+            printed = await slurm.run("sinfo", "-h", "-a", "-e", "-o", PARTITION_FORMAT)
+            if now - self.nodes_read > NODES_AGE:
+                self.free = {}  # it is true for a moment only
+                with suppress(SlurmError):
+                    await self.read_nodes(slurm)
+                    self.nodes_read = now
+            found = partitions(printed, self.kept)
             if now - self.limits_read > ACCESS_AGE:
                 with suppress(SlurmError):
                     self.limits = read_limits(await slurm.run("scontrol", "show", "partition", "-a", "-o"))
@@ -216,6 +183,11 @@ class Catalogue:
         finally:
             self.tried = now
             self.asking = None
+
+    async def read_nodes(self, slurm: Slurm) -> None:
+        """Note what the system keeps of the nodes, and what is free. Raises SlurmError."""
+        nodes = await asyncio.to_thread(read_nodes, await slurm.run("scontrol", *NODE_WORDS))
+        self.kept, self.free = kept_of(nodes), free_by_partition(nodes)
 
     async def visible_to(self, slurm: Slurm) -> frozenset[str]:
         """Return the partitions that Slurm shows to the user: not hidden, and open to one of the user's groups."""

@@ -38,7 +38,8 @@ def job_script(spawner: Any, request: Request, name: str, environment: str) -> s
         "login_timeout": spawner.login_timeout,
         "cmd": shlex.join([*accepts, *spawner.cmd, *spawner.get_args()]),
     }
-    variables = spawner.get_req_subvars() | vars(request) | names
+    variables = spawner.get_req_subvars() | request.words() | names
+    variables["directory"] = shlex.quote(request.directory) if request.directory else ""
     for word in WORDS:
         if re.search(r"[\s'\"\\]", str(variables[word])):
             raise RefusedError(f"{variables[word]!r} cannot be the {word} of a job")

@@ -1,4 +1,4 @@
-"""Settings of batchspawner that have no effect here. The hub does not start with one, and says which.
+"""Settings of batchspawner and JupyterHub that have no effect here. The hub does not start with one, and says which.
 
     refuse_settings(c)
 
@@ -10,9 +10,10 @@ import re
 from typing import Any
 
 from barehub.environments import offered_by
+from barehub.offering import FIELD
 from traitlets.config import Config
 
-from barehub_slurm.options import FIELDS
+from barehub_slurm.options import FIELDS, LABELS
 from barehub_slurm.port import PORTS
 
 CHOICES = "c.SlurmJobSpawner.partitions, limits and defaults say what users may choose"
@@ -48,12 +49,16 @@ BATCHSPAWNER = {
     "state_exechost_exp": OWN,
     "state_unknown_re": OWN,
 }
+LIMITS = (
+    "Slurm limits a job to what the user asks for; c.SlurmJobSpawner.limits has the most, defaults what is suggested"
+)
+JUPYTERHUB = dict.fromkeys(("mem_limit", "mem_guarantee", "cpu_limit", "cpu_guarantee"), LIMITS)
 # The least that makes sense: a pause of 0 would ask Slurm without end.
 LEAST = {"queue_interval": 0.1, "submit_timeout": 1, "unseen_timeout": 1, "concurrent_submissions": 1}
 LEAST |= {"launch_timeout": 1, "login_timeout": 1, "report_timeout": 1}
 LOOPBACK = ("", "127.0.0.1", "localhost", "::1", "0.0.0.0", "::")  # noqa: S104 - compared with
 FOREIGN = ("UserEnvMixin", "BatchSpawnerRegexStates")  # sections of batchspawner's that are no class here
-SECTIONS = (*FOREIGN, "BatchSpawnerBase", "SlurmSpawner", "SlurmJobSpawner")
+SECTIONS = ("Spawner", *FOREIGN, "BatchSpawnerBase", "SlurmSpawner", "SlurmJobSpawner")
 
 
 class SettingError(ValueError):
@@ -62,10 +67,16 @@ class SettingError(ValueError):
 
 def require_setting(section: str, name: str, value: Any) -> None:
     """Raise SettingError if this setting has no effect, or a value that makes no sense."""
-    if why := BATCHSPAWNER.get(name):
+    if why := (BATCHSPAWNER | JUPYTERHUB).get(name):
         raise SettingError(f"c.{section}.{name} has no effect: {why}")
     if section in FOREIGN:
         raise SettingError(f"c.{section}.{name} has no effect: write c.SlurmSpawner.{name}")
+    if name == "group_overrides" and isinstance(value, dict):
+        for group in value.values():
+            for one, own in (group.get("spawner_override") or {}).items():
+                require_of_group(section, one, own)
+    if section == "SlurmJobSpawner" and name in ("fields", "presets") and isinstance(value, dict):
+        require_fields(name, value)
     if section == "SlurmJobSpawner" and isinstance(value, int | float) and value < LEAST.get(name, -math.inf):
         raise SettingError(f"c.{section}.{name} cannot be {value}: the least is {LEAST[name]}")
     if section == "SlurmJobSpawner" and name == "port_range" and isinstance(value, str):
@@ -84,6 +95,23 @@ def require_ports(value: str) -> None:
     if value and not (found and PORTS[0] <= int(found[1]) <= int(found[2]) <= PORTS[-1]):
         why = f"write the first and the last port, from {PORTS[0]} to {PORTS[-1]}, such as '50000-50999'"
         raise SettingError(f"c.SlurmJobSpawner.port_range cannot be {value!r}: {why}")
+
+
+def require_of_group(section: str, name: str, value: Any) -> None:
+    """Raise SettingError if `group_overrides` has such a setting."""
+    try:
+        require_setting("SlurmJobSpawner", name, value)
+    except SettingError as error:
+        raise SettingError(f"c.{section}.group_overrides: {error}") from None
+
+
+def require_fields(name: str, value: dict[str, Any]) -> None:
+    """Raise SettingError if `fields`, or one of `presets`, names a field that the form does not have."""
+    for label, one in {"": value}.items() if name == "fields" else value.items():
+        for field in one:
+            if field not in LABELS and (name, field) != ("presets", FIELD):
+                where = f"c.SlurmJobSpawner.{name}" + (f"[{label!r}]" if label else "")
+                raise SettingError(f"{where}: there is no {field!r}, only {', '.join(LABELS)}")
 
 
 def require_site(spawner: Any) -> None:

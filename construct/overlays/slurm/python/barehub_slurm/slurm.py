@@ -49,9 +49,14 @@ class SlurmError(Exception):
 
 
 async def output(
-    *argv: str, name: str, stdin: str = "", env: Mapping[str, str] | None = None, patience: float | None = None
+    *argv: str,
+    name: str,
+    stdin: str = "",
+    env: Mapping[str, str] | None = None,
+    patience: float | None = None,
+    errors: bool = False,
 ) -> str:
-    """Run a command, called `name` in messages, and return what it printed. Raises SlurmError."""
+    """Run a command, called `name` in messages, and return what it printed, or its `errors`. Raises SlurmError."""
     limit = PATIENCE if patience is None else patience
     try:
         process = await asyncio.create_subprocess_exec(
@@ -78,7 +83,7 @@ async def output(
                 await asyncio.wait_for(process.wait(), 1)
     if process.returncode:
         raise SlurmError(err.decode(errors="replace").strip() or f"{name} exited with {process.returncode}")
-    return out.decode(errors="replace").strip()
+    return (err if errors else out).decode(errors="replace").strip()
 
 
 @dataclass(frozen=True)
@@ -103,7 +108,9 @@ class Slurm:
         """Run a Slurm command as the hub. Raises SlurmError."""
         return await output(f"{self.directory}/{command}", *words, name=command, env=self.environment)
 
-    async def run_as_user(self, command: str, *words: str, stdin: str = "", patience: float | None = None) -> str:
+    async def run_as_user(
+        self, command: str, *words: str, stdin: str = "", patience: float | None = None, errors: bool = False
+    ) -> str:
         """Run a Slurm command, or a program by its path, as the user. Raises SlurmError."""
         try:
             prefix = [word.format(username=self.user) for word in shlex.split(self.prefix)]
@@ -115,8 +122,8 @@ class Slurm:
             # As a server that does not answer: the directory of accounts (LDAP, sssd) may be away.
             raise SlurmError(f"the account {self.user} is not known on this machine", timed_out=True) from None
         names = {"USER": self.user, "LOGNAME": self.user, "HOME": account.pw_dir, "SHELL": account.pw_shell}
-        argv = (*prefix, str(Path(self.directory, command)), *words)
-        return await output(*argv, name=command, stdin=stdin, env={**self.environment, **names}, patience=patience)
+        argv, env = (*prefix, str(Path(self.directory, command)), *words), {**self.environment, **names}
+        return await output(*argv, name=command, stdin=stdin, env=env, patience=patience, errors=errors)
 
     async def ask(self, command: str, *words: str) -> str:
         """Run a query as the hub; where Slurm keeps the answer from the hub (PrivateData), as the user."""
@@ -133,6 +140,10 @@ class Slurm:
         if found := re.search(r"^(?:Submitted batch job )?(\d+)(;.*| on cluster .*)?$", printed, re.MULTILINE):
             return found[1]
         raise SlurmError(f"sbatch printed no job id but {printed[:200]!r}", timed_out=True)
+
+    async def would_start(self, script: str) -> str:
+        """Return what sbatch says of when this job would start, which it writes to stderr. Raises SlurmError."""
+        return await self.run_as_user("sbatch", "--test-only", stdin=script, errors=True)
 
     async def cancel(self, job_id: str) -> None:
         await self.run_as_user("scancel", job_id)

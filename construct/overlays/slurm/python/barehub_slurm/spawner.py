@@ -14,7 +14,6 @@ import os
 import secrets
 import shutil
 from collections.abc import AsyncIterator
-from html import escape
 from typing import Any
 
 from barehub.lifecycle.servers import SURVIVES_RESTART
@@ -22,32 +21,25 @@ from barehub.logins import require_account
 from barehub.offering import OffersEnvironments
 from jupyterhub import orm
 from jupyterhub.spawner import Spawner
-from traitlets import Dict, Float, List, Unicode, default
+from traitlets import Dict, Unicode, default
 
-from barehub_slurm import form, internals, options, settings, words
+from barehub_slurm import internals, options, settings, words
 from barehub_slurm.base import JobSettings, SlurmSpawner
+from barehub_slurm.choosing import ChoosesResources
 from barehub_slurm.following import Following, JobError
 from barehub_slurm.jobs import Queue
-from barehub_slurm.partitions import Catalogue
 from barehub_slurm.script import job_script
 from barehub_slurm.slurm import Slurm, SlurmError, Turns, environment
 from barehub_slurm.summary import Summary, asked_for, summary
 
 
-class SlurmJobSpawner(OffersEnvironments, JobSettings, SlurmSpawner, Spawner):  # type: ignore[misc]  # JupyterHub ships no types
+class SlurmJobSpawner(ChoosesResources, OffersEnvironments, JobSettings, SlurmSpawner, Spawner):  # type: ignore[misc]  # JupyterHub ships no types
     """`c.JupyterHub.spawner_class` of the overlay. The example 50-site.py has what a site must set."""
 
     loads_modules = True
 
     users_environment = Unicode(
         help="The prefix of the only environment, as the compute nodes see it, if `environments` has none."
-    ).tag(config=True)
-    partitions = List(
-        Unicode(), help="The partitions that users may choose; if empty, all that Slurm shows to the user."
-    ).tag(config=True)
-    limits = Dict(Float(), help="The most that one server may have: cores, memory (GB), gpus, hours.").tag(config=True)
-    defaults = Dict(
-        Float(), help="What the form suggests; the names are those of limits. Built in: 1 core, 2 GB, no GPU, 4 hours."
     ).tag(config=True)
     commands = Unicode(help="Directory of sbatch, squeue, scancel, sinfo and scontrol.").tag(config=True)
     environment_of_commands = Dict(
@@ -58,7 +50,6 @@ class SlurmJobSpawner(OffersEnvironments, JobSettings, SlurmSpawner, Spawner):  
 
     # Shared by all users' spawners: there is one slurmctld.
     queue = Queue()
-    catalogue = Catalogue()
     turns = Turns()
     pace = asyncio.Lock()
 
@@ -82,10 +73,6 @@ class SlurmJobSpawner(OffersEnvironments, JobSettings, SlurmSpawner, Spawner):  
     def _default_env_keep(self) -> list[str]:
         return []  # the hub's PATH and the like mean nothing on a node
 
-    @default("options_form")
-    def _default_options_form(self) -> Any:
-        return lambda spawner: spawner.form()
-
     @default("apply_user_options")
     def _default_apply_user_options(self) -> Any:
         return lambda spawner, user_options: None  # start() does it, where Slurm can be asked
@@ -94,26 +81,6 @@ class SlurmJobSpawner(OffersEnvironments, JobSettings, SlurmSpawner, Spawner):  
     def slurm(self) -> Slurm:
         variables = environment(self.environment_of_commands)
         return Slurm(self.commands, self.user.name, self.exec_prefix, variables, self.submit_timeout)
-
-    # What the user chooses
-
-    async def offer(self) -> options.Offer:
-        """Return what the user may ask for, at most `queue_interval` old if Slurm answers. Raises SlurmError."""
-        found = await self.catalogue.offered(self.slurm, self.queue_interval, self.partitions)
-        return options.Offer(found, self.limits, self.defaults)
-
-    async def form(self) -> str:
-        try:
-            offer = await self.offer()
-        except SlurmError:
-            return '<p class="alert alert-danger">Slurm does not answer at present. Try again in a minute.</p>'
-        stale = "Slurm does not answer at present; this is what it offered before." if self.catalogue.stale else ""
-        field, misfit = await self.environment_field()
-        server = f'<p class="text-center">For your server <b>{escape(self.name)}</b></p>\n' if self.name else ""
-        return server + form.form(offer, [notice for notice in (self.job.last_end, stale, misfit) if notice], field)
-
-    def options_from_form(self, form_data: dict[str, list[str]]) -> dict[str, Any]:
-        return form.from_form(form_data)
 
     @property
     def summary(self) -> Summary | None:

@@ -1,0 +1,86 @@
+"""What a partition lets a job have of its nodes, and whose jobs it takes (slurm.conf(5), PARTITION CONFIGURATION)."""
+
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from barehub_slurm.partitions import Partition
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Accounts, or QoS: those that are allowed, all without any; else those that are denied."""
+
+    allowed: frozenset[str] = frozenset()
+    denied: frozenset[str] = frozenset()
+
+    def admits(self, names: Collection[str]) -> bool:
+        """Whether something with these names is let in: an account has its parents' names too, since Slurm 24."""
+        return not self.allowed.isdisjoint(names) if self.allowed else self.denied.isdisjoint(names)
+
+
+@dataclass(frozen=True)
+class Limit:
+    """What a partition lets a job have, MB for memory; 0 is no limit. `closed`: a server can never run there."""
+
+    cores: int = 0
+    memory: int = 0
+    memory_of_core: int = 0
+    closed: bool = False
+    accounts: Rule = field(default_factory=Rule)
+    qos: Rule = field(default_factory=Rule)
+    own_qos: str = ""  # whose limits come before those of a job's QoS
+    reserved: bool = False  # it takes jobs with a reservation only
+
+
+Limits = Mapping[str, Limit]
+
+
+def read_limits(text: str) -> dict[str, Limit]:
+    """Read what `scontrol show partition -o` printed."""
+    found = {}
+    for line in text.splitlines():
+        fields = dict(word.split("=", 1) for word in line.split() if "=" in word)
+        if name := fields.get("PartitionName"):
+            names = ("MaxCPUsPerNode", "MaxMemPerNode", "MaxMemPerCPU", "MinNodes")
+            cores, memory, memory_of_core, nodes = (number(fields.get(one, "")) for one in names)
+            own_qos = fields.get("QoS", "N/A")
+            found[name] = Limit(
+                cores,
+                memory,
+                memory_of_core,
+                fields.get("RootOnly") == "YES" or nodes > 1,
+                rule(fields, "Accounts"),
+                rule(fields, "Qos"),
+                "" if own_qos == "N/A" else own_qos,
+                fields.get("ReqResv") == "YES",
+            )
+    return found
+
+
+def rule(fields: Mapping[str, str], what: str) -> Rule:
+    allowed, denied = (names(fields.get(f"{word}{what}", "")) for word in ("Allow", "Deny"))
+    return Rule(frozenset() if allowed == {"all"} else allowed, denied)
+
+
+def names(text: str) -> frozenset[str]:
+    """Return the names in a list of Slurm's, in lower case as its database has them; none for `(null)`."""
+    return frozenset(text.lower().split(",")) - {"", "(null)"}
+
+
+def number(text: str) -> int:
+    found = re.match(r"\d+", text)
+    return int(found[0]) if found else 0
+
+
+def within(partition: "Partition", limits: Limits) -> "Partition":
+    """Return the partition with nodes no larger than it lets a job use of each."""
+    limit = limits.get(partition.name, Limit())
+    limited = replace(partition, shapes=[])
+    for shape in partition.shapes:
+        cores = min(shape.cores, limit.cores or shape.cores)
+        memory = min(shape.memory, limit.memory or shape.memory, cores * limit.memory_of_core or shape.memory)
+        limited.add(replace(shape, cores=cores, memory=memory))
+    return limited

@@ -1,0 +1,88 @@
+"""The overlay `slurm`: when a server would start, from what `sbatch --test-only` prints."""
+
+import asyncio
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from barehub_slurm.estimate import Estimates, question, read_start, spoken
+from barehub_slurm.options import Request
+from barehub_slurm.slurm import SlurmError
+
+from tests.unit.slurm_commands import Commands
+
+PRINTED = "sbatch: Job 7 to start at {} using 62 processors on nodes n4 in partition main"  # 22.05 and 24.11, to stderr
+
+
+def iso(seconds: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(time.time() + seconds))
+
+
+@pytest.fixture
+def commands(tmp_path: Path) -> Commands:
+    return Commands(tmp_path)
+
+
+def say(commands: Commands, minutes: int, **more: str) -> dict[str, Any]:
+    """What a user is told who asks for so many minutes on one core."""
+    spawner = SimpleNamespace(
+        slurm=commands.slurm(), get_req_subvars=lambda: {"qos": "short", "options": "-C x"} | more
+    )
+    return asyncio.run(Estimates().say(spawner, Request("main", 1, 2048, 0, minutes)))
+
+
+def test_a_job_that_would_start_now(commands: Commands) -> None:
+    commands.say("sbatch", first=f"echo '{PRINTED.format(iso(5))}' >&2")
+    assert say(commands, 240) == {"text": "It would start now."}
+    assert commands.calls == ["user sbatch --test-only"]
+
+
+def test_a_job_that_would_wait_and_a_shorter_one_that_would_not(commands: Commands) -> None:
+    """As before a maintenance: what ends before it starts now."""
+    fits = f'grep -qx "#SBATCH --time=60" && at={iso(0)} || at={iso(7 * 3600)}; echo "{PRINTED.format("$at")}" >&2'
+    commands.say("sbatch", first=fits)
+    told = say(commands, 240)
+    assert told["hours"] == 1
+    assert told["text"].startswith("It would start about ")
+    assert told["text"].endswith(" For 1 h or less, it would start now.")
+    assert commands.called("sbatch") == 3
+
+
+def test_it_is_not_asked_without_end(commands: Commands) -> None:
+    commands.say("sbatch", first=f"echo '{PRINTED.format(iso(7 * 3600))}' >&2")
+    assert "hours" not in say(commands, 240)
+    assert commands.called("sbatch") == 5
+
+
+def test_an_answer_serves_for_a_while(commands: Commands) -> None:
+    commands.say("sbatch", first=f"echo '{PRINTED.format(iso(0))}' >&2")
+
+    async def ask() -> None:
+        estimates = Estimates()
+        for _ in range(3):
+            await estimates.starts(commands.slurm(), Request("main", 1, 2048, 0, 60), "")
+
+    asyncio.run(ask())
+    assert commands.called("sbatch") == 1
+
+
+def test_what_slurm_is_asked_has_no_token_and_nothing_to_run() -> None:
+    spawner = SimpleNamespace(get_req_subvars=lambda: {"qos": "short", "options": "-C x"})
+    script = question(spawner, Request("main", 2, 2048, 1, 60, "a100", "chem"))
+    lines = [line for line in script.splitlines() if not line.startswith("#")]
+    assert lines == []
+    for option in ("--gres=gpu:a100:1", "--account=chem", "--qos=short", "--time=60", "-C x", "--partition=main"):
+        assert f"#SBATCH {option}\n" in script
+
+
+def test_what_is_no_time_is_an_error() -> None:
+    with pytest.raises(SlurmError, match="sbatch printed 'odd'"):
+        read_start("odd")
+
+
+def test_times_are_said_as_people_say_them() -> None:
+    tomorrow = time.time() + 86400
+    assert spoken(tomorrow) == time.strftime("about %H:%M on %A", time.localtime(tomorrow))
+    assert spoken(tomorrow + 30 * 86400).endswith(time.strftime(" on %Y-%m-%d", time.localtime(tomorrow + 30 * 86400)))
