@@ -18,7 +18,8 @@ from barehub import systemd
 from barehub.differences import Finding, differences
 from barehub.errors import Exit, UserError, printable
 from barehub.layout import Layout
-from barehub.lifecycle.added_packages import added, added_files
+from barehub.lifecycle.added_packages import added_files
+from barehub.lifecycle.comparison import added
 from barehub.manifest import Entry, parse
 from barehub.settings import Installation, Settings
 from barehub.signature import FIX, SIGNATURES, SUMS, UnsignedError, signer

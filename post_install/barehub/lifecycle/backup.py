@@ -25,8 +25,8 @@ from barehub.config import ConfigError
 from barehub.errors import Exit, UserError
 from barehub.evaluation import Evaluated, evaluate
 from barehub.layout import Layout
-from barehub.lifecycle.added_packages import added
 from barehub.lifecycle.archive import FILES, MANIFEST, UNITS, Manifest
+from barehub.lifecycle.comparison import added
 from barehub.lifecycle.database import asked, own_database, revision, run_as_hub_user
 from barehub.lifecycle.database_urls import dump_command, sqlite_file, without_password
 from barehub.process import locked, sync_directory
