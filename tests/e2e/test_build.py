@@ -30,6 +30,7 @@ def test_what_lies_beside_the_installer_fits_it(installer: Path) -> None:
     verify(installer, None)
     stem = installer.name.removesuffix(".sh")
     assert (installer.parent / f"{stem}.packages.txt").read_text() == listed
+    assert (installer.parent / f"{stem}.release.json").read_text() == read_installer(installer).text("release.json")
     sbom = json.loads((installer.parent / f"{stem}.cdx.json").read_text())
     assert len(sbom["components"]) == len(listed.splitlines())
     assert not [line for line in listed.splitlines() if line.startswith("nodejs")]
