@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import os
 import re
 from collections import defaultdict
@@ -13,7 +14,7 @@ import requests
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.unit import proxies
-from tests.unit.installations import SHARE
+from tests.unit.installations import NEW, SHARE, make_active, make_release
 from tests.unit.proxies import free_port, named_server, wait_until
 from tests.unit.real_hub import RealHub, running
 from tests.unit.supervised import Place, place_in
@@ -22,6 +23,8 @@ from tests.unit.test_course import log_in, start
 if os.environ.get("CI") != "true":
     pytest.importorskip("jupyterhub_traefik_proxy")
 
+from barehub.config import NoScrapes, load_hub
+from barehub.layout import Layout
 from barehub.metrics import exposition
 from barehub.proxy import BarehubProxy
 from barehub.status import Status
@@ -109,6 +112,17 @@ def test_the_hub_logs_one_line_for_a_request_and_none_for_checks(hub: RealHub) -
     assert [line for line in lines if re.search("200 GET /hub/(health|metrics|static)", line)] == []
     assert len([line for line in lines if "403 GET /hub/metrics?token=[secret]" in line]) == 1
     assert len([line for line in lines if "200 GET /hub/login?next=/hub/metrics" in line]) == 1
+
+
+@pytest.mark.parametrize("level", ["INFO", "DEBUG"])
+def test_with_debug_the_hub_logs_scrapes_too(layout: Layout, monkeypatch: pytest.MonkeyPatch, level: str) -> None:
+    monkeypatch.setattr(logging.getLogger("tornado.access"), "filters", filters := [])
+    make_release(layout, NEW)
+    make_active(layout, monkeypatch)
+    filters.clear()
+    (layout.config / "50-site.py").write_text(f"c.JupyterHub.log_level = {level!r}")
+    load_hub(layout)
+    assert [type(one) for one in filters] == ([NoScrapes] if level == "INFO" else [])
 
 
 def test_traefiks_numbers_are_where_its_api_is_for_those_with_the_password(place: Place) -> None:
