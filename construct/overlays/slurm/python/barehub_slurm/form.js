@@ -95,7 +95,8 @@
       say("Asking Slurm ...");
       try {
         const hub = window.jhdata;
-        const answer = await fetch(hub.base_url + "api/users/" + encodeURIComponent(when.dataset.user) + "/slurm-start", {
+        const user = encodeURIComponent(when.dataset.user);
+        const answer = await fetch(hub.base_url + "api/users/" + user + "/slurm-start", {
           method: "POST",
           headers: { "Content-Type": "application/json", "X-XSRFToken": hub.xsrf_token },
           body: JSON.stringify(Object.fromEntries(new FormData(partition.form))),
