@@ -15,6 +15,10 @@ def test_why_a_job_waits() -> None:
     assert words.why_it_waits(job) == "all nodes that suit it are busy (Resources)"
     other = Job(*JOB.replace("Resources", "QOSMaxJobsPerUserLimit").split("|"))
     assert "a limit of your account or of the cluster is reached (QOSMaxJobs" in words.why_it_waits(other)
+    down = "Nodes required for job are DOWN, DRAINED or reserved for jobs in higher priority partitions"
+    assert "the nodes it needs are down, drained, or reserved" in words.why_it_waits(
+        Job(*JOB.replace("Resources", down).split("|"))
+    )
     today = time.strftime("%Y-%m-%d")
     assert words.clock(f"{today}T09:31:36") == "09:31"
     assert words.clock("2020-01-02T09:31:36") == "2020-01-02 09:31"

@@ -2,6 +2,15 @@
 
 The formats are those of sbatch(1), squeue(1), sinfo(1), scontrol(1) and scancel(1). What runs as a user always has the
 same words: examples/slurm-sudoers allows exactly these to a hub without privileges.
+
+Slurm 22.05 and 24.11 print the same, except for these, which are read alike (tests/unit/test_slurm_versions.py):
+
+    what                           22.05                24.11
+    a job's memory                 TRES=                ReqTRES=, AllocTRES=
+    Reason= of a job with SIGKILL  JobLaunchFailure     RaisedSignal:9(Killed)
+    GRES of shards                 shard:4              shard:a100:4
+    fields of partitions                                MaxCPUsPerSocket=, ExclusiveTopo=
+    fields of jobs                 Power=               TresPerTask=
 """
 
 import asyncio
@@ -19,8 +28,11 @@ FROM_UNIT = ("SLURM_CONF", "SLURM_CONF_SERVER")  # where Slurm's configuration i
 PATIENCE = 30.0  # seconds that a Slurm command may take; slurmctld can be busy
 
 # slurmctld did not answer. Common to all commands (slurm_errno.c): "Unable to contact slurm controller (connect
-# failure)", "Socket timed out on send/recv operation", "Zero Bytes were transmitted or received".
-UNREACHABLE = re.compile(r"unable to contact slurm|socket timed out|zero bytes|connection (refused|timed out)", re.I)
+# failure)", "Socket timed out on send/recv operation", "Zero Bytes were transmitted or received". 24.11 also says
+# "Connection reset by peer" of a slurmctld that is just ending.
+UNREACHABLE = re.compile(
+    r"unable to contact slurm|socket timed out|zero bytes|connection (refused|reset|timed out)", re.I
+)
 # Nothing has reached it.
 NOT_SENT = re.compile(r"connect failure|connection refused", re.I)
 

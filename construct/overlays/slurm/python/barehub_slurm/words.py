@@ -17,6 +17,7 @@ WAITS = {
     "PartitionNodeLimit": "it asks for more than the partition allows",
     "ReqNodeNotAvail": "the nodes it needs are not available, perhaps reserved for maintenance",
     "NodeDown": "the nodes it needs are down",
+    "Nodes required for job are DOWN": "the nodes it needs are down, drained, or reserved",
     "BadConstraints": "no node has what it asks for",
     "BeginTime": "it is to begin later",
     "JobHeldAdmin": "an administrator holds it back",
