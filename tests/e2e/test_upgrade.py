@@ -122,8 +122,9 @@ def test_what_does_not_get_through_changes_nothing(
 def test_a_rehearsal_leaves_nothing_and_one_that_fails_refuses_the_upgrade(
     old_hub: Machine, kernel: Kernel, labels: tuple[str, str]
 ) -> None:
-    there = f"""find /opt/barehub -maxdepth 3 | sort; readlink /opt/barehub/hub; ls /run/systemd/system /home/bob
-        sha256sum {CONFIG}/*; systemctl list-units --all --plain --no-legend 'barehub*'; pgrep -fa '[r]ehearsal' || :"""
+    there = f"""find /opt/barehub -maxdepth 3 ! -name '*-journal' | sort; ls /run/systemd/system /home/bob
+        readlink /opt/barehub/hub; sha256sum {CONFIG}/*; systemctl list-units --all --no-legend '*-rehearsal-*'
+        pgrep -u bob || :"""
     before, running = old_hub.shell(there), (old_hub.unit(HUB, "InvocationID"), old_hub.unit(PROXY, "InvocationID"))
     with watched(kernel) as trouble:
         output = old_hub.succeed("sh", "/mnt/newer.sh", "-b", "-u", "--rehearse", "--canary", "bob")

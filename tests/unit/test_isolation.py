@@ -10,7 +10,9 @@ from barehub.accounts import current_user
 from barehub.errors import UserError
 from barehub.lifecycle.canary import Canary
 from barehub.lifecycle.database import forget_servers, running_servers
+from barehub.lifecycle.isolation import isolate
 from barehub.listeners import Owner
+from traitlets.config import Config
 
 from tests.unit.proxies import wait_until
 from tests.unit.real_hub import RealHub, running
@@ -146,6 +148,16 @@ def test_what_the_hub_started_ends_with_it(real: RealHub, tmp_path: Path) -> Non
         assert started
     wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in started))
     assert is_ready(real)
+
+
+def test_what_tells_servers_where_the_hub_is_has_the_port_of_this_one() -> None:
+    config = Config()
+    config.JupyterHub.hub_connect_url = "http://head:8081/pre/"
+    config.Spawner.hub_connect_url = "http://[fd00::1]:8081/pre/hub/api"
+    isolate(config, database="/d", cookie_secret="/c", bind_url="http://127.0.0.1:1/", api_url="", hub_port=343)
+    assert config.JupyterHub.hub_connect_url == "http://head:343/pre/"
+    assert config.Spawner.hub_connect_url == "http://[fd00::1]:343/pre/hub/api"
+    assert config.JupyterHub.db_url == "sqlite:////d"
 
 
 def servers_of(hub: RealHub) -> list[int]:

@@ -18,7 +18,7 @@ from typing import Any
 from jupyterhub.app import JupyterHub
 from jupyterhub.utils import maybe_future
 from traitlets import TraitError
-from traitlets.config import LazyConfigValue
+from traitlets.config.loader import LazyConfigValue
 
 from barehub.lifecycle.servers import SERVICE
 from barehub.urls import at_port
@@ -43,9 +43,10 @@ def isolate(config: Any, *, database: str, cookie_secret: str, bind_url: str, ap
     for name in ("ip", "port", "base_url", "subdomain_host", "public_url", "hub_routespec", "db_kwargs"):
         hub.pop(name, None)
     hub.bind_url, hub.hub_port, hub.ssl_cert, hub.ssl_key = bind_url, hub_port, "", ""
-    for name in ("hub_bind_url", "hub_connect_url"):
-        if hub.get(name):
-            hub[name] = at_port(hub[name], hub_port)
+    for section in config.values():  # spawners have one of these, too
+        for name in ("hub_bind_url", "hub_connect_url"):
+            if section.get(name):
+                section[name] = at_port(section[name], hub_port)
     for name in ("pid_file", "extra_log_file"):
         hub[name] = ""
     hub.db_url, hub.cookie_secret_file, hub.upgrade_db = f"sqlite:///{database}", cookie_secret, False
