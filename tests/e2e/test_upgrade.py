@@ -129,7 +129,7 @@ def test_a_rehearsal_leaves_nothing_and_one_that_fails_refuses_the_upgrade(
     with watched(kernel) as trouble:
         output = old_hub.succeed("sh", "/mnt/newer.sh", "-b", "-u", "--rehearse", "--canary", "bob")
         assert re.search(r"  started the server of bob +\d+\.\d s\n  opened a kernel: 1\+1 is 2 +\d", output)
-        assert f"nothing is left of it: {labels[0]} runs as before" in output
+        assert f"nothing is left of it: {labels[0]} is active as before" in output
         assert old_hub.shell(there) == before
         refusal = old_hub.fails("sh", "/mnt/newer.sh", "-b", "-u", "--canary", "alice", code=2)
         assert "alice has a server" in refusal

@@ -13,13 +13,15 @@ from barehub.errors import Exit, UserError
 from barehub.evaluation import evaluate
 from barehub.health import wait_until_healthy
 from barehub.lifecycle import misfits
+from barehub.lifecycle.added_packages import report_added
 from barehub.lifecycle.canary import NOBODY, Canary
-from barehub.lifecycle.database import without_password
 from barehub.lifecycle.options import Request
 from barehub.lifecycle.second_hub import SecondHub, second_hub
 from barehub.lifecycle.servers import Api, read_token
 from barehub.listeners import Owner
 from barehub.settings import Installation, Settings
+
+HUB_SECONDS = 120  # for the second hub to answer, on a machine that is at work
 
 Say = Callable[[str], None]
 
@@ -33,10 +35,13 @@ def rehearse_alone(new: Installation, before: Settings | None, request: Request,
         raise UserError(what, "leave out --hub-user", Exit.USAGE)
     if not accounts.exists(new.settings.proxy_user):  # an upgrade would create it
         new = replace(new, settings=replace(new.settings, proxy_user=before.proxy_user))
+    if new.layout.active in new.layout.complete and new.layout.active != request.release:
+        old = new.layout.release(new.layout.active)
+        report_added(old, new.layout.prefix, required=request.same_packages, say=say)
     found = evaluate(new.layout, new.settings)
     misfits.report_environments(new.settings.hub_user, found.environments, say)
     rehearse(new, request, say)
-    say(f"the rehearsal is over, and nothing is left of it: {new.layout.active} runs as before")
+    say(f"the rehearsal is over, and nothing is left of it: {new.layout.active} is active as before")
 
 
 def rehearse(new: Installation, request: Request, say: Say) -> None:
@@ -61,18 +66,18 @@ def rehearse(new: Installation, request: Request, say: Say) -> None:
         with step("copy the database", "copied the database, and migrated the copy") as details:
             ran = second.copy_database()
             if ran is None:
-                details[:] = [f"did not copy {without_password(second.found.db_url)}: it begins with an empty one"]
-        if request.canary:
-            require_no_server(second, request.canary, ran)
+                why = "there is none yet" if second.source else "yours is not SQLite's"
+                details[:] = [f"began with an empty database: {why}"]
         settings, owner = second.copy.settings, Owner.of_proxy(second.copy.settings)
         with step("start hub and proxy", "started hub and proxy"):
             endpoints = second.configure()
             stack.enter_context(second.running())
-            wait_until_healthy(settings, endpoints, say=lambda _: None)
+            wait_until_healthy(settings, endpoints, seconds=HUB_SECONDS, say=lambda _: None)
         with step("log in", f"logged in {request.canary or 'a canary'}"):
             token = read_token(second.copy.layout)
             canary = Canary.log_in(endpoints.public, owner, token, request.canary or NOBODY)
         if request.canary:
+            require_no_server(second, canary.name, ran)
             use_server(canary, step)
 
 
