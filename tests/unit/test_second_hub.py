@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from barehub import systemd
 from barehub.errors import UserError
 from barehub.evaluation import evaluate
 from barehub.health import Endpoints
@@ -216,7 +217,13 @@ def test_units_are_the_releases_with_the_sites_changes_and_are_removed(
     assert list(units.iterdir()) == []
     done = [line for line in calls.read_text().splitlines() if not line.startswith("show ")]
     ended = [f"stop {hub} {proxy}", "daemon-reload", f"reset-failed {hub} {proxy}"]
-    assert done == ["daemon-reload", f"start {hub}", *ended]
+    assert done == [f"stop {hub} {proxy}", "daemon-reload", f"start {hub}", *ended]
+
+
+@pytest.mark.parametrize("text", [second_hub.HUB_DROP_IN, second_hub.PROXY_DROP_IN])
+def test_a_users_own_systemd_is_asked_for_no_mounts(text: str) -> None:
+    assert "RuntimeMaxSec=" in systemd.for_user(text)
+    assert "Paths=" not in systemd.for_user(text)
 
 
 def test_without_systemd_it_is_refused_before_anything_changes(real: Installation) -> None:

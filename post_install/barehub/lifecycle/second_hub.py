@@ -116,6 +116,7 @@ class SecondHub:
         settings = self.copy.settings
         both = (settings.hub_unit, settings.proxy_unit)
         try:
+            systemd.try_control("stop", *both)  # those of an installer that was killed
             write_units(self.real, self.copy)
             systemd.control("daemon-reload")
             systemd.control("start", settings.hub_unit)
@@ -136,7 +137,7 @@ def second_hub(real: Installation, request: Request) -> Iterator[SecondHub]:
     copy = Installation(layout, replace(real.settings, name=f"{real.settings.name}-rehearsal"))
     try:
         staging.mkdir(mode=0o755, exist_ok=True)
-        shutil.rmtree(layout.base, ignore_errors=True)  # of one that a power cut has ended
+        shutil.rmtree(layout.base, ignore_errors=True)  # of an installer that was killed
         layout.base.mkdir(mode=0o755)
         layout.releases.symlink_to(real.layout.releases)
         switch(layout, request.release)
@@ -172,8 +173,10 @@ def own_file(path: Path) -> Path:
 
 
 def free_ports(real: Installation, hub_host: str) -> tuple[int, int, int]:
-    """Return free ports for people, for traefik's API, and for the hub at its host: if possible, one of those that no
-    other account can take. Raises UserError if there is none."""
+    """Return free ports for people, for traefik's API, and for the hub at its host. Raises UserError if there are none.
+
+    The hub's is one that no other account can take, if possible.
+    """
     try:
         with socket.create_server(("127.0.0.1", 0)) as public, socket.create_server(("127.0.0.1", 0)) as api:
             family = socket.AF_INET6 if ":" in hub_host else socket.AF_INET
