@@ -26,6 +26,8 @@
 #   --keep N               upgrade: how many releases to keep, with the new one, default 2
 #   --no-db-backup         upgrade: you have backed up your own (non-SQLite) database
 #   --require-same-packages  upgrade: refuse to lose packages that were added by hand
+#   --rehearse             with -u: try the upgrade beside the hub that runs, and leave nothing
+#   --canary USER          with -u: start USER's server beside the hub that runs; if it fails, refuse the upgrade
 #   --log FILE             append all messages to FILE too
 #   --dry-run              print every change that would be made, make none
 #   --debug                print each command that changes something, keep BASE/.staging after a failure;

@@ -15,6 +15,7 @@
 # Options of the hooks that a check here needs. The hooks read all of them again.
 opt_name='' opt_hub_user='' opt_proxy_user='' opt_bind_url='' opt_tls_cert='' opt_tls_key='' opt_acme_email=''
 opt_acme_ca_server='' opt_acme_ca_bundle='' opt_wait='' opt_keep='' opt_no_start=no opt_activate='' opt_restore=''
+opt_rehearse=no opt_canary=''
 backup='' # what the backup says of itself
 link=hub # what in BASE leads to the active release
 
@@ -60,6 +61,14 @@ check_options() {
         *) die 2 "'$opt_bind_url' is not a URL" "use something like http://:8000" ;;
     esac
     check_https
+    if [ "$opt_rehearse$opt_canary" != no ]; then check_rehearsal; fi
+}
+
+check_rehearsal() {
+    [ "$update" = yes ] || die 2 "--rehearse and --canary are for an upgrade" "give -u too"
+    [ "$hooks" = yes ] || die 2 "-s skips the hooks, and with them a rehearsal" "leave out -s"
+    [ "$opt_rehearse" = no ] || [ "$repair$keep$dry_run" = nonono ] ||
+        die 2 "--rehearse leaves nothing" "leave out -f, -k, and --dry-run"
 }
 
 # What needs no Python of a backup's checks, before the first write; the hooks check all of it. Its accounts, and the

@@ -4,6 +4,7 @@
 # hand_over alone. They need the variables of preflight.sh, and debug and written: yes or no.
 
 print_changes() {
+    if [ "$opt_rehearse" = yes ]; then say "this rehearses the upgrade of $base to $release, and leaves nothing"; return; fi
     say "this installs $distribution $release:"
     if [ "$complete" = no ] || [ "$repair" = yes ]; then say "  write    $prefix ($((installed_kb / 1024)) MB)"; fi
     [ -e "$base/.lock" ] || say "  write    $base/.lock"
@@ -163,8 +164,9 @@ finish() {
         exit 0
     fi
     run rm -rf "$stage"
-    trap - EXIT
     [ -z "$log" ] || set -- "$@" --log="$log"
+    if [ "$opt_rehearse" = yes ]; then rehearse "$@"; fi
+    trap - EXIT
     hand_over "$@"
 }
 
@@ -174,6 +176,16 @@ say_changed() {
     if [ "$written" = yes ]; then changed="$changed, files"; fi
     if [ "$kept" = yes ]; then changed="$changed, channel"; fi
     if [ -n "$changed" ]; then say "changed: ${changed#, }"; else say "nothing changed"; fi
+}
+
+# A rehearsal leaves what a run leaves that fails: clean_up ends the hooks, and removes the release if it is new.
+rehearse() {
+    written=no
+    hand_over "$@" &
+    engine=$! code=0
+    wait "$engine" || code=$?
+    engine=''
+    exit "$code"
 }
 
 # A run that fails leaves nothing but what was there before it.

@@ -132,6 +132,8 @@ def add_install_options(one: argparse.ArgumentParser) -> None:
     one.add_argument("--no-db-backup", dest="back_up", action="store_false", help=own_backup)
     lost = "refuse an upgrade that would lose packages added by hand"
     one.add_argument("--require-same-packages", dest="same_packages", action="store_true", help=lost)
+    one.add_argument("--rehearse", action="store_true", help="try an upgrade beside the running hub, leave nothing")
+    one.add_argument("--canary", metavar="USER", help="user whose server has to start there first")
 
 
 def status(arguments: argparse.Namespace, _: Say) -> int:

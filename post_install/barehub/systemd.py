@@ -21,7 +21,7 @@ WITHOUT_ROOT = "# not for a hub that may call sudo: "
 
 # What takes a capability or a mount namespace: a unit of a user's own systemd does not start with it (systemd.exec(5)).
 NOT_FOR_USERS = re.compile(
-    r"^(User|AmbientCapabilities|CapabilityBoundingSet|(Protect|Private)\w+|ReadWritePaths|InaccessiblePaths"
+    r"^(User|AmbientCapabilities|CapabilityBoundingSet|(Protect|Private)\w+|(ReadOnly|ReadWrite|Inaccessible)Paths"
     r"|DevicePolicy|RemoveIPC|(No)?ExecPaths)=.*\n",
     re.MULTILINE,
 )

@@ -2,7 +2,7 @@
 
 import ipaddress
 from typing import Any
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, urlsplit, urlunsplit
 
 from barehub.errors import UserError
 
@@ -54,6 +54,12 @@ def address(url: str) -> str:
 def bracketed(host: str) -> str:
     """Return an IPv6 address in brackets, anything else unchanged (RFC 3986, section 3.2.2)."""
     return f"[{host}]" if ":" in host else host
+
+
+def at_port(url: str, port: int) -> str:
+    """Return a URL with another port, and without a user."""
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=f"{bracketed(parts.hostname or '')}:{port}"))
 
 
 def is_address(host: str) -> bool:

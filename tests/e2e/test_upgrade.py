@@ -135,6 +135,27 @@ def test_what_does_not_get_through_changes_nothing(
     old_hub.succeed("rm", "-r", f"/opt/barehub/releases/{new}")  # the next one begins at the beginning
 
 
+def test_a_rehearsal_leaves_nothing_and_one_that_fails_refuses_the_upgrade(
+    old_hub: Machine, kernel: Kernel, labels: tuple[str, str]
+) -> None:
+    there = f"""find /opt/barehub -maxdepth 3 ! -name '*-journal' | sort; ls /run/systemd/system /home/bob
+        readlink /opt/barehub/hub; sha256sum {CONFIG}/*; systemctl list-units --all --no-legend '*-rehearsal-*'
+        pgrep -u bob || :"""
+    before, running = old_hub.shell(there), (old_hub.unit(HUB, "InvocationID"), old_hub.unit(PROXY, "InvocationID"))
+    with watched(kernel) as trouble:
+        output = old_hub.succeed("sh", "/mnt/newer.sh", "-b", "-u", "--rehearse", "--canary", "bob")
+        assert re.search(r"  started the server of bob +\d+\.\d s\n  opened a kernel: 1\+1 is 2 +\d", output)
+        assert f"nothing is left of it: {labels[0]} is active as before" in output
+        assert old_hub.shell(there) == before
+        refusal = old_hub.fails("sh", "/mnt/newer.sh", "-b", "-u", "--canary", "alice", code=2)
+        assert "alice has a server" in refusal
+    assert trouble == []
+    assert (old_hub.unit(HUB, "InvocationID"), old_hub.unit(PROXY, "InvocationID")) == running
+    old_hub.succeed("rm", "-r", f"/opt/barehub/releases/{labels[1]}")
+    assert old_hub.shell(there) == before
+    assert kernel.execute("print(answer)") == "42\n"
+
+
 def test_an_upgrade_waits_for_a_server_that_is_just_starting_and_nobody_stops_working(
     old_hub: Machine, kernel: Kernel, token: str, labels: tuple[str, str]
 ) -> None:

@@ -141,6 +141,18 @@ def servers_in(connection: sqlite3.Connection) -> list[str]:
     return sorted(f"{user}/{name}".rstrip("/") for user, name in rows)
 
 
+def forget_servers(database: Path) -> list[str]:
+    """Remove all servers from a copy of a hub's SQLite database; return those that ran, as `running_servers` does.
+
+    What their users have chosen for them stays.
+    """
+    running = running_servers(database)
+    with opened(database) as connection, connection:
+        connection.execute("delete from servers where id in (select server_id from spawners)")
+        connection.execute("update spawners set server_id = null, state = null")
+    return running
+
+
 def revision_of(installation: Installation, url: str) -> str | None:
     """Return the schema revision of the database at a URL, None if it has none yet. Raises UserError if unreadable."""
     if file := sqlite_file(url, installation.layout):

@@ -20,6 +20,7 @@ from barehub.lifecycle.releases import remove_older
 from barehub.lifecycle.restore import finish, restore
 from barehub.lifecycle.servers import ForgottenError
 from barehub.lifecycle.switchover import Switchover
+from barehub.lifecycle.upgrade_rehearsal import rehearse, rehearse_alone
 from barehub.process import signals_later
 from barehub.proxy_unit.certificates import examine
 from barehub.proxy_unit.renewal import Source
@@ -39,6 +40,11 @@ def install(layout: Layout, request: Request, say: Say) -> None:
     new = Installation(layout, choose_settings(before, request, shared_by_default=chose_shared_account(layout)))
     check_certificate(request)
     managed = systemd.systemd_runs(layout)
+    if (request.rehearse or request.canary) and not managed:
+        raise UserError("a rehearsal needs systemd", "leave out --rehearse and --canary", Exit.USAGE)
+    if request.rehearse:
+        rehearse_alone(new, before, request, say)
+        return
     if managed:
         systemd.require_version(layout.oldest_systemd(request.release))
         systemd.require_no_foreign_units(new)
@@ -47,6 +53,8 @@ def install(layout: Layout, request: Request, say: Say) -> None:
     switchover = Switchover(new, before, request, managed=managed, say=say)
     try:
         plan = switchover.prepare()
+        if request.canary and switchover.switches:
+            rehearse(new, request, say)
         plan = switchover.stop_hub(plan)
         switchover.commit(plan)
     except BaseException as error:  # Ctrl-C and signals too

@@ -45,6 +45,8 @@ class Request:
     keep: int = 2  # releases that stay after an upgrade, the active one included
     back_up: bool = True  # False: the administrator has backed up a database that we cannot copy
     same_packages: bool = False  # refuse an upgrade that would lose packages added by hand
+    rehearse: bool = False  # try the upgrade, and leave nothing
+    canary: str | None = None  # a user whose server has to start before the switch
 
 
 def choose_settings(before: Settings | None, request: Request, *, shared_by_default: bool = False) -> Settings:
