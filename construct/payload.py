@@ -69,7 +69,7 @@ def write_locked(payload: Path, release: Release, records: Sequence[RepoDataReco
 
 def write_manifest(payload: Path, prefix: Path) -> None:
     """Add the manifest of `prefix`, which the engine has filled, as the release's own code describes it."""
-    [script] = prefix.glob("lib/python3*/site-packages/barehub/manifest.py")
+    script = next(prefix.glob("lib/python3*/site-packages/barehub/manifest.py"))
     manifest = runpy.run_path(str(script))["describe"](prefix)
     (payload / "manifest.gz").write_bytes(gzip.compress(os.fsencode(manifest), mtime=0))
 
