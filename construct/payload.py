@@ -111,7 +111,7 @@ def render_release(payload: Path, release: Release, engine: Engine, measured: Me
         "platform": release.platform,
         "glibc": measured.glibc_version,
         "systemd": MINIMUM_SYSTEMD,
-        "hub": measured.facts,
+        "facts": measured.facts,
         "lock_sha256": file_sha256(payload / LOCK_NAME),
         "files": [
             {"path": str(path.relative_to(payload)), "size": path.stat().st_size, "sha256": file_sha256(path)}

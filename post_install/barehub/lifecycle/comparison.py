@@ -70,17 +70,19 @@ def read_receipt(prefix: Path) -> dict[str, Any]:
 
 
 def facts(prefix: Path) -> dict[str, Any]:
-    """Return of a hub's prefix: the schema of its database, a hash of what the proxy runs, the units' templates.
+    """Return the names of the Python packages in a prefix.
 
-    Of an environment for users: nothing.
+    For a hub's prefix, return also the schema of its database, a hash of what the proxy runs, and the units' templates.
     """
     site = next(prefix.glob(SITE_PACKAGES), prefix)
+    wheels = sorted({plain(one.name.partition("-")[0]) for one in site.glob("*.dist-info")})
     if not (site / "barehub").is_dir():
-        return {}
+        return {"wheels": wheels}
     proxy = hashlib.sha256()
     for one in sorted(proxy_programs(prefix), key=repr):
         proxy.update(repr(one).encode())
     return {
+        "wheels": wheels,
         "schema": newest_schema(site / "jupyterhub/alembic/versions"),
         "proxy": proxy.hexdigest(),
         "units": {path.name: path.read_text() for path in sorted((site / "barehub/units").glob("*.*"))},
@@ -126,27 +128,28 @@ def report(prefix: Path, base: Path, place: str, new: Mapping[str, Any]) -> Iter
     yield from table("removed", [(one, before[one][0]) for one in sorted(before.keys() - after.keys())])
     built = [one for one in both if before[one][0] == after[one][0] and before[one] != after[one]]
     yield from table("the same version, built again", [(one, before[one][0]) for one in built])
-    names = {plain(one) for one in after}
+    coming = new.get("facts") or {}
+    names = {*coming.get("wheels", ()), *map(plain, after)}
     lost = [(one.name, f"{one.version} ({one.installer})") for one in added(prefix) if plain(one.name) not in names]
     yield from table("added by hand, and not carried over", lost)
     if before == after:
         yield from ("", "the packages are the same")
-    if new.get("hub"):
-        yield from effects(facts(prefix), new["hub"], switches=old != label)
+    if "schema" in coming:
+        yield from effects(facts(prefix), coming, switches=old != label)
 
 
 def relation(theirs: str, old: str, name: str, label: str, base: Path, place: str) -> Iterator[str]:
     """Yield what the new release is to the active one, and what could be done with it."""
-    what = f"{name} {label}"
-    if theirs != name:
-        yield f"{what} is another distribution than {theirs} {old}, which is active in {base}; to replace that:"
+    what, active = f"{name} {label}", f"{'' if theirs == name else f'{theirs} '}{old}, which is active in {base}"
+    if key(label) < key(old):
+        yield f"{what} is older than {active}: an upgrade to it is refused"
+    elif theirs != name:
+        yield f"{what} is another distribution than {active}; to replace that:"
         yield f"  sh {place} -u --from {theirs} -p {base}"
     elif label == old:
         yield f"{what} is active in {base}; to write its files again: sh {place} -f -p {base}"
-    elif key(label) < key(old):
-        yield f"{what} is older than {old}, which is active in {base}: an upgrade to it is refused"
     else:
-        yield f"{what} is newer than {old}, which is active in {base}; to upgrade: sh {place} -u -p {base}"
+        yield f"{what} is newer than {active}; to upgrade: sh {place} -u -p {base}"
 
 
 def key(label: str) -> tuple[int, ...]:
