@@ -126,9 +126,9 @@ class Layout:
     def backups(self) -> Path:
         return self.hub_state / "backups"
 
-    def backup(self, label: str) -> Path:
-        """Return the backup of the database as the release with this label left it."""
-        return self.backups / f"jupyterhub-{label}.sqlite"
+    def backup(self, label: str, kind: str = ".sqlite") -> Path:
+        """Return the backup of the database as the release with this label left it; `.dump` is PostgreSQL's."""
+        return self.backups / f"jupyterhub-{label}{kind}"
 
     @property
     def rules(self) -> Path:

@@ -24,7 +24,8 @@ from jupyterhub.auth import Authenticator, LocalAuthenticator
 from barehub.config import ConfigError, one_line, place_of
 from barehub.errors import UserError
 from barehub.layout import Layout
-from barehub.lifecycle.database import opened, own_database, sqlite_file, used_by
+from barehub.lifecycle.database import opened, own_database, used_by
+from barehub.lifecycle.database_urls import fix_for, sqlite_file
 
 # JupyterHub.initialize() in its order: a step, and the settings that it reads. Left out are those that write files,
 # ask the proxy, or ask spawners.
@@ -74,6 +75,9 @@ def rehearse(layout: Layout, hub: Any) -> None:
         except ValueError:  # its text may hold a part of the password
             what = f"{place_of(layout, 'db_url')}c.JupyterHub.db_url cannot be read as a URL"
             raise ConfigError(what, "write special characters of a password as %XX") from None
+        except ImportError as error:
+            what = f"{place_of(layout, 'db_url')}the driver of c.JupyterHub.db_url cannot be loaded: {one_line(error)}"
+            raise ConfigError(what, fix_for(str(error), "name another, or add it: barehub help packages")) from None
         if file := sqlite_file(hub.db_url, layout):
             require_place(layout, "db_url", str(file))
     with redirect_stderr(io.StringIO()):  # alembic logs what it does

@@ -242,7 +242,8 @@ def check_database(installation: Installation, found: Evaluated | None, status: 
         return
     if status.database_revision not in (None, newest := database.newest_revision()):
         status.problems.append(f"the database is at {status.database_revision}, this release needs {newest}")
-    status.backups = [str(layout.backup(label)) for label in layout.complete if layout.backup(label).exists()]
+    backups = (layout.backup(label, kind) for label in layout.complete for kind in (".sqlite", ".dump"))
+    status.backups = [str(place) for place in backups if place.exists()]
 
 
 def check_environments(installation: Installation, found: Evaluated, status: Status) -> None:

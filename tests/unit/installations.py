@@ -18,6 +18,7 @@ import pytest
 from barehub.config import ConfigError
 from barehub.layout import Layout
 from barehub.lifecycle import database_worker
+from barehub.lifecycle.database import newest_revision
 from barehub.lifecycle.install import install
 from barehub.lifecycle.options import Request
 from barehub.settings import Installation, Settings
@@ -69,6 +70,31 @@ def make_active(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> Installation
     settings = Settings.load(layout)
     assert settings
     return Installation(layout, settings)
+
+
+# What an older release's python sees: its own prefix, its own JupyterHub's schema, this test's root.
+OLDER_INSTALL = """
+from functools import partial
+from pathlib import Path
+import jupyterhub.dbutil
+from barehub import cli
+sys.prefix, sys.executable = {prefix!r}, {worker!r}
+jupyterhub.dbutil.ALEMBIC_DIR = {scripts!r}
+cli.Layout = partial(cli.Layout, root=Path({root!r}))
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+def make_upgraded(layout: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Layout:
+    """An installation whose active release is NEW, beside OLD with its schema, whose own hooks can run. No data yet."""
+    old, new = make_release(layout, OLD, OLD_SCHEMA), make_release(layout, NEW, newest_revision())
+    program = worker(tmp_path / "worker")
+    scripts = str(next(old.prefix.glob("lib/python3*/site-packages/jupyterhub/alembic")))
+    details = {"prefix": str(old.prefix), "worker": program, "scripts": scripts, "root": str(layout.root)}
+    interpreter(old.prefix / "bin/python", OLDER_INSTALL.format(**details))
+    monkeypatch.setattr(sys, "executable", program)
+    make_active(new, monkeypatch)
+    return new
 
 
 def belongs_to(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -157,8 +157,9 @@ def test_a_full_disk_is_said_to_be_one(layout: Layout, monkeypatch: pytest.Monke
     ],
 )
 def test_a_database_that_is_not_ours_to_copy_stops_an_upgrade_with_the_command(
-    layout: Layout, url: str, command: str
+    layout: Layout, url: str, command: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("os.defpath", "/nonexistent")
     migration = Migration(Installation(layout, Settings(hub_user="root")), url, url, have=OLD_SCHEMA, needed=True)
     with pytest.raises(UserError) as caught:
         migration.back_up(LABEL)

@@ -1,7 +1,6 @@
 """barehub.lifecycle.rollback: the older release's own hooks, in a process of their own, switch back to it."""
 
 import re
-import sys
 from pathlib import Path
 
 import pytest
@@ -17,37 +16,17 @@ from tests.unit.installations import (
     OLD,
     OLD_SCHEMA,
     add_user,
-    interpreter,
-    make_active,
     make_database,
     make_release,
+    make_upgraded,
     users,
-    worker,
 )
-
-# What the older release's python sees: its own prefix, its own JupyterHub's schema, this test's root.
-CHILD = """
-from functools import partial
-from pathlib import Path
-import jupyterhub.dbutil
-from barehub import cli
-sys.prefix, sys.executable = {prefix!r}, {worker!r}
-jupyterhub.dbutil.ALEMBIC_DIR = {scripts!r}
-cli.Layout = partial(cli.Layout, root=Path({root!r}))
-sys.exit(cli.main(sys.argv[1:]))
-"""
 
 
 @pytest.fixture
 def upgraded(layout: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Layout:
     """An installation after an upgrade to another schema: alice was there before it, bob came after it."""
-    old, new = make_release(layout, OLD, OLD_SCHEMA), make_release(layout, NEW, database.newest_revision())
-    program = worker(tmp_path / "worker")
-    scripts = str(next(old.prefix.glob("lib/python3*/site-packages/jupyterhub/alembic")))
-    details = {"prefix": str(old.prefix), "worker": program, "scripts": scripts, "root": str(layout.root)}
-    interpreter(old.prefix / "bin/python", CHILD.format(**details))
-    monkeypatch.setattr(sys, "executable", program)
-    make_active(new, monkeypatch)
+    new = make_upgraded(layout, tmp_path, monkeypatch)
     layout.backups.mkdir()
     make_database(layout.backup(OLD))
     add_user(make_database(database.own_database(new), None), 2, "bob")

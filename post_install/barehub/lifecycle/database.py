@@ -4,12 +4,12 @@ A release keeps its data in `state/hub/jupyterhub-REVISION.sqlite`, named after 
 other file. So a migration makes a new file beside the old one, and the rename that switches `hub` to another release
 switches the database with it: no power cut can leave a release with a schema that is not its own.
 
-A database of the administrator's choice (`c.JupyterHub.db_url`) is migrated in place, with the hub stopped as well.
+A database of the administrator's choice (`c.JupyterHub.db_url`) is migrated in place, with the hub stopped as well. Of
+PostgreSQL, a dump is the backup (barehub.lifecycle.postgres).
 """
 
 import contextlib
 import json
-import re
 import shutil
 import sqlite3
 import sys
@@ -17,30 +17,37 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from barehub.accounts import ensure_directory, ids
 from barehub.errors import Exit, UserError
 from barehub.layout import Layout, release_key
+from barehub.lifecycle.database_urls import SQLITE, can_dump, fix_for, sqlite_file, why_no_dump, without_password
 from barehub.process import attempt_as, call_as
 from barehub.settings import Installation, Settings
 from barehub.untrusted import UntrustedError, parse_json
 
 # The name that releases before this scheme used, and the one for a copy from another hub.
 FIRST = "jupyterhub.sqlite"
+VERBS = {"copy": "copied", "dump": "copied", "restore": "restored"} | dict.fromkeys(
+    ("print_schema", "print_dump_schema", "print_losses"), "read"
+)
 SECONDS = 60.0  # for a question that SQLite answers at once, if nobody holds a lock
-SQLITE = "sqlite:///"
 
 
-def newest_revision(scripts: Path | None = None) -> str:
-    """Return the schema revision that this release's JupyterHub needs, or the one these alembic scripts lead to."""
+def schemas(scripts: Path | None = None) -> Any:
+    """Return the alembic scripts of this release's JupyterHub, or these ones: a `ScriptDirectory`."""
     from alembic.config import Config
     from alembic.script import ScriptDirectory
     from jupyterhub.dbutil import ALEMBIC_DIR
 
     config = Config()
     config.set_main_option("script_location", str(scripts or ALEMBIC_DIR))
-    return str(ScriptDirectory.from_config(config).get_current_head())
+    return ScriptDirectory.from_config(config)
+
+
+def newest_revision(scripts: Path | None = None) -> str:
+    """Return the schema revision that this release's JupyterHub needs, or the one these alembic scripts lead to."""
+    return str(schemas(scripts).get_current_head())
 
 
 def own_database(layout: Layout, schema: str | None = None) -> Path:
@@ -64,12 +71,6 @@ def used_by(layout: Layout, release: str | None) -> Path:
         return found[0] if found else own
     named = own_database(layout, newest_revision(theirs))
     return named if named.exists() else layout.hub_state / FIRST
-
-
-def sqlite_file(url: str, layout: Layout) -> Path | None:
-    """Return the file of a SQLite URL (SQLAlchemy's), relative to the hub's directory; None for other databases."""
-    found = re.fullmatch(r"sqlite(?:\+\w+)?:///(?!:memory:|file:)([^?]+)(?:\?.*)?", url)
-    return layout.hub_state / found[1] if found else None
 
 
 def revision(database: Path) -> str | None:
@@ -123,11 +124,16 @@ def asked(settings: Settings, question: Callable[..., Any], *databases: Path) ->
 def running_servers(database: Path) -> list[str]:
     """Return the servers that run according to a hub's SQLite database, as `user` or `user/name`, sorted."""
     with opened(database) as connection:
-        rows = connection.execute(
-            "select users.name, spawners.name from spawners join users on users.id = spawners.user_id "
-            "where spawners.server_id is not null"
-        )
-        return sorted(f"{user}/{name}".rstrip("/") for user, name in rows)
+        return servers_in(connection)
+
+
+def servers_in(connection: sqlite3.Connection) -> list[str]:
+    """The same of an open database."""
+    rows = connection.execute(
+        "select users.name, spawners.name from spawners join users on users.id = spawners.user_id "
+        "where spawners.server_id is not null"
+    )
+    return sorted(f"{user}/{name}".rstrip("/") for user, name in rows)
 
 
 def revision_of(installation: Installation, url: str) -> str | None:
@@ -172,6 +178,9 @@ class Migration:
                 fix = f"{layout.hub}/bin/barehub rollback"
                 raise UserError(f"{release} is older than {previous}", fix, Exit.HOOK)
             needed = False
+        if needed and have not in {one.revision for one in schemas().walk_revisions()}:
+            what = f"{without_password(source)} has schema {have}, which {release} does not know"
+            raise UserError(what, "install the release that wrote it, or restore an older backup", Exit.HOOK)
         if file and have and shutil.disk_usage(layout.hub_state).free < 3 * file.stat().st_size:
             raise UserError(f"no room in {layout.hub_state} for copies of the database", "make room", Exit.SPACE)
         return cls(installation, source, target, have, needed)
@@ -186,25 +195,51 @@ class Migration:
         """The file of the database that this release uses; None if it is not SQLite's."""
         return sqlite_file(self.target, self.installation.layout)
 
+    def backup_of(self, label: str) -> Path:
+        """Return where the backup of the data is as the release with this label left them."""
+        return self.installation.layout.backup(label, ".sqlite" if self.source_file else ".dump")
+
     def back_up(self, label: str, *, required: bool = True) -> Path | None:
         """Copy the data, in use or at rest, to backups/ under the label of the release that used them.
 
-        Returns the backup. Returns None if there are no data, or if they are in a database that we cannot copy and
-        `required` is False; raises UserError for such a database otherwise.
+        Returns the backup. Returns None if there are no data, or if they are in a database server and `required` is
+        False; raises UserError for a server that we cannot copy from otherwise.
         """
         if self.have is None:
             return None
-        file, layout, settings = self.source_file, self.installation.layout, self.installation.settings
-        if file is None:
-            if required:
-                what = f"the database at {without_password(self.source)} is yours to back up"
-                fix = f"{dump_command(self.source)}; then run this again with --no-db-backup"
-                raise UserError(what, fix, Exit.HOOK)
-            return None
-        place = layout.backup(label)
+        layout, settings, place = self.installation.layout, self.installation.settings, self.backup_of(label)
+        if self.source_file is None:
+            if not required:
+                return None
+            if not can_dump(self.source):
+                raise UserError(*why_no_dump(self.source), Exit.HOOK)
+            if place.exists() and self.schema_of(place) != self.have:
+                return None  # an interrupted run has migrated the data, which are not as that release left them
         ensure_directory(layout.backups, 0o700, *ids(settings.hub_user))
-        run_as_hub_user(settings, "copy", source=str(file), target=str(place))
+        self.save(place)
         return place
+
+    def save(self, place: Path) -> None:
+        """Copy the data to a backup."""
+        if file := self.source_file:
+            run_as_hub_user(self.installation.settings, "copy", source=str(file), target=str(place))
+        else:
+            run_as_hub_user(self.installation.settings, "dump", url=self.source, target=str(place))
+
+    def put_back(self, backup: Path) -> None:
+        """Replace the data, where they are, by those of a backup."""
+        if file := self.target_file:
+            run_as_hub_user(self.installation.settings, "copy", source=str(backup), target=str(file))
+        else:
+            run_as_hub_user(self.installation.settings, "restore", url=self.target, source=str(backup))
+
+    def schema_of(self, backup: Path) -> str | None:
+        """Return the schema revision of the data in a backup, None if there is none. Raises UserError if unreadable."""
+        settings = self.installation.settings
+        if self.target_file is None:
+            return run_as_hub_user(settings, "print_dump_schema", source=str(backup)).strip() or None
+        found = asked(settings, revision, backup)
+        return str(found) if found else None
 
     def migrate(self) -> None:
         """Bring the data into this release's database, with this release's schema. The hub must be stopped.
@@ -226,13 +261,13 @@ class Migration:
         """
         if not (self.done or data_changed):
             return
-        target, settings = self.target_file, self.installation.settings
+        target = self.target_file
         if target and self.source != self.target:
             target.unlink(missing_ok=True)
-        elif target and backup:
-            run_as_hub_user(settings, "copy", source=str(backup), target=str(target))
+        elif backup:
+            self.put_back(backup)
         elif target is None and self.have:
-            run_as_hub_user(settings, "downgrade", url=self.target, revision=self.have)
+            run_as_hub_user(self.installation.settings, "downgrade", url=self.target, revision=self.have)
         self.done = False
 
     def servers_in_backup(self) -> set[str] | None:
@@ -256,29 +291,9 @@ def run_as_hub_user(settings: Settings, what: str, **details: str) -> str:
     worker = (sys.executable, "-I", "-m", "barehub.lifecycle.database_worker")
     done = attempt_as(settings.hub_user, *worker, text=json.dumps({"do": what, **details}))
     if done.returncode:
-        why = "\n".join(f"    {line}" for line in done.stderr.strip().splitlines()[-5:])
-        full = done.returncode == Exit.SPACE
-        verb = {"copy": "copied", "print_schema": "read"}.get(what, "migrated")
-        raise UserError(
-            f"the database cannot be {verb}:\n{why}",
-            "make room, then run this again" if full else "fix the cause, then run this again",
-            Exit.SPACE if full else Exit.HOOK,
-        )
+        why = "; ".join(line.strip() for line in done.stderr.strip().splitlines()[-5:])
+        verb = VERBS.get(what, "migrated")
+        code = Exit.SPACE if done.returncode == Exit.SPACE else Exit.HOOK
+        fix = "make room" if code == Exit.SPACE else fix_for(why)
+        raise UserError(f"the database cannot be {verb}: {why}", f"{fix}, then run this again", code)
     return done.stdout
-
-
-def without_password(url: str) -> str:
-    """Return a database's URL without account and password."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.hostname or 'localhost'}{parts.path}"
-
-
-def dump_command(url: str) -> str:
-    """Return the command that backs up a database other than SQLite's; it asks for the password."""
-    parts = urlsplit(url)
-    host, user, name = parts.hostname or "localhost", parts.username or "jupyterhub", parts.path.strip("/")
-    if parts.scheme.startswith("postgresql"):
-        return f"pg_dump --format=custom --file=jupyterhub.dump --host={host} --username={user} {name}"
-    if parts.scheme.startswith(("mysql", "mariadb")):
-        return f"mysqldump --single-transaction --host={host} --user={user} --password {name} > jupyterhub.sql"
-    return f"copy the database {name} with the tools of {parts.scheme}"

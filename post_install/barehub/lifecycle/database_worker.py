@@ -8,6 +8,10 @@ stdin: a URL may hold a password, and every account can read a command line.
     {"do": "upgrade", "url": URL, "revision": "head"}
     {"do": "downgrade", "url": URL, "revision": REVISION}
     {"do": "print_schema", "url": URL}                          prints nothing if there is no schema yet
+    {"do": "dump", "url": URL, "target": PATH}                  of PostgreSQL; so are those below
+    {"do": "restore", "url": URL, "source": PATH}
+    {"do": "print_dump_schema", "source": PATH}
+    {"do": "print_losses", "url": URL, "source": PATH}          as JSON: what is not in the dump
 """
 
 import contextlib
@@ -22,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from barehub.errors import Exit
+from barehub.lifecycle import postgres
 from barehub.process import sync_directory
 
 
@@ -70,6 +75,30 @@ def print_schema(url: str) -> None:
             print(connection.execute(sqlalchemy.text("select version_num from alembic_version")).scalar() or "")
 
 
+def dump(url: str, target: str) -> None:
+    """Write a dump of the database at a URL, in use or not, and check it. Then `target` is whole, or unchanged."""
+    with staged(Path(target)) as new:
+        postgres.dump(url, new)
+
+
+def restore(url: str, source: str) -> None:
+    """Replace the hub's tables in the database at a URL by those of a dump, all or nothing."""
+    postgres.restore(url, Path(source))
+
+
+def print_dump_schema(source: str) -> None:
+    """Print the schema revision of the data in a dump."""
+    print(postgres.schema_in(Path(source)))
+
+
+def print_losses(url: str, source: str) -> None:
+    """Print what the database at a URL has that a dump lacks."""
+    from barehub.lifecycle.rollback import lost_between
+
+    now, then = postgres.content_of(url), postgres.content_of_dump(Path(source))
+    print(json.dumps(lost_between(now, then)))
+
+
 @contextlib.contextmanager
 def staged(target: Path) -> Iterator[Path]:
     """Give a path beside `target`, which is renamed over it, durably, unless an error is raised."""
@@ -110,15 +139,27 @@ def alembic_config(url: str) -> Iterator[Any]:
 def main() -> int:
     os.umask(0o077)
     task = json.load(sys.stdin)
-    functions: tuple[Callable[..., None], ...] = (copy, migrate, upgrade, downgrade, print_schema)
+    functions: tuple[Callable[..., None], ...] = (
+        *(copy, migrate, upgrade, downgrade, print_schema),
+        *(dump, restore, print_dump_schema, print_losses),
+    )
     do = {one.__name__: one for one in functions}[task.pop("do")]
     try:
         do(**task)
     except Exception as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        full = "disk is full" in str(error) or getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
-        return Exit.SPACE if full else Exit.ERROR
+        print(text_of(error), file=sys.stderr)
+        full = ("disk is full", "No space left on device")
+        if any(one in str(error) for one in full) or getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+            return Exit.SPACE
+        return Exit.ERROR
     return 0
+
+
+def text_of(error: Exception) -> str:
+    """Return what an error says, on one line. Of a database's driver, without what SQLAlchemy has added."""
+    error = getattr(error, "orig", None) or error
+    what = "" if isinstance(error, postgres.ProgramError) else f"{type(error).__name__}: "
+    return what + "; ".join(line.strip() for line in str(error).splitlines())
 
 
 if __name__ == "__main__":

@@ -63,8 +63,8 @@ def remove_backups(layout: Layout, say: Callable[[str], None]) -> None:
         return
     try:
         for name in sorted(os.listdir(directory)):  # noqa: PTH208 - of a descriptor
-            label = name.removeprefix("jupyterhub-").removesuffix(".sqlite")
-            if re.fullmatch(r"jupyterhub-[0-9][0-9.]*\.sqlite", name) and label not in layout.complete:
+            found = re.fullmatch(r"jupyterhub-([0-9][0-9.]*)\.(sqlite|dump)", name)
+            if found and found[1] not in layout.complete:
                 with contextlib.suppress(OSError):  # a directory, say
                     os.unlink(name, dir_fd=directory)
                     say(f"removed backup {layout.backups / name}")

@@ -6,6 +6,7 @@ release's own hooks do the switch, as for any release, and an error in them lead
 
 import contextlib
 import os
+import sqlite3
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,17 +24,17 @@ from barehub.lifecycle.database import (
     newest_revision,
     opened,
     own_database,
-    revision,
     run_as_hub_user,
-    running_servers,
-    without_password,
+    servers_in,
 )
+from barehub.lifecycle.database_urls import can_dump, without_password
 from barehub.lifecycle.options import trying_lines
 from barehub.lifecycle.ports import HUB
 from barehub.lifecycle.servers import Api, read_token, wait_for_starting
 from barehub.listeners import Owner
 from barehub.process import locked, run_to_its_end, signals_later
 from barehub.settings import Installation
+from barehub.untrusted import parse_json
 
 
 def rollback(
@@ -56,13 +57,13 @@ def rollback(
         label = choose(layout, label)
         found = evaluate(layout, installation.settings)
         migration = Migration.plan(installation, found.db_url, active, active)
-        restored = plan_data(installation, migration, label)
-        backup = layout.backup(label)
+        schema = plan_data(installation, migration, label)
+        backup = migration.backup_of(label)
         say(f"this goes back from {active} to {label}")
-        if restored and migration.target_file:
+        if schema:
             say(f"  the database becomes the backup {backup}")
-            for loss in asked(installation.settings, losses, migration.target_file, backup):
-                say(f"  lost: {loss}")
+            for loss in losses_of(migration, backup):
+                say(f"  lost: {printable(loss)}")
         lines: dict[str, Any] = {}
         if safe_ports.must_go_back(installation, label, found.endpoints):
             lines = {HUB: None}  # where it was before safe ports
@@ -70,7 +71,9 @@ def rollback(
         if not sure and ask("go back? [no] ").strip().lower() not in ("y", "yes"):
             raise UserError("nothing was changed", "answer yes, or give -y", Exit.USAGE)
         words = [f"{layout.release(label)}/bin/python", "-I", "-m", "barehub", "install", f"--base={layout.base}"]
-        data = restored_data(installation, migration, restored, backup, found.endpoints, wait, say)
+        if migration.target_file is None:
+            words.append("--no-db-backup")  # it is the data of the newer release that would be dumped
+        data = restored_data(installation, migration, schema, backup, found.endpoints, wait, say)
         with data, trying_lines(layout.installer_config, lines, say), config_as_closed(layout):
             if code := run_to_its_end(*words, f"--release={label}", f"--wait={wait}"):
                 raise UserError(f"{label} did not come up", f"{active} is active as before; see above", code)
@@ -92,28 +95,26 @@ def config_as_closed(layout: Layout) -> Iterator[None]:
 def restored_data(
     installation: Installation,
     migration: Migration,
-    restored: Path | None,
+    schema: str | None,
     backup: Path,
     endpoints: Endpoints,
     wait: float,
     say: Callable[[str], None],
 ) -> Iterator[None]:
-    """Put the backup where the older release expects its data; after an error the data are as they were.
+    """Put the backup where the older release expects its data, which have `schema`; do nothing if that is None.
 
-    Beside the data in use, if it can be. A file of the administrator's choice has one place for both releases, so the
-    hub is stopped first, and what was in the file is kept in backups/.
+    After an error the data are as they were. They go beside the data in use, if that can be. A database of the
+    administrator's choice has one place for both releases, so the hub is stopped first, and what was in it is kept in
+    backups/.
     """
     layout, settings = installation.layout, installation.settings
     hub = Owner.of_hub(settings)
-
-    def copy(source: Path, target: Path) -> None:
-        run_as_hub_user(settings, "copy", source=str(source), target=str(target))
-
-    if restored is None:
+    if schema is None:
         yield
         return
-    in_place = restored == migration.target_file
-    kept = layout.backups / f"jupyterhub-{layout.active}-rolled-back.sqlite"
+    in_place = migration.target_file != own_database(layout)
+    beside = own_database(layout, schema)
+    kept = migration.backup_of(f"{layout.active}-rolled-back")
     managed = systemd.systemd_runs(layout)
     if in_place:
         if managed:
@@ -122,19 +123,22 @@ def restored_data(
             systemd.control("stop", settings.hub_unit)
         elif answer(endpoints.hub, hub):
             raise UserError("the hub runs, and not under systemd", "stop it, then run this again", Exit.HOOK)
-        copy(restored, kept)
+        migration.save(kept)
         say(f"the database as it is now is kept as {kept}")
     try:
-        copy(backup, restored)
+        if in_place:
+            migration.put_back(backup)
+        else:
+            run_as_hub_user(settings, "copy", source=str(backup), target=str(beside))
         yield
     except BaseException:
         with signals_later():
             if in_place and managed:
                 systemd.try_control("stop", settings.hub_unit)
             if in_place:
-                copy(kept, restored)
+                migration.put_back(kept)
             else:
-                restored.unlink(missing_ok=True)
+                beside.unlink(missing_ok=True)
             if in_place and managed:
                 systemd.try_control("start", settings.hub_unit)
         raise
@@ -157,8 +161,8 @@ def choose(layout: Layout, label: str | None) -> str:
     return label
 
 
-def plan_data(installation: Installation, migration: Migration, label: str) -> Path | None:
-    """Return where release `label` expects the backup of its database; None if it can use the present one.
+def plan_data(installation: Installation, migration: Migration, label: str) -> str | None:
+    """Return the schema of the backup that release `label` needs as its data; None if it can use the present ones.
 
     Raises UserError if there is no backup for it.
     """
@@ -169,37 +173,50 @@ def plan_data(installation: Installation, migration: Migration, label: str) -> P
     needs = newest_revision(package.parent / "jupyterhub/alembic")
     if migration.have in (None, needs):
         return None
-    if migration.target_file is None:
+    backup = migration.backup_of(label)
+    if migration.target_file is None and not (can_dump(migration.target) and backup.exists()):
         what = (
             f"the database at {without_password(migration.target)} has schema {migration.have}, {label} needs {needs}"
         )
         raise UserError(
             what, "stop the hub, restore your backup from before the upgrade, then run this again", Exit.HOOK
         )
-    backup = layout.backup(label)
-    if asked(installation.settings, revision, backup) != needs:
+    if migration.schema_of(backup) != needs:
         what = f"there is no backup of the database as {label} left it"
         raise UserError(what, f"put one at {backup} (schema {needs}), then run this again", Exit.HOOK)
-    in_place = migration.target_file != own_database(layout)
-    return migration.target_file if in_place else own_database(layout, needs)
+    return needs
+
+
+def losses_of(migration: Migration, backup: Path) -> list[str]:
+    """Return what the data have that an older backup of them lacks."""
+    settings = migration.installation.settings
+    if file := migration.target_file:
+        return [str(one) for one in asked(settings, losses, file, backup)]
+    told = run_as_hub_user(settings, "print_losses", url=migration.target, source=str(backup))
+    return [str(one) for one in parse_json(told, backup)]
 
 
 def losses(now: Path, then: Path) -> list[str]:
-    """Return what a database has that an older backup of it lacks."""
-    # Columns that every schema since JupyterHub 1 has.
+    """Return what a SQLite database has that an older backup of it lacks."""
     with opened(now) as new, opened(then) as old:
+        return lost_between(new, old)
 
-        def since(query: str) -> list[str]:
-            return sorted({row[0] for row in new.execute(query)} - {row[0] for row in old.execute(query)})
 
-        found = {
-            "users": since("select name from users"),
-            "groups": since("select name from groups"),
-            "running servers, which the hub forgets": sorted({*running_servers(now)} - {*running_servers(then)}),
-        }
-        tokens = since(
-            "select hashed from api_tokens "
-            "where service_id is null or service_id not in (select id from services where name = 'barehub')"
-        )
+def lost_between(new: sqlite3.Connection, old: sqlite3.Connection) -> list[str]:
+    """Return what the newer content of a database has that the older one lacks."""
+
+    # Columns that every schema since JupyterHub 1 has.
+    def since(query: str) -> list[str]:
+        return sorted({row[0] for row in new.execute(query)} - {row[0] for row in old.execute(query)})
+
+    found = {
+        "users": since("select name from users"),
+        "groups": since("select name from groups"),
+        "running servers, which the hub forgets": sorted({*servers_in(new)} - {*servers_in(old)}),
+    }
+    tokens = since(
+        "select hashed from api_tokens "
+        "where service_id is null or service_id not in (select id from services where name = 'barehub')"
+    )
     lines = [f"{what}: {', '.join(printable(one, keep='') for one in names)}" for what, names in found.items() if names]
     return lines + ([f"tokens: {len(tokens)}, so some users log in again"] if tokens else [])
