@@ -96,11 +96,14 @@ for spec in pathlib.Path(sys.prefix).glob("share/jupyter/kernels/*/kernel.json")
 finish() {
     if [ "$hooks" = no ]; then
         say "$base/$link is still ${active:-missing}; to switch: $(way_back)"
+        say_changed ""
         exit 0
     fi
-    if [ "$active" != "$release" ]; then switch; fi
+    changed=''
+    if [ "$active" != "$release" ]; then switch && changed=", release"; fi
     if [ -n "$opt_keep" ]; then remove_old; fi
     say "$base/$link is $release; for the hub: c.Spawner.cmd = [\"$base/$link/bin/jupyterhub-singleuser\"]"
+    say_changed "$changed"
     exit 0
 }
 
@@ -124,5 +127,6 @@ remove_old() {
         say "removing release $old, which no process that can be seen from this machine uses"
         run mv "$base/releases/$old" "$stage/" # so that no half of it looks like a release
         run rm -rf "${stage:?}/$old"
+        changed="$changed, older releases"
     done
 }

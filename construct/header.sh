@@ -107,7 +107,7 @@ set_defaults() {
     way_out="it runs on $runs_on; a build with the portable interpreter of release.py runs on older ones"
     base=/opt/@NAME@ example="-p /opt/@NAME@" from='' log='' action=install target='' forwarded=''
     batch=no update=no repair=no hooks=yes keep=no dry_run=no
-    prefix='' unit='' complete=no written=no stage='' created='' unpacked=''
+    prefix='' unit='' complete=no written=no kept=no stage='' created='' unpacked=''
     case ${BAREHUB_DEBUG:-0} in 0) debug=no ;; *) debug=yes ;; esac
 }
 

@@ -123,8 +123,10 @@ unpack() {
 
 keep_channel() {
     [ -d "$stage/channel" ] || unpack
+    if diff -r "$stage/channel" "$base/channel" >/dev/null 2>&1; then return; fi
     run rm -rf "$base/channel"
     run mv "$stage/channel" "$base/channel"
+    kept=yes
 }
 
 engine_failed() {
@@ -138,12 +140,21 @@ finish() {
     if [ "$hooks" = no ]; then
         hooks_command="$prefix/bin/barehub install --base=$base --release=$release --name=$unit$forwarded"
         say "skipped the post-install hooks; to run them: $hooks_command"
+        say_changed ""
         exit 0
     fi
     run rm -rf "$stage"
     trap - EXIT
     [ -z "$log" ] || set -- "$@" --log="$log"
     hand_over "$@"
+}
+
+# Tell people and programs, in a last line, what has changed; after the hooks, they do (barehub.lifecycle.changes).
+say_changed() {
+    changed=$1
+    if [ "$written" = yes ]; then changed="$changed, files"; fi
+    if [ "$kept" = yes ]; then changed="$changed, channel"; fi
+    if [ -n "$changed" ]; then say "changed: ${changed#, }"; else say "nothing changed"; fi
 }
 
 # A run that fails leaves nothing but what was there before it.
@@ -178,6 +189,7 @@ clean_up() {
 hand_over() {
     [ -n "$opt_name" ] || set -- --name="$unit" "$@"
     [ "$written $active" != "yes $release" ] || set -- "$@" --restart
+    [ "$kept" = no ] || set -- "$@" --kept-channel
     [ "$debug" = no ] || set -- "$@" --debug
     become HOME=/ "$prefix/bin/python" -I -m barehub install --base="$base" --release="$release" "$@"
 }

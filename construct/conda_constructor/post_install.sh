@@ -56,7 +56,8 @@ start_hooks() {
     eval "$BAREHUB_FUNCTIONS"
     recorded=$(sed -n 's/.*"name": "\([^"]*\)".*/\1/p' "$base/install.json" 2>/dev/null) || :
     active=$(readlink "$base/hub" 2>/dev/null) || active=
-    active=${active##*/} prefix=$PREFIX release=$INSTALLER_VER unit=${recorded:-$INSTALLER_NAME} written=yes debug=no
+    active=${active##*/} prefix=$PREFIX release=$INSTALLER_VER unit=${recorded:-$INSTALLER_NAME}
+    written=yes kept=no debug=no
     hand_over </dev/null
 }
 

@@ -115,6 +115,7 @@ def add_install_options(one: argparse.ArgumentParser) -> None:
     one.add_argument("--acme-ca-bundle", metavar="FILE", help="certificate authorities that vouch for the ACME server")
     one.add_argument("--no-start", dest="start", action="store_false", help="start nothing")
     one.add_argument("--restart", action="store_true", help="the release's files were replaced")
+    one.add_argument("--kept-channel", action="store_true", help="BASE/channel was written")
     one.add_argument("--wait", **WAIT)
     one.add_argument("--keep", type=int, default=2, help="releases that stay after an upgrade (default: %(default)s)")
     own_backup = "you have backed up your own (non-SQLite) database"

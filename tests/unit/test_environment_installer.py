@@ -105,7 +105,8 @@ def test_a_newer_one_goes_beside_and_back(tmp_path: Path, base: Path) -> None:
     first, second = made(tmp_path), made(tmp_path, "2026.12.08")
     install(first, base)
     refused(run(second, "-b", "-p", str(base)), 6, "already holds lab 2026.12.01")
-    install(second, base, "-u")
+    for line in ("changed: release, files", "nothing changed"):
+        assert run(second, "-b", "-u", "-p", str(base)).stdout.splitlines()[-1] == line
     assert kept(base) == ["2026.12.01", "2026.12.08"]
     assert (base / "current").readlink() == Path("releases/2026.12.08")
     done = run(first, "-b", "-u", "-p", str(base))

@@ -1,6 +1,8 @@
 """barehub.lifecycle.install: the post-install hooks on a temporary directory, without systemd."""
 
+import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 from barehub.errors import UserError
@@ -54,10 +56,35 @@ def test_the_first_install_says_how_to_start_and_the_next_how_to_go_back(
         assert any("bin/barehub run" in line for line in said)
         assert any("log in" in line for line in said) == (label == OLD)
         assert any(line.endswith(f"rollback      to {OLD}") for line in said) == (label == NEW)
+        assert said[-1].startswith("changed: release")
     before = {path: path.stat().st_mtime_ns for path in layout.base.rglob("*") if path.is_file()}
     install(release, Request(NEW), say=said.append)
     after = {path: path.stat().st_mtime_ns for path in layout.base.rglob("*") if path.is_file()}
     assert before == after  # safe to run twice
+    assert said[-1] == "nothing changed"
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "line"),
+    [
+        ("chmod 755 state/hub", {}, "changed: directories"),
+        ("rm systemd/barehub.target", {}, "changed: units"),
+        ("true", {"bind_url": "http://:8081"}, "changed: configuration"),
+        ("true", {"proxy_user": "bin"}, "changed: settings, units, directories"),
+        ("true", {"restart": True}, "changed: files"),
+        ("true", {"kept_channel": True}, "changed: channel"),
+        ("touch state/hub/jupyterhub.log", {}, "nothing changed"),
+    ],
+)
+def test_the_last_line_says_what_has_changed(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch, change: str, options: dict[str, Any], line: str
+) -> None:
+    release = make_release(layout, NEW)
+    make_active(release, monkeypatch)
+    subprocess.run(["sh", "-c", change], cwd=layout.base, check=True)
+    said: list[str] = []
+    install(release, Request(NEW, **options), say=said.append)
+    assert said[-1] == line
 
 
 @pytest.mark.parametrize(("path", "told"), [("", True), ("/dev/", False)])

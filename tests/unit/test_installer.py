@@ -115,6 +115,17 @@ def test_a_repair_that_was_killed_gives_the_release_back(installer: Path, tmp_pa
     assert (base / "releases/2026.11.24/share/barehub/release.json").exists()
 
 
+def test_the_last_line_says_what_has_changed(installer: Path, tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    for options, line in (
+        (["-k"], "changed: files, channel"),
+        (["-k"], "nothing changed"),
+        (["-f"], "changed: files"),
+        ([], "nothing changed"),
+    ):
+        assert run(installer, "-b", "-s", "-p", str(base), *options).stdout.splitlines()[-1] == line
+
+
 def test_a_signal_ends_the_engine_and_cleans_up(tmp_path: Path) -> None:
     fifo = tmp_path / "started"
     os.mkfifo(fifo)

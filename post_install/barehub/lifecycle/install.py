@@ -13,6 +13,7 @@ from barehub import accounts, systemd
 from barehub.errors import Exit, UserError
 from barehub.health import Endpoints
 from barehub.layout import Layout, release_key
+from barehub.lifecycle import changes
 from barehub.lifecycle.options import Request, choose_settings
 from barehub.lifecycle.ports import other_installations
 from barehub.lifecycle.releases import remove_older
@@ -40,6 +41,7 @@ def install(layout: Layout, request: Request, say: Say) -> None:
         systemd.require_version(layout.oldest_systemd(request.release))
         systemd.require_no_foreign_units(new)
         new = with_proxy_account(new, say)
+    then = changes.observe(new, managed=managed)
     switchover = Switchover(new, before, request, managed=managed, say=say)
     try:
         plan = switchover.prepare()
@@ -56,6 +58,9 @@ def install(layout: Layout, request: Request, say: Say) -> None:
     if previous and release_key(request.release) > release_key(previous):
         remove_older(new, previous, keep=request.keep, say=say)
     print_summary(new, plan.endpoints, previous, running=managed and request.start, say=say)
+    more = {"database": plan.migration.done, "files": request.restart, "channel": request.kept_channel}
+    now = changes.observe(new, managed=managed)
+    say(changes.last_line(then, now, *(name for name, changed in more.items() if changed)))
 
 
 def require_complete(layout: Layout, release: str) -> None:

@@ -39,6 +39,7 @@ class Request:
     acme_ca_bundle: str | None = None
     start: bool = True
     restart: bool = False  # the release's files were replaced (-f)
+    kept_channel: bool = False  # BASE/channel was written (-k)
     wait: float = 60  # seconds for servers that are still starting, before an upgrade
     keep: int = 2  # releases that stay after an upgrade, the active one included
     back_up: bool = True  # False: the administrator has backed up a database that we cannot copy
