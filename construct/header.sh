@@ -23,7 +23,7 @@
 #   --no-start             install everything, start nothing
 #   --wait SECONDS         upgrade: how long to wait for servers that are still starting, default 60
 #   --keep N               upgrade: how many releases to keep, with the new one, default 2
-#   --no-db-backup         upgrade: you have backed up your own (non-SQLite) database
+#   --no-db-backup         upgrade: you have backed up your own database server
 #   --require-same-packages  upgrade: refuse to lose packages that were added by hand
 #   --log FILE             append all messages to FILE too
 #   --dry-run              print every change that would be made, make none

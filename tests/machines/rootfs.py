@@ -44,6 +44,7 @@ ROOT_PACKAGES = (
     "openssl",
     "slurmctld", "slurmd", "slurm-client", "munge", "sudo",  # not started at boot: a test makes a cluster of machines
     "slapd", "ldap-utils",  # the same: a test makes a directory
+    "postgresql", "ansible-core",  # the same: a test manages a hub and its database
 )  # fmt: skip
 
 # Nothing of the caller's environment gets into a machine, pip's settings and TMPDIR included.
@@ -135,7 +136,7 @@ def recipe_hash() -> str:
 def build(root: Path) -> None:
     """Fill `root` with the whole machine."""
     debootstrap(SUITE, root, ROOT_PACKAGES)
-    run("chroot", root, *CLEAN, "systemctl", "disable", "munge", "slapd", "slurmctld", "slurmd")
+    run("chroot", root, *CLEAN, "systemctl", "disable", "munge", "slapd", "slurmctld", "slurmd", "postgresql")
     install_users_environment(root)
 
 
