@@ -24,7 +24,7 @@
 #   --no-start             install everything, start nothing
 #   --wait SECONDS         upgrade: how long to wait for servers that are still starting, default 60
 #   --keep N               upgrade: how many releases to keep, with the new one, default 2
-#   --no-db-backup         upgrade: you have backed up your own (non-SQLite) database
+#   --no-db-backup         upgrade: you have backed up your own database server
 #   --require-same-packages  upgrade: refuse to lose packages that were added by hand
 #   --rehearse             with -u: try the upgrade beside the hub that runs, and leave nothing
 #   --canary USER          with -u: start USER's server beside the hub that runs; if it fails, refuse the upgrade

@@ -18,7 +18,7 @@ print_changes() {
     if [ -n "$opt_restore" ]; then say "  restore  state and configuration from $opt_restore"; fi
     if [ -n "$opt_bind_url" ]; then say "  write    $base/jupyterhub_config.d/10-install.py"; fi
     if [ -n "$active" ] && [ "$active" != "$release" ]; then
-        say "  write    $base/state/hub/backups/jupyterhub-$active.sqlite" \
+        say "  write    $base/state/hub/backups/jupyterhub-$active.sqlite, or .dump of PostgreSQL" \
             "  migrate  the database in $base/state/hub if its schema is older" \
             "  remove   releases and backups except the newest ${opt_keep:-2}"
     fi

@@ -128,7 +128,7 @@ def add_install_options(one: argparse.ArgumentParser) -> None:
     one.add_argument("--kept-channel", action="store_true", help="BASE/channel was written")
     one.add_argument("--wait", **WAIT)
     one.add_argument("--keep", type=int, default=2, help="releases that stay after an upgrade (default: %(default)s)")
-    own_backup = "you have backed up your own (non-SQLite) database"
+    own_backup = "you have backed up your own database server"
     one.add_argument("--no-db-backup", dest="back_up", action="store_false", help=own_backup)
     lost = "refuse an upgrade that would lose packages added by hand"
     one.add_argument("--require-same-packages", dest="same_packages", action="store_true", help=lost)

@@ -1,7 +1,7 @@
 """PostgreSQL as the hub's database: dumps of it, and what they hold. For the database worker.
 
 A dump has pg_dump's own format and holds the hub's tables: those of its role, in its schema. pg_dump, pg_restore, and
-psql are the system's. They get the password in a file of this account's, never on a command line.
+psql are the system's. They get the password in a file without a name, never on a command line.
 """
 
 import contextlib
