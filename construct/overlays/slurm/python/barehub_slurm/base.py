@@ -49,7 +49,7 @@ class JobSettings(Configurable):
     submit_timeout = Float(60, help="Seconds that sbatch may take; then its job is looked for by name.").tag(
         config=True
     )
-    concurrent_submissions = Integer(4, help="How many sbatch run at once; the others wait their turn.").tag(
+    concurrent_submissions = Integer(4, help="For how many users jobs are submitted at once; the others wait their turn.").tag(
         config=True
     )
     unseen_timeout = Float(60, help="Seconds after which a job that squeue does not show has ended.").tag(config=True)
