@@ -109,11 +109,15 @@ class SlurmJobSpawner(OffersEnvironments, JobSettings, SlurmSpawner, Spawner):  
             return '<p class="alert alert-danger">Slurm does not answer at present. Try again in a minute.</p>'
         stale = "Slurm does not answer at present; this is what it offered before." if self.catalogue.stale else ""
         field, misfit = await self.environment_field()
-        server = f'<p class="text-center">For your server <b>{escape(self.name)}</b></p>\n' if self.name else ""
-        return server + form.form(offer, [notice for notice in (self.job.last_end, stale, misfit) if notice], field)
+        return form.form(offer, [notice for notice in (self.job.last_end, stale, misfit) if notice], field)
 
     def options_from_form(self, form_data: dict[str, list[str]]) -> dict[str, Any]:
         return form.from_form(form_data)
+
+    async def get_options_form(self) -> Any:
+        """As JupyterHub has it, and above it the server's name, if it has one: JupyterHub's page does not say it."""
+        found = await super().get_options_form()
+        return f'<p class="text-center">For your server <b>{escape(self.name)}</b></p>\n{found}' if self.name else found
 
     @property
     def summary(self) -> Summary | None:
