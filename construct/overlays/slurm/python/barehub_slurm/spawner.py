@@ -86,8 +86,7 @@ class SlurmJobSpawner(ChoosesResources, OffersEnvironments, JobSettings, SlurmSp
     async def get_options_form(self) -> Any:
         """As JupyterHub has it, and above it the server's name, if it has one: JupyterHub's page does not say it."""
         found = await super().get_options_form()
-        return f'<p class="text-center">For your server <b>{escape(self.name)}</b></p>
-{found}' if self.name else found
+        return f'<p class="text-center">For your server <b>{escape(self.name)}</b></p>\n{found}' if self.name else found
 
     @property
     def summary(self) -> Summary | None:
