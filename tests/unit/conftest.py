@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 from barehub.layout import Layout
+from barehub.lifecycle import backup
 
-from tests.unit.installations import SHARE, belongs_to
+from tests.unit.backups import another_machine, hub_at_work
+from tests.unit.installations import OLD, OLD_SCHEMA, SHARE, belongs_to, worker
 
 os.environ["PYTHONPATH"] = str(Path(__file__).parents[2] / "post_install")
 # Half of the time that importing JupyterHub takes (barehub.evaluation says why); nothing here validates a URL.
@@ -39,3 +41,35 @@ def configured(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> Layout:
     belongs_to(layout, monkeypatch)
     layout.hub_state.mkdir(parents=True)
     return layout
+
+
+@pytest.fixture(scope="module")
+def other_machine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory for one BASE after another: a backup goes back to the path that it is of."""
+    return tmp_path_factory.mktemp("machine")
+
+
+@pytest.fixture(scope="module")
+def made(other_machine: Path) -> bytes:
+    """A backup of a hub with JupyterHub 5's schema, whose machine is gone."""
+    layout = Layout(other_machine / "base", root=other_machine / "root")
+    with pytest.MonkeyPatch.context() as then:
+        hub = hub_at_work(layout, OLD, other_machine, then, OLD_SCHEMA)
+        backup.back_up(hub, other_machine / "made.tar", overwrite=False, say=lambda _: None)
+    return (other_machine / "made.tar").read_bytes()
+
+
+@pytest.fixture
+def saved(made: bytes, tmp_path: Path) -> Path:
+    """The same, in a file of the test's own."""
+    path = tmp_path / "hub.tar"
+    path.write_bytes(made)
+    path.chmod(0o600)
+    return path
+
+
+@pytest.fixture
+def bare(other_machine: Path, made: bytes, monkeypatch: pytest.MonkeyPatch) -> Layout:
+    """The same BASE on another machine, where an installer has filled the prefix of this release."""
+    monkeypatch.setattr(sys, "executable", worker(other_machine / "worker"))
+    return another_machine(Layout(other_machine / "base", root=other_machine / "root"), monkeypatch)

@@ -8,12 +8,20 @@
 The manifest comes last, since the sums are known then. So a file that was cut off has none.
 """
 
+import contextlib
+import errno
+import grp
+import hashlib
 import json
+import os
+import pwd
 import re
+import stat
+import tarfile
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from pathlib import PurePosixPath
-from typing import Any
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO
 
 from barehub.errors import Exit, UserError
 from barehub.layout import Layout, release_key
@@ -105,3 +113,58 @@ def belongs(name: str, units: Iterable[str]) -> bool:
     if parts[:1] == (UNITS,):
         return len(parts) == 3 and parts[1] in {f"{unit}.d" for unit in units} and name.endswith(".conf")
     return name in (*FILES, MANIFEST) or any(f"{name}/".startswith(f"{tree}/") for tree in TREES)
+
+
+def member_of(name: str, descriptor: int) -> tarfile.TarInfo:
+    """Return what a tar says of an open file or directory."""
+    found = os.fstat(descriptor)
+    member = tarfile.TarInfo(name)
+    member.mode, member.mtime = stat.S_IMODE(found.st_mode), int(found.st_mtime)
+    member.uid, member.gid = found.st_uid, found.st_gid
+    with contextlib.suppress(KeyError):
+        member.uname = pwd.getpwuid(found.st_uid).pw_name
+    with contextlib.suppress(KeyError):
+        member.gname = grp.getgrgid(found.st_gid).gr_name
+    if stat.S_ISDIR(found.st_mode):
+        member.type = tarfile.DIRTYPE
+    else:
+        member.size = found.st_size
+    return member
+
+
+class Output:
+    """An open file, or a pipe, as tarfile writes to it; `tell` says how many bytes it has got."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor, self.size = descriptor, 0
+
+    def write(self, content: bytes) -> int:
+        """Write all of it. Raises UserError if that fails."""
+        done = 0
+        try:
+            while done < len(content):
+                done += os.write(self.descriptor, content[done:])
+        except OSError as error:
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            what = f"the backup cannot be written: {error.strerror}"
+            raise UserError(what, "make room, or choose another place", Exit.SPACE if full else Exit.ERROR) from None
+        self.size += done
+        return done
+
+    def tell(self) -> int:
+        return self.size
+
+
+class Summed:
+    """A file that is read once; `sha256` is the sum of what was read."""
+
+    def __init__(self, file: BinaryIO, path: Path) -> None:
+        self.file, self.path, self.sha256 = file, path, hashlib.sha256()
+
+    def read(self, size: int) -> bytes:
+        """Read as a file does. Raises UserError at its end, which tarfile does not expect to meet."""
+        content = self.file.read(size)
+        if len(content) < size:
+            raise UserError(f"{self.path} was cut off while it was read", "run this again")
+        self.sha256.update(content)
+        return content

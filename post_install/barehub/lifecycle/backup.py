@@ -5,27 +5,22 @@ other names (barehub.untrusted). SQLite copies databases itself, as the hub's ac
 """
 
 import contextlib
-import errno
-import grp
-import hashlib
 import io
 import os
-import pwd
 import re
-import stat
 import sys
 import tarfile
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, BinaryIO, cast
+from typing import IO, cast
 
 from barehub.accounts import ensure_directory, ids
 from barehub.config import ConfigError
 from barehub.errors import Exit, UserError
 from barehub.evaluation import Evaluated, evaluate
 from barehub.layout import Layout
-from barehub.lifecycle.archive import FILES, MANIFEST, UNITS, Manifest
+from barehub.lifecycle.archive import FILES, MANIFEST, UNITS, Manifest, Output, Summed, member_of
 from barehub.lifecycle.comparison import added
 from barehub.lifecycle.database import asked, own_database, revision, run_as_hub_user
 from barehub.lifecycle.database_urls import dump_command, sqlite_file, without_password
@@ -232,23 +227,6 @@ class Backup:
         self.sums[name] = summed.sha256.hexdigest()
 
 
-def member_of(name: str, descriptor: int) -> tarfile.TarInfo:
-    """Return what a tar says of an open file or directory."""
-    found = os.fstat(descriptor)
-    member = tarfile.TarInfo(name)
-    member.mode, member.mtime = stat.S_IMODE(found.st_mode), int(found.st_mtime)
-    member.uid, member.gid = found.st_uid, found.st_gid
-    with contextlib.suppress(KeyError):
-        member.uname = pwd.getpwuid(found.st_uid).pw_name
-    with contextlib.suppress(KeyError):
-        member.gname = grp.getgrgid(found.st_gid).gr_name
-    if stat.S_ISDIR(found.st_mode):
-        member.type = tarfile.DIRTYPE
-    else:
-        member.size = found.st_size
-    return member
-
-
 @contextlib.contextmanager
 def copied(installation: Installation, path: Path) -> Iterator[int]:
     """Give a copy of a SQLite database in use, opened, which is gone afterwards."""
@@ -262,41 +240,3 @@ def copied(installation: Installation, path: Path) -> Iterator[int]:
     finally:
         with contextlib.suppress(OSError):
             copy.unlink()
-
-
-class Output:
-    """An open file, or a pipe, as tarfile writes to it; `tell` says how many bytes it has got."""
-
-    def __init__(self, descriptor: int) -> None:
-        self.descriptor, self.size = descriptor, 0
-
-    def write(self, content: bytes) -> int:
-        """Write all of it. Raises UserError if that fails."""
-        done = 0
-        try:
-            while done < len(content):
-                done += os.write(self.descriptor, content[done:])
-        except OSError as error:
-            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-            what = f"the backup cannot be written: {error.strerror}"
-            raise UserError(what, "make room, or choose another place", Exit.SPACE if full else Exit.ERROR) from None
-        self.size += done
-        return done
-
-    def tell(self) -> int:
-        return self.size
-
-
-class Summed:
-    """A file that is read once; `sha256` is the sum of what was read."""
-
-    def __init__(self, file: BinaryIO, path: Path) -> None:
-        self.file, self.path, self.sha256 = file, path, hashlib.sha256()
-
-    def read(self, size: int) -> bytes:
-        """Read as a file does. Raises UserError at its end, which tarfile does not expect to meet."""
-        content = self.file.read(size)
-        if len(content) < size:
-            raise UserError(f"{self.path} was cut off while it was read", "run this again")
-        self.sha256.update(content)
-        return content
