@@ -98,7 +98,7 @@ def build_release(
     summarise(path, release, measured, records, time.monotonic() - began)
     if smaller:
         size, whole = (one.stat().st_size / 1e6 for one in (smaller, path))
-        say(f"  delta      {os.path.relpath(smaller)}: {size:.0f} MB instead of {whole:.0f} MB, over {old_label}")
+        say(f"  delta      {os.path.relpath(smaller)}: {size:.1f} MB instead of {whole:.1f} MB, over {old_label}")
     if signature:
         say(f"  check      {check_command(release.name, signature)}")
     if reach_lost:

@@ -58,7 +58,6 @@ def play(site: Machine, installer: str) -> int:
     site.write("/srv/ansible/play.yml", PLAY.format(installer=installer))
     command = ("ansible-playbook", "--connection=local", "--inventory=localhost,", "play.yml")
     told = site.succeed("env", "-C", "/srv/ansible", "LC_ALL=C.UTF-8", *command)
-    print(told)
     found = re.search(r"changed=(\d+) ", told)
     assert found, told
     return int(found[1])

@@ -16,7 +16,7 @@ from tests.unit.installers import NUMBERS, SHELLS, refused, run, write
 
 # The header reads them.
 OWN = {"--help", "--from", "--log", "--dry-run", "--debug", "--verify", "--list", "--extract", "--diff", "--audit"}
-FOR_HOOKS = {"--help", "--base", "--release", "--restart", "--log", "--debug"}  # the header sets them
+FOR_HOOKS = {"--help", "--base", "--release", "--restart", "--kept-channel", "--log", "--debug"}  # the header sets them
 HOSTILE = """ it's "$(touch oops)" `touch oops` \\ $HOME * 'x\n -b\tümlaut; exit 9\n\n"""
 
 
@@ -67,7 +67,7 @@ def test_values_reach_the_hooks_byte_for_byte(with_motd: Path, tmp_path: Path, v
 
 def test_the_hint_of_s_can_be_pasted(with_motd: Path, tmp_path: Path) -> None:
     done = run(with_motd, "-bsp", str(tmp_path / "base"), "--motd", HOSTILE, "--no-start")
-    hint = done.stdout.partition("to run them: ")[2]
+    hint = done.stdout.partition("to run them: ")[2].partition("\nchanged: ")[0]
     assert shlex.split(hint)[-3:] == ["--motd", HOSTILE, "--no-start"]
 
 

@@ -46,6 +46,8 @@ c.JupyterHub.db_url = f"sqlite:///{{BASE}}/hub.sqlite"
 c.JupyterHub.cookie_secret_file = f"{{BASE}}/secret"
 c.JupyterHub.pid_file = f"{{BASE}}/pid"
 c.Authenticator.allowed_users = {{"ada"}}
+c.LocalAuthenticator.create_system_users = True
+c.LocalAuthenticator.add_user_cmd = ["touch", f"{{BASE}}/made"]
 c.JupyterHub.services = [
     {{"name": "barehub", "api_token": "{TOKEN}"}},
     {{"name": "culler", "command": [sys.executable, "-c", f"open(r'{{BASE}}/culled', 'w').close()"]}},
@@ -125,10 +127,15 @@ def test_a_hub_with_servers_in_its_database_leaves_them_alone(real: RealHub, tmp
     assert is_ready(real)
 
 
-def test_no_service_starts_and_no_file_of_the_sites_is_written(real: RealHub, second: RealHub) -> None:
+def test_no_service_starts_no_account_is_made_and_no_file_of_the_sites_is_written(
+    real: RealHub, second: RealHub
+) -> None:
     base = second.log.parent
+    canary(second, "grace")
     wait_until(real.log.with_name("culled").exists)  # where it may
+    assert real.log.with_name("made").exists()
     assert not (base / "culled").exists()
+    assert not (base / "made").exists()
     assert not (base / "pid").exists()
     assert not (base / "secret").exists()
     assert not (base / "hub.sqlite").exists()

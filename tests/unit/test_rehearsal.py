@@ -49,6 +49,7 @@ MISTAKES = {
     "c.JupyterHub.db_url = 'nope://'": "sqlalchemy.dialects:nope",
     "c.JupyterHub.db_url = 'sqlite:////no/such/x.sqlite'": "db_url is /no/such/x.sqlite, which the hub's account",
     "c.JupyterHub.db_url = 'postgresql://u:p@h:hidden/d'": "c.JupyterHub.db_url cannot be read as a URL",
+    "c.JupyterHub.db_url = 'mysql+pymysql://u:p@h/d'": "the driver of c.JupyterHub.db_url cannot be loaded: ModuleNot",
     "c.JupyterHub.services = [{'api_token': 'hidden'}]": "service spec must have a name:",
     "c.JupyterHub.db_kwargs = {'nope': 1}": "Invalid argument(s) 'nope'",
     "c.JupyterHub.pid_file = '/no/such/pid'": "pid_file is /no/such/pid, which the hub's account",

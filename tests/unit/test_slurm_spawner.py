@@ -95,7 +95,8 @@ def ready_to_start(commands: Commands, turns: Turns) -> Any:
     """A spawner that JupyterHub has prepared, with a queue and a catalogue of its own."""
     made = spawner(Config({"SlurmJobSpawner": {"users_environment": "/shared/jupyter", "queue_interval": 0.1}}))
     made.commands, made.exec_prefix = str(commands.directory), f"{commands.directory}/as-user {{username}}"
-    made.user = SimpleNamespace(name=USER, url=f"/user/{USER}", db=SimpleNamespace(commit=lambda: None), settings={})
+    db = SimpleNamespace(commit=lambda: None)
+    made.user = SimpleNamespace(name=USER, url=f"/user/{USER}", db=db, settings={}, groups=[])
     made.hub = SimpleNamespace(ip="10.0.0.1", connect_ip="", api_url="http://10.0.0.1:334/hub/api", base_url="/hub/")
     made.user_options, made.api_token, made.turns = {}, "t0ken", turns
     made.queue = made.job.queue = Queue()
@@ -155,6 +156,17 @@ def test_a_refused_request_is_told_and_leaves_nothing_to_cancel(commands: Comman
         assert made.turns.waiting == 0
 
     asyncio.run(asyncio.wait_for(story(), 60))
+
+
+def test_the_form_names_the_server_that_it_is_for(commands: Commands) -> None:
+    named, default = ready_to_start(commands, Turns()), ready_to_start(commands, Turns())
+    named.orm_spawner.name = "gpu<1>"
+    form = asyncio.run(default.get_options_form())
+    assert 'name="partition"' in form
+    assert asyncio.run(named.get_options_form()).startswith(
+        '<p class="text-center">For your server <b>gpu&lt;1&gt;</b>'
+    )
+    assert "For your server" not in form
 
 
 def test_jupyterhub_waits_for_a_turn_and_gets_no_scopes_of_its_own(commands: Commands) -> None:

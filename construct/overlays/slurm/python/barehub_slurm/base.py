@@ -49,9 +49,9 @@ class JobSettings(Configurable):
     submit_timeout = Float(60, help="Seconds that sbatch may take; then its job is looked for by name.").tag(
         config=True
     )
-    concurrent_submissions = Integer(4, help="How many sbatch run at once; the others wait their turn.").tag(
-        config=True
-    )
+    concurrent_submissions = Integer(
+        4, help="For how many users jobs are submitted at once; the others wait their turn."
+    ).tag(config=True)
     unseen_timeout = Float(60, help="Seconds after which a job that squeue does not show has ended.").tag(config=True)
     launch_timeout = Integer(180, help="Seconds that a server may take to appear once its job runs.").tag(config=True)
     login_timeout = Integer(60, help="Seconds that a user's login files may take in the job.").tag(config=True)

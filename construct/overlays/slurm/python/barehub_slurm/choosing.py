@@ -1,7 +1,6 @@
 """What the spawner offers its user: the form, and the check of what is sent."""
 
 from collections.abc import Mapping
-from html import escape
 from typing import Any
 
 from barehub.offering import FIELD, NotOfferedError
@@ -46,7 +45,6 @@ class ChoosesResources(HasTraits):
     reservations = Reservations()
 
     # The spawner has them.
-    name: str
     user: Any
     user_options: Any
     slurm: Any
@@ -87,8 +85,7 @@ class ChoosesResources(HasTraits):
         nothing = "" if offer.partitions else f"{offer.nothing}. Ask an administrator."
         notices = [self.job.last_end, refused, nothing, *self.doubts(offer), misfit]
         presets = {label: preset for label, preset in self.presets.items() if self.may_have(offer, preset)}
-        server = f'<p class="text-center">For your server <b>{escape(self.name)}</b></p>\n' if self.name else ""
-        return server + form.form(
+        return form.form(
             offer,
             [notice for notice in notices if notice],
             environments,

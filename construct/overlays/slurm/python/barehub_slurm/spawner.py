@@ -14,6 +14,7 @@ import os
 import secrets
 import shutil
 from collections.abc import AsyncIterator
+from html import escape
 from typing import Any
 
 from barehub.lifecycle.servers import SURVIVES_RESTART
@@ -81,6 +82,11 @@ class SlurmJobSpawner(ChoosesResources, OffersEnvironments, JobSettings, SlurmSp
     def slurm(self) -> Slurm:
         variables = environment(self.environment_of_commands)
         return Slurm(self.commands, self.user.name, self.exec_prefix, variables, self.submit_timeout)
+
+    async def get_options_form(self) -> Any:
+        """As JupyterHub has it, and above it the server's name, if it has one: JupyterHub's page does not say it."""
+        found = await super().get_options_form()
+        return f'<p class="text-center">For your server <b>{escape(self.name)}</b></p>\n{found}' if self.name else found
 
     @property
     def summary(self) -> Summary | None:
