@@ -81,7 +81,7 @@ def test_limits_of_an_account_hold(commands: Commands) -> None:
 
 
 def test_what_the_site_sets_is_not_asked_for(commands: Commands) -> None:
-    fixed = offer(commands, account="physics", qos="short")
+    fixed = offer(commands, account="Physics", qos="Short")
     for options in ({}, {"qos": "short"}, {"account": "physics"}):
         one = fixed.check(options)
         assert (one.account, one.qos, one.minutes) == ("physics", "short", 60)

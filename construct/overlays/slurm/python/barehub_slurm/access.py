@@ -39,14 +39,14 @@ class Access:
         found = self.standing.choices(partition, self.limit(partition))
         if account := self.fixed.get("account"):
             found = {name: one for name, one in found.items() if name == account.lower()}
-        if qos := self.fixed.get("qos"):
+        if qos := self.fixed.get("qos", "").lower():
             found = {name: replace(one, qos=(qos,)) for name, one in found.items() if not one.qos or qos in one.qos}
         return found
 
     def qos(self, one: Association) -> list[str]:
         """Return the choices of QoS with an account; the first counts without a choice: empty is Slurm's default."""
         if self.fixed.get("qos"):
-            return [self.fixed["qos"]]
+            return [self.fixed["qos"].lower()]  # as Slurm's database has it
         default = default_qos(one)
         others = [name for name in one.qos if name != default]
         return ["", *others] if not one.qos or default in one.qos else others
