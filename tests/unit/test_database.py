@@ -1,5 +1,6 @@
 """barehub.lifecycle.database: a release gets the schema it needs, and the way back stays open."""
 
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import pytest
 from barehub.errors import Exit, UserError
 from barehub.layout import Layout
 from barehub.lifecycle import database
-from barehub.lifecycle.database import Migration
+from barehub.lifecycle.migration import Migration
 from barehub.settings import Installation, Settings
 
 from tests.unit.installations import ME, OLD_SCHEMA, add_user, make_database, users, worker
@@ -140,7 +141,7 @@ def test_damage_inside_is_found_before_anything_is_stopped(layout: Layout) -> No
 
 def test_a_full_disk_is_said_to_be_one(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
     make_database(database.own_database(layout), None)
-    monkeypatch.setattr(database.shutil, "disk_usage", lambda _: SimpleNamespace(free=4096))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=4096))
     with pytest.raises(UserError, match="no room") as caught:
         plan(layout)
     assert caught.value.code == Exit.SPACE

@@ -9,7 +9,7 @@ import pytest
 from barehub.errors import Exit, UserError
 from barehub.layout import Layout
 from barehub.lifecycle import database, postgres
-from barehub.lifecycle.database import Migration
+from barehub.lifecycle.migration import Migration
 from barehub.lifecycle.rollback import rollback
 from barehub.settings import Installation
 

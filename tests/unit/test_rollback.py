@@ -7,6 +7,7 @@ import pytest
 from barehub.errors import Exit, UserError
 from barehub.layout import Layout
 from barehub.lifecycle import database, safe_ports
+from barehub.lifecycle.migration import Migration
 from barehub.lifecycle.rollback import choose, losses, plan_data, rollback
 from barehub.settings import Installation
 
@@ -106,7 +107,7 @@ def test_a_database_that_is_no_file_is_the_administrators_to_restore(layout: Lay
     make_release(layout, OLD, OLD_SCHEMA)
     newest = database.newest_revision()
     url = "postgresql://hub:secret@db.example.org/hub"
-    migration = database.Migration(Installation(layout, ME), url, url, newest, needed=False)
+    migration = Migration(Installation(layout, ME), url, url, newest, needed=False)
     with pytest.raises(UserError, match=f"db.example.org/hub has schema {newest}, {OLD} needs") as caught:
         plan_data(Installation(layout, ME), migration, OLD)
     assert "secret" not in str(caught.value)

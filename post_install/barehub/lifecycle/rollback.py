@@ -19,7 +19,6 @@ from barehub.health import Endpoints, answer
 from barehub.layout import Layout, release_key
 from barehub.lifecycle import safe_ports
 from barehub.lifecycle.database import (
-    Migration,
     asked,
     newest_revision,
     opened,
@@ -28,6 +27,7 @@ from barehub.lifecycle.database import (
     servers_in,
 )
 from barehub.lifecycle.database_urls import can_dump, without_password
+from barehub.lifecycle.migration import Migration
 from barehub.lifecycle.options import trying_lines
 from barehub.lifecycle.ports import HUB
 from barehub.lifecycle.servers import Api, read_token, wait_for_starting

@@ -20,8 +20,9 @@ from barehub.evaluation import evaluate
 from barehub.health import Endpoints, answer, wait_until_healthy
 from barehub.lifecycle import misfits, safe_ports
 from barehub.lifecycle.added_packages import report_added
-from barehub.lifecycle.database import Migration, newest_revision
+from barehub.lifecycle.database import newest_revision
 from barehub.lifecycle.directories import ensure_directories
+from barehub.lifecycle.migration import Migration
 from barehub.lifecycle.options import Request, report_changed_options, trying_lines, write_installer_config
 from barehub.lifecycle.releases import proxy_differs, switch
 from barehub.lifecycle.servers import Api, Server, read_token, wait_for_starting, wait_until_known
