@@ -122,7 +122,8 @@ def test_people_see_a_page_while_the_hub_is_away(machine: Machine, kernel: Kerne
     machine.succeed("systemctl", "start", HUB)
     machine.eventually(BAREHUB, "status")
     closed = kernel.session.get("/hub/home", headers=browser)  # it is back, but not for her
-    assert (closed.status_code, closed.reason) == (503, "Closed for maintenance")
+    assert closed.status_code == 503
+    assert "Closed for maintenance" in closed.text
     assert "Back at 14:00 &lt;now&gt;" in closed.text
     assert kernel.session.start_kernel().execute("print(6 * 7)") == "42\n"
     machine.succeed("rm", "/opt/barehub/maintenance.md")
