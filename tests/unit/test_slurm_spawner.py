@@ -120,20 +120,22 @@ def test_starts_take_turns_with_all_that_asks_slurm_as_the_user(commands: Comman
     """The second asks nothing before the first is submitted, and is told how many are before it."""
 
     async def story() -> None:
-        turns = Turns()
-        commands.say("sbatch", "17", first=f"while [ ! -e {commands.directory}/go ]; do sleep 0.05; done")
+        turns, go = Turns(), commands.directory / "go"
+        commands.say("sbatch", "17", first=f"while [ ! -e {go} ]; do sleep 0.05; done")
         first, second, third = (ready_to_start(commands, turns) for _ in range(3))
         for one in (first, second, third):
             one.concurrent_submissions = 1
         starts = [asyncio.ensure_future(one.start()) for one in (first, second, third)]
-        await until(lambda: commands.called("sbatch"))
-        assert commands.called("sinfo") == 2  # the hub's, and the first user's
-        assert first.job.said == "Submitting the job to Slurm"
-        assert second.job.said == "The job waits to be submitted to Slurm"
-        assert third.job.said == "The job waits to be submitted to Slurm; 1 other is before it"
-        await third.stop()  # while it waits for its turn
-        assert third.job.job_name == ""
-        (commands.directory / "go").touch()
+        try:
+            await until(lambda: commands.called("sbatch"))
+            assert commands.called("sinfo") == 2  # the hub's, and the first user's
+            assert first.job.said == "Submitting the job to Slurm"
+            assert second.job.said == "The job waits to be submitted to Slurm"
+            assert third.job.said == "The job waits to be submitted to Slurm; 1 other is before it"
+            await third.stop()  # while it waits for its turn
+            assert third.job.job_name == ""
+        finally:
+            go.touch()
         await until(lambda: first.job.job_id and second.job.job_id)
         assert commands.called("sbatch") == 2
         assert second.job.state["asked"] == "1 core, 2 GB"
@@ -141,7 +143,7 @@ def test_starts_take_turns_with_all_that_asks_slurm_as_the_user(commands: Comman
             start.cancel()
         await asyncio.gather(*starts, return_exceptions=True)
 
-    asyncio.run(asyncio.wait_for(story(), 60))
+    asyncio.run(asyncio.wait_for(story(), 240))
 
 
 def test_a_refused_request_is_told_and_leaves_nothing_to_cancel(commands: Commands) -> None:
