@@ -22,15 +22,8 @@ from barehub.errors import Exit, UserError
 from barehub.evaluation import Evaluated, evaluate, hub_environment
 from barehub.health import Endpoints
 from barehub.layout import Layout
-from barehub.lifecycle.database import (
-    asked,
-    forget_servers,
-    own_database,
-    run_as_hub_user,
-    sqlite_file,
-    used_by,
-    without_password,
-)
+from barehub.lifecycle.database import asked, forget_servers, own_database, run_as_hub_user, used_by
+from barehub.lifecycle.database_urls import sqlite_file, without_password
 from barehub.lifecycle.directories import ensure_directories
 from barehub.lifecycle.options import Request, requested_lines, write_lines
 from barehub.lifecycle.ports import port_is_free, reserved_ports
