@@ -15,7 +15,7 @@ from recipe.files import file_sha256
 HEADER = Path(__file__).with_name("header.sh")
 # What the installer runs of its payload, beside the engine.
 COMPARISON = HEADER.parents[1] / "post_install/barehub/lifecycle/comparison.py"
-SHELL = ("preflight.sh", "ports.sh", "steps.sh", "compare.sh", "add_to_channel.sh")
+SHELL = ("preflight.sh", "ports.sh", "steps.sh", "compare.sh", "backup.sh", "add_to_channel.sh")
 SCRIPTS = (*(HEADER.with_name(name) for name in (*SHELL, "osv.py")), COMPARISON)
 HELP = HEADER.with_name("environment.help")  # instead of the header's own, for users' environments
 ENVIRONMENT = HEADER.with_name("environment.sh")  # one more script, for these

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.machines.hub_client import BAREHUB, HUB, PROXY, TEST_CONFIG, HubSession, Kernel, kernel_of, let_users_in
+from tests.machines.hub_client import BAREHUB, HUB, PATIENT_SITE, PROXY, HubSession, Kernel, kernel_of, let_users_in
 from tests.machines.machine import Machine
 from tests.machines.watch import watched
 
@@ -13,25 +13,6 @@ OLD_SCHEMA = "4621fec11365"  # JupyterHub 5's
 CONFIG = "/opt/barehub/jupyterhub_config.d"
 SAVED = "/root/hub.tar"
 STATE = "/opt/barehub/state/hub"
-# A spawner that waits until a file is there, and roles and groups that must survive.
-SITE = f"""{TEST_CONFIG}
-import asyncio, os
-from jupyterhub.spawner import LocalProcessSpawner
-
-class Patient(LocalProcessSpawner):
-    async def start(self):
-        while os.path.exists("/run/slow-" + self.user.name):
-            await asyncio.sleep(0.1)
-        return await super().start()
-
-c.JupyterHub.spawner_class = Patient
-c.Authenticator.allow_all = True
-c.JupyterHub.load_groups = {{"physics": {{"users": ["alice"]}}}}
-c.JupyterHub.load_roles = [
-    {{"name": "user", "scopes": ["self"]}},
-    {{"name": "reader", "users": ["alice"], "scopes": ["list:users", "read:users", "read:groups"]}},
-]
-"""
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +29,7 @@ def old_hub(machine: Machine, older: Path, installer: Path) -> Machine:
     machine.shell("umask 077; sh /mnt/older.sh -b --log /mnt/log")
     machine.write(f"/etc/systemd/system/{HUB}.d/site.conf", "[Service]\nEnvironment=SITE=ours\n")
     machine.succeed("systemctl", "daemon-reload")
-    let_users_in(machine, SITE)
+    let_users_in(machine, PATIENT_SITE)
     return machine
 
 

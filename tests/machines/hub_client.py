@@ -29,6 +29,26 @@ c.Spawner.cmd = ["{USERS_ENVIRONMENT}/bin/jupyterhub-singleuser"]
 c.Spawner.default_url = "/lab"
 """
 
+# A spawner that waits until a file is there, and roles and groups that must survive.
+PATIENT_SITE = f"""{TEST_CONFIG}
+import asyncio, os
+from jupyterhub.spawner import LocalProcessSpawner
+
+class Patient(LocalProcessSpawner):
+    async def start(self):
+        while os.path.exists("/run/slow-" + self.user.name):
+            await asyncio.sleep(0.1)
+        return await super().start()
+
+c.JupyterHub.spawner_class = Patient
+c.Authenticator.allow_all = True
+c.JupyterHub.load_groups = {{"physics": {{"users": ["alice"]}}}}
+c.JupyterHub.load_roles = [
+    {{"name": "user", "scopes": ["self"]}},
+    {{"name": "reader", "users": ["alice"], "scopes": ["list:users", "read:users", "read:groups"]}},
+]
+"""
+
 
 def let_users_in(machine: Machine, config: str = TEST_CONFIG) -> None:
     """Add the configuration that lets alice and bob log in, and restart the hub with it."""
