@@ -35,11 +35,12 @@ def run_tests(root: Path, words: Sequence[str]) -> int:
     """
     parts, paths, arguments = choose(words)
     os.chdir(root)
+    if "e2e" in parts:
+        prepare_host()  # unit tests, too, use some of its packages
     quick = [paths[part] for part in parts if part != "e2e"]
     # What these find explains what the machines show.
     code = pytest_on(quick, SPREAD["unit"], arguments) if quick else 0
     if "e2e" in parts:
-        prepare_host()
         code = max(code, run_end_to_end(paths["e2e"], arguments))
     return code
 

@@ -298,4 +298,3 @@ def test_the_backup_of_the_older_release_is_this_hub_on_a_machine_that_has_none(
     users = HubSession(old_hub, "alice").get("/hub/api/users", headers={"Authorization": f"token {token}"}).json()
     assert {user["name"]: user["groups"] for user in users} == {"alice": ["physics"], "bob": []}  # and no carol
     assert old_hub.unit(HUB, "Environment").endswith("SITE=ours")
-    assert old_hub.unit(PROXY, "User") == "barehub-proxy"

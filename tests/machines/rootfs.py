@@ -33,6 +33,7 @@ HOST_PACKAGES = (
     "chromium",
     "chromium-driver",
     "fonts-dejavu-core",  # or screenshots show no text
+    "postgresql",  # for unit tests
 )
 
 # Whatever the host runs: systemd 257 of Debian 13 needs cgroup v2 alone, which not every host has.
