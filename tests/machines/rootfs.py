@@ -47,6 +47,7 @@ ROOT_PACKAGES = (
     "slurmdbd", "mariadb-server",  # the same: Slurm's accounting
     "slapd", "ldap-utils",  # the same: a test makes a directory
     "postgresql", "ansible-core",  # the same: a test manages a hub and its database
+    "python3-cffi-backend",  # for ansible-core: debootstrap does not find what others call it
 )  # fmt: skip
 
 NOT_AT_BOOT = ("munge", "slapd", "slurmctld", "slurmd", "slurmdbd", "mariadb", "postgresql")
