@@ -60,6 +60,7 @@ def sign(release: Layout, key: str, name: str = NAME) -> Path:
     output.mkdir()
     shutil.copy(release.receipt(NEW), output / name)
     signature = sign_release(output, key)
+    subprocess.run(["gpgconf", "--kill", "all"], check=False)  # the agent that gpg has started
     for path in (output / "SHA256SUMS", signature):
         shutil.copy(path, release.share)
     return release.share / signature.name
