@@ -4,7 +4,9 @@ import importlib
 import os
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from barehub.layout import Layout
@@ -23,6 +25,13 @@ def _imported() -> None:
     """Import once what each child that evaluates a configuration would import by itself."""
     for module in ("jupyterhub.app", "barehub.proxy"):
         importlib.import_module(module)
+
+
+@pytest.fixture(autouse=True)
+def _environment() -> Iterator[None]:
+    """What a test sets in the environment, by what it calls, ends with it."""
+    with mock.patch.dict(os.environ):
+        yield
 
 
 @pytest.fixture

@@ -190,7 +190,11 @@ def test_any_account_may_ask_and_what_it_cannot_read_is_not_said_to_be_missing()
         directory = Path(name)
         directory.chmod(0o755)
         base = directory / "base"
-        installer = newer(directory, **like(make_active(base)))
+        prefix = make_active(base)
+        installer = newer(directory, **like(prefix))
+        (prefix / "bin/python").unlink()
+        (prefix / "bin/python").symlink_to("/usr/bin/python3")  # which that account can run, wherever this one is
+        (prefix / "pyvenv.cfg").unlink()
         words = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "sh", installer, "--diff", "-p", base]
         done = subprocess.run(words, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done

@@ -214,6 +214,7 @@ def test_a_release_from_before_manifests_says_so(release: Layout) -> None:
 def test_what_cannot_be_read_is_not_called_missing(release: Layout) -> None:
     """As another account, which may look at all but two."""
     prefix = release.prefix
+    assert found(release) == (0, set())  # which has imported all that the other account needs
     (prefix / MODULE).chmod(0o600)
     (prefix / "share/barehub/examples").chmod(0o700)
     for above in release.base.parents:
