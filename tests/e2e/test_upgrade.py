@@ -52,6 +52,11 @@ def token(kernel: Kernel) -> str:
     return made.json()["token"]
 
 
+def invocations(hub: Machine) -> tuple[str, ...]:
+    """What tells whether hub and proxy are still the same processes."""
+    return tuple(hub.unit(unit, "InvocationID") for unit in (HUB, PROXY))
+
+
 def version(hub: Machine) -> str:
     return HubSession(hub, "alice").get("/hub/api/").json()["version"]
 
@@ -75,7 +80,7 @@ def test_what_does_not_get_through_changes_nothing(
 ) -> None:
     old, new = labels
     assert version(old_hub).startswith("5.")
-    running = old_hub.unit(HUB, "InvocationID"), old_hub.unit(PROXY, "InvocationID")
+    running = invocations(old_hub)
     assert "give -u to upgrade it" in old_hub.fails("sh", "/mnt/newer.sh", "-b", code=6)
     assert "not a number of releases to keep" in old_hub.fails("sh", "/mnt/newer.sh", "-b", "-u", "--keep", "0", code=2)
     dry = old_hub.succeed("sh", "/mnt/newer.sh", "-b", "-u", "--dry-run")
@@ -108,7 +113,7 @@ def test_what_does_not_get_through_changes_nothing(
     assert f"added to {old} by hand and not in {new}: site-spawner 1.2 (pip)" in refusal
     assert f"/opt/barehub/releases/{new}/bin/python -m pip install site-spawner==1.2" in refusal
 
-    assert (old_hub.unit(HUB, "InvocationID"), old_hub.unit(PROXY, "InvocationID")) == running
+    assert invocations(old_hub) == running
     assert old_hub.succeed("readlink", "/opt/barehub/hub") == f"releases/{old}\n"
     assert database(old_hub) == [f"jupyterhub-{OLD_SCHEMA}.sqlite"]
     old_hub.succeed(BAREHUB, "status")
@@ -122,7 +127,7 @@ def test_a_rehearsal_leaves_nothing_and_one_that_fails_refuses_the_upgrade(
     there = f"""find /opt/barehub -maxdepth 3 ! -name '*-journal' | sort; ls /run/systemd/system /home/bob
         readlink /opt/barehub/hub; sha256sum {CONFIG}/*; systemctl list-units --all --no-legend '*-rehearsal-*'
         pgrep -u bob -f 'singleuser|ipykernel' || :"""
-    before, running = old_hub.shell(there), (old_hub.unit(HUB, "InvocationID"), old_hub.unit(PROXY, "InvocationID"))
+    before, running = old_hub.shell(there), invocations(old_hub)
     with watched(kernel) as trouble:
         output = old_hub.succeed("sh", "/mnt/newer.sh", "-b", "-u", "--rehearse", "--canary", "bob")
         assert re.search(r"  started the server of bob +\d+\.\d s\n  opened a kernel: 1\+1 is 2 +\d", output)
@@ -131,9 +136,10 @@ def test_a_rehearsal_leaves_nothing_and_one_that_fails_refuses_the_upgrade(
         refusal = old_hub.fails("sh", "/mnt/newer.sh", "-b", "-u", "--canary", "alice", code=2)
         assert "alice has a server" in refusal
     assert trouble == []
-    assert (old_hub.unit(HUB, "InvocationID"), old_hub.unit(PROXY, "InvocationID")) == running
+    assert invocations(old_hub) == running
     old_hub.succeed("rm", "-r", f"/opt/barehub/releases/{labels[1]}")
     assert old_hub.shell(there) == before
+    kernel.connect()  # nobody has read for longer than a server waits
     assert kernel.execute("print(answer)") == "42\n"
 
 
@@ -183,9 +189,9 @@ def test_all_modes_are_what_they_should_be(old_hub: Machine, labels: tuple[str, 
 
 
 def test_an_upgrade_to_what_is_there_touches_nothing(old_hub: Machine, labels: tuple[str, str]) -> None:
-    running = old_hub.unit(HUB, "InvocationID"), old_hub.unit(PROXY, "InvocationID")
+    running = invocations(old_hub)
     old_hub.succeed("sh", "/mnt/newer.sh", "-b", "-u")
-    assert (old_hub.unit(HUB, "InvocationID"), old_hub.unit(PROXY, "InvocationID")) == running
+    assert invocations(old_hub) == running
     refusal = old_hub.fails("sh", "/mnt/older.sh", "-b", "-u", code=6)
     assert f"{BAREHUB} rollback {labels[0]}" in refusal
 

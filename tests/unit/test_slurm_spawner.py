@@ -1,7 +1,6 @@
 """The overlay `slurm`: the spawner itself: its settings, its state, and how starts take turns."""
 
 import asyncio
-import inspect
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +15,6 @@ from barehub_slurm.partitions import Catalogue
 from barehub_slurm.settings import BATCHSPAWNER, FOREIGN, SECTIONS, SettingError, refuse_settings, require_setting
 from barehub_slurm.slurm import Turns
 from barehub_slurm.spawner import SlurmJobSpawner
-from jupyterhub.user import User
 from traitlets.config import Config
 
 from tests.unit.slurm_commands import USER, Commands
@@ -169,10 +167,3 @@ def test_the_form_names_the_server_that_it_is_for(commands: Commands) -> None:
         '<p class="text-center">For your server <b>gpu&lt;1&gt;</b>'
     )
     assert "For your server" not in form
-
-
-def test_jupyterhub_waits_for_a_turn_and_gets_no_scopes_of_its_own(commands: Commands) -> None:
-    made = spawner()
-    assert asyncio.run(made.server_token_scopes(made)) == []
-    assert "await maybe_future(requested_scopes(spawner))" in inspect.getsource(User.spawn)
-    assert spawner(Config({"Spawner": {"server_token_scopes": ["self"]}})).server_token_scopes == ["self"]

@@ -52,7 +52,6 @@ class SlurmJobSpawner(ChoosesResources, OffersEnvironments, JobSettings, SlurmSp
     # Shared by all users' spawners: there is one slurmctld.
     queue = Queue()
     turns = Turns()
-    pace = asyncio.Lock()
 
     def __init__(self, **traits: Any) -> None:
         self.job = Following(self, self.queue)
@@ -65,10 +64,6 @@ class SlurmJobSpawner(ChoosesResources, OffersEnvironments, JobSettings, SlurmSp
     @default("commands")
     def _default_commands(self) -> str:
         return os.path.dirname(shutil.which("sbatch") or "/usr/bin/sbatch")  # noqa: PTH120
-
-    @default("server_token_scopes")
-    def _default_server_token_scopes(self) -> Any:
-        return lambda spawner: spawner.take_turns()
 
     @default("env_keep")
     def _default_env_keep(self) -> list[str]:
@@ -110,25 +105,14 @@ class SlurmJobSpawner(ChoosesResources, OffersEnvironments, JobSettings, SlurmSp
         self.job_id = ""
         self.submission = None
 
-    def remember(self, now: bool = True) -> None:
-        """Write the state to the database, `now` or with whatever is written next: the hub may be stopped any time.
+    def remember(self) -> None:
+        """Write the state to the database now: the hub may be stopped any time.
 
-        A commit waits for the disk, and everybody waits with it.
+        Not with whatever is written next: JupyterHub drops what is not yet written when a request of anybody's ends.
         """
         self.job_id = self.job.job_id  # a site's hooks may read it here, as batchspawner has it
         self.orm_spawner.state = self.get_state()
-        if now:
-            self.user.db.commit()
-
-    async def take_turns(self) -> list[str]:
-        """Let others have their turn before JupyterHub prepares a start; no scopes, that is, the role's own.
-
-        JupyterHub asks for the scopes of a server's token after the first of some ten commits (user.py:847), between
-        which nothing else would run. With 200 starts at the same moment, the first would wait for all of them.
-        """
-        async with self.pace:
-            await asyncio.sleep(0)
-        return []
+        self.user.db.commit()
 
     # Start
 
@@ -147,7 +131,7 @@ class SlurmJobSpawner(ChoosesResources, OffersEnvironments, JobSettings, SlurmSp
             self.job.doubt = words.refusal(str(error))
             self.log.warning("%s: sbatch: %s; looking for its job", internals.log_name(self), error)
         self.queue.watch(self.job.job_name)  # an earlier answer did not know it yet
-        self.remember(now=False)  # the job is known by its name
+        self.remember()
         self.ip, self.port = await self.job.wait_until_up()
         return self.ip, self.port
 
