@@ -13,11 +13,11 @@ OLD_SCHEMA = "4621fec11365"  # JupyterHub 5's
 CONFIG = "/opt/barehub/jupyterhub_config.d"
 SAVED = "/root/hub.tar"
 STATE = "/opt/barehub/state/hub"
+Labels = tuple[str, str]  # of the older release and of this one
 
 
 @pytest.fixture(scope="module")
-def labels(older: Path, installer: Path) -> tuple[str, str]:
-    """The labels of the older release and of this one."""
+def labels(older: Path, installer: Path) -> Labels:
     return older.name.split("-")[1], installer.name.split("-")[1]
 
 
@@ -65,9 +65,7 @@ def database(hub: Machine) -> list[str]:
     return hub.shell(f"cd {STATE} && ls *.sqlite").split()
 
 
-def test_a_backup_is_made_while_people_work(
-    old_hub: Machine, kernel: Kernel, token: str, labels: tuple[str, str]
-) -> None:
+def test_a_backup_is_made_while_people_work(old_hub: Machine, kernel: Kernel, token: str, labels: Labels) -> None:
     """For the last test, which restores it."""
     said = old_hub.succeed(BAREHUB, "backup", SAVED)
     assert f"backed up barehub {labels[0]} to {SAVED}: " in said
@@ -76,7 +74,7 @@ def test_a_backup_is_made_while_people_work(
 
 
 def test_what_does_not_get_through_changes_nothing(
-    old_hub: Machine, kernel: Kernel, token: str, labels: tuple[str, str]
+    old_hub: Machine, kernel: Kernel, token: str, labels: Labels
 ) -> None:
     old, new = labels
     assert version(old_hub).startswith("5.")
@@ -122,7 +120,7 @@ def test_what_does_not_get_through_changes_nothing(
 
 
 def test_a_rehearsal_leaves_nothing_and_one_that_fails_refuses_the_upgrade(
-    old_hub: Machine, kernel: Kernel, labels: tuple[str, str]
+    old_hub: Machine, kernel: Kernel, labels: Labels
 ) -> None:
     there = f"""find /opt/barehub -maxdepth 3 ! -name '*-journal' | sort; ls /run/systemd/system /home/bob
         readlink /opt/barehub/hub; sha256sum {CONFIG}/*; systemctl list-units --all --no-legend '*-rehearsal-*'
@@ -144,7 +142,7 @@ def test_a_rehearsal_leaves_nothing_and_one_that_fails_refuses_the_upgrade(
 
 
 def test_an_upgrade_waits_for_a_server_that_is_just_starting_and_nobody_stops_working(
-    old_hub: Machine, kernel: Kernel, token: str, labels: tuple[str, str]
+    old_hub: Machine, kernel: Kernel, token: str, labels: Labels
 ) -> None:
     old, new = labels
     old_hub.write("/run/slow-bob", "")
@@ -177,7 +175,7 @@ def test_an_upgrade_waits_for_a_server_that_is_just_starting_and_nobody_stops_wo
     assert old_hub.unit(HUB, "Environment").endswith("SITE=ours")
 
 
-def test_all_modes_are_what_they_should_be(old_hub: Machine, labels: tuple[str, str]) -> None:
+def test_all_modes_are_what_they_should_be(old_hub: Machine, labels: Labels) -> None:
     """The first install ran under umask 077."""
     prefix = f"/opt/barehub/releases/{labels[0]}"
     assert not old_hub.shell(f"find {prefix} ! -type l ! -perm -0444").strip()
@@ -188,7 +186,7 @@ def test_all_modes_are_what_they_should_be(old_hub: Machine, labels: tuple[str, 
     assert old_hub.succeed("stat", "-c%a", f"{STATE}/backups/jupyterhub-{labels[0]}.sqlite") == "600\n"
 
 
-def test_an_upgrade_to_what_is_there_touches_nothing(old_hub: Machine, labels: tuple[str, str]) -> None:
+def test_an_upgrade_to_what_is_there_touches_nothing(old_hub: Machine, labels: Labels) -> None:
     running = invocations(old_hub)
     old_hub.succeed("sh", "/mnt/newer.sh", "-b", "-u")
     assert invocations(old_hub) == running
@@ -197,7 +195,7 @@ def test_an_upgrade_to_what_is_there_touches_nothing(old_hub: Machine, labels: t
 
 
 def test_a_rollback_says_what_is_lost_and_nobody_stops_working(
-    old_hub: Machine, kernel: Kernel, labels: tuple[str, str]
+    old_hub: Machine, kernel: Kernel, labels: Labels
 ) -> None:
     old, new = labels
     old_hub.succeed("useradd", "-m", "carol")
@@ -222,7 +220,7 @@ def test_a_rollback_says_what_is_lost_and_nobody_stops_working(
 
 
 def test_a_release_that_does_not_start_gives_way_to_the_old_one(
-    old_hub: Machine, kernel: Kernel, labels: tuple[str, str]
+    old_hub: Machine, kernel: Kernel, labels: Labels
 ) -> None:
     old, new = labels
     jupyterhub = f"/opt/barehub/releases/{new}/bin/jupyterhub"
@@ -239,9 +237,7 @@ def test_a_release_that_does_not_start_gives_way_to_the_old_one(
     old_hub.succeed("mv", "/mnt/jupyterhub", jupyterhub)
 
 
-def test_a_hub_that_forgets_a_server_gives_way_to_the_old_one(
-    old_hub: Machine, kernel: Kernel, labels: tuple[str, str]
-) -> None:
+def test_a_hub_that_forgets_a_server_gives_way_to_the_old_one(old_hub: Machine, kernel: Kernel, labels: Labels) -> None:
     """The new hub's spawner takes a server for stopped that runs."""
     old_hub.write(
         f"{CONFIG}/90-forgetful.py",
@@ -259,7 +255,7 @@ def test_a_hub_that_forgets_a_server_gives_way_to_the_old_one(
 
 
 def test_releases_and_backups_beyond_the_kept_ones_are_removed(
-    old_hub: Machine, kernel: Kernel, labels: tuple[str, str]
+    old_hub: Machine, kernel: Kernel, labels: Labels
 ) -> None:
     old, new = labels
     output = old_hub.succeed("sh", "/mnt/newer.sh", "-b", "-u", "--keep", "1", "--proxy-user", "nobody")
@@ -272,9 +268,7 @@ def test_releases_and_backups_beyond_the_kept_ones_are_removed(
     assert kernel.execute("print(answer)") == "42\n"
 
 
-def test_a_repair_names_what_was_added_by_hand_and_takes_a_backup_into_use(
-    old_hub: Machine, labels: tuple[str, str]
-) -> None:
+def test_a_repair_names_what_was_added_by_hand_and_takes_a_backup_into_use(old_hub: Machine, labels: Labels) -> None:
     """A backup is restored as the README has it: under the name jupyterhub.sqlite, and the installer does the rest."""
     site = old_hub.shell(f"echo /opt/barehub/releases/{labels[1]}/lib/python3*/site-packages").strip()
     old_hub.write(f"{site}/site_spawner-1.3.dist-info/INSTALLER", "pip\n")
@@ -288,7 +282,7 @@ def test_a_repair_names_what_was_added_by_hand_and_takes_a_backup_into_use(
 
 
 def test_the_backup_of_the_older_release_is_this_hub_on_a_machine_that_has_none(
-    old_hub: Machine, kernel: Kernel, token: str, labels: tuple[str, str]
+    old_hub: Machine, kernel: Kernel, token: str, labels: Labels
 ) -> None:
     refusal = old_hub.fails("sh", "/mnt/newer.sh", "-b", "--restore", SAVED, code=6)
     assert "a restore replaces nothing" in refusal
