@@ -111,7 +111,7 @@ def test_she_is_still_in_and_can_log_in_again_after_a_change_of_release(
         site.copy_in(installers.campus_with_oidc(), "/mnt/newer.sh")
         site.succeed("sh", "/mnt/newer.sh", "-b", "-u")
     else:
-        site.succeed(BAREHUB, "rollback")
+        site.succeed(BAREHUB, "rollback", "-y")
     browser.get(f"{HUB}/user/alice/lab")
     browser.find_element(By.CSS_SELECTOR, ".jp-Launcher")
     browser.execute_cdp_cmd("Network.clearBrowserCookies", {})  # the hub's, at any path, and the provider's
