@@ -7,10 +7,11 @@ import json
 import marshal
 import os
 import py_compile
+import shutil
 from pathlib import Path
 
 import pytest
-from barehub import cli
+from barehub import cli, systemd
 from barehub.differences import BusyError, is_compiled_from, opened
 from barehub.errors import Exit
 from barehub.layout import Layout
@@ -211,9 +212,11 @@ def test_a_release_from_before_manifests_says_so(release: Layout) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="root alone can become an account that may not read all files")
-def test_what_cannot_be_read_is_not_called_missing(release: Layout) -> None:
+def test_what_cannot_be_read_is_not_called_missing(release: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
     """As another account, which may look at all but two."""
     prefix = release.prefix
+    shutil.copytree(systemd.TEMPLATES, prefix.parent / "templates")  # that account need not see the checkout
+    monkeypatch.setattr(systemd, "TEMPLATES", prefix.parent / "templates")
     assert found(release) == (0, set())  # which has imported all that the other account needs
     (prefix / MODULE).chmod(0o600)
     (prefix / "share/barehub/examples").chmod(0o700)
