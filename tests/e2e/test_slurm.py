@@ -152,7 +152,7 @@ def test_a_job_that_is_cancelled_is_noticed_at_once(cluster: Cluster) -> None:
         until(lambda: any("alice PENDING" in job for job in cluster.jobs()), "her job")
         cluster.head.succeed("scancel", "--user=alice")
         assert "Your server did not start: it was cancelled, by you or by an administrator" in failure(alice)
-    bob.start_server()
+    bob.start_server(start_timeout=300)  # or his last choice, 7 s, counts again
     cluster.head.succeed("scancel", "--user=bob", "--state=RUNNING")
     until(lambda: not api(cluster, "users/bob")["server"], "its end")
     assert "has ended: it was cancelled, by you or by an administrator" in page(bob, "/hub/spawn")
