@@ -27,7 +27,7 @@ ORDER = ("fixed", "introduced", "last_affected")
 
 @dataclass(frozen=True)
 class Hit:
-    """An advisory that touches a package. names: its identifier, then its other ones."""
+    """An advisory that touches a package. names: its identifier, then its aliases."""
 
     package: str
     version: str
