@@ -7,6 +7,7 @@ advisory (https://google.github.io/osv.dev/data/).
 import json
 import re
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -133,7 +134,7 @@ def documents(source: Path) -> Iterator[tuple[str, bytes]]:
                     yield f"{source}/{name}", archive.read(name)
         else:
             yield str(source), source.read_bytes()
-    except (OSError, zipfile.BadZipFile, zipfile.LargeZipFile) as error:
+    except (OSError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile) as error:  # damaged, or encrypted
         raise UserError(f"{source} cannot be read: {error}", NAME_SOURCE) from error
 
 
