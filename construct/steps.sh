@@ -125,11 +125,14 @@ unpack() {
 
 keep_channel() {
     [ -d "$stage/channel" ] || unpack
-    if diff -r "$stage/channel" "$base/channel" >/dev/null 2>&1; then return; fi
+    if [ "$(sums_of "$stage/channel")" = "$(sums_of "$base/channel")" ]; then return; fi
     run rm -rf "$base/channel"
     run mv "$stage/channel" "$base/channel"
     kept=yes
 }
+
+# diff and cmp are not everywhere.
+sums_of() (cd "$1" 2>/dev/null && find . -type f -exec sha256sum {} + | sort)
 
 engine_failed() {
     if [ -n "$log" ]; then cat "$stage/engine.log" >>"$log"; fi
@@ -153,7 +156,7 @@ keep_signature() {
     done
 }
 
-same() { [ -f "$2" ] && [ "$(sha256sum <"$1")" = "$(sha256sum <"$2")" ]; } # cmp is not everywhere
+same() { [ -f "$2" ] && [ "$(sha256sum <"$1")" = "$(sha256sum <"$2")" ]; }
 
 finish() {
     keep_signature

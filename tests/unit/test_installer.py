@@ -116,7 +116,8 @@ def test_a_repair_that_was_killed_gives_the_release_back(installer: Path, tmp_pa
     assert (base / "releases/2026.11.24/share/barehub/release.json").exists()
 
 
-def test_the_last_line_says_what_has_changed(installer: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("shell", SHELLS)
+def test_the_last_line_says_what_has_changed(installer: Path, tmp_path: Path, shell: str) -> None:
     base = tmp_path / "base"
     for options, line in (
         (["-k"], "changed: files, channel"),
@@ -124,7 +125,10 @@ def test_the_last_line_says_what_has_changed(installer: Path, tmp_path: Path) ->
         (["-f"], "changed: files"),
         ([], "nothing changed"),
     ):
-        assert run(installer, "-b", "-s", "-p", str(base), *options).stdout.splitlines()[-1] == line
+        assert run(installer, "-b", "-s", "-p", str(base), *options, shell=shell).stdout.splitlines()[-1] == line
+    package = base / "channel/linux-64/random.conda"
+    package.write_bytes(b"x" + package.read_bytes()[1:])
+    assert run(installer, "-bskp", str(base), shell=shell).stdout.splitlines()[-1] == "changed: channel"
 
 
 def test_a_signal_ends_the_engine_and_cleans_up(tmp_path: Path) -> None:
