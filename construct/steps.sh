@@ -141,7 +141,8 @@ engine_failed() {
     die 1 "filling $prefix failed with status $1" "see the messages above; with --debug, all of them are kept"
 }
 
-# What was signed, for `barehub verify`: it lies beside this file, or was in the release that has been repaired.
+# What was signed, for `barehub verify`: it lies beside this file, or was in the release that has been repaired. A link
+# that somebody else has put there may lead to what root alone can read, and everybody can read what is kept.
 keep_signature() {
     about=$prefix/share/barehub
     receipt=$(sha256sum "$about/release.json" | cut -d ' ' -f 1)
@@ -150,6 +151,7 @@ keep_signature() {
         for name in SHA256SUMS SHA256SUMS.sig SHA256SUMS.asc; do
             if [ ! -f "$place/$name" ] || same "$place/$name" "$about/$name"; then continue; fi
             cat "$place/$name" >"$stage/$name"
+            grep -q -e "^$receipt " -e '^-----BEGIN [A-Z]* SIGNATURE-----' "$stage/$name" || continue
             run mv "$stage/$name" "$about/$name"
         done
         return

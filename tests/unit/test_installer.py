@@ -158,7 +158,10 @@ def test_what_was_signed_is_kept_with_the_release(tmp_path: Path, shell: str) ->
     assert run(*words, shell=shell).returncode == 0
     assert not list(about.glob("SHA256SUMS*"))
 
-    (beside / "SHA256SUMS.sig").write_text("signature")
+    signature, secret = "-----BEGIN SSH SIGNATURE-----\n", tmp_path / "secret"
+    (beside / "SHA256SUMS.sig").write_text(signature)
+    secret.write_text("-----BEGIN OPENSSH PRIVATE KEY-----\n")
+    (beside / "SHA256SUMS.asc").symlink_to(secret)
     (beside / "SHA256SUMS").write_text(f"{'0' * 64}  other.release.json\n")  # some other release's
     assert run(*words, shell=shell).returncode == 0
     assert not list(about.glob("SHA256SUMS*"))
@@ -169,7 +172,7 @@ def test_what_was_signed_is_kept_with_the_release(tmp_path: Path, shell: str) ->
     for options in ((), ("-f",)):
         assert run(*words, *options, shell=shell).returncode == 0
         kept = {path.name: path.read_text() for path in about.glob("SHA256SUMS*")}
-        assert kept == {"SHA256SUMS": sums, "SHA256SUMS.sig": "signature"}
+        assert kept == {"SHA256SUMS": sums, "SHA256SUMS.sig": signature}
         assert (about / "SHA256SUMS").stat().st_mode & 0o777 == 0o644
         for path in beside.glob("SHA256SUMS*"):
             path.unlink()
