@@ -125,11 +125,14 @@ unpack() {
 
 keep_channel() {
     [ -d "$stage/channel" ] || unpack
-    if diff -r "$stage/channel" "$base/channel" >/dev/null 2>&1; then return; fi
+    if [ "$(sums_of "$stage/channel")" = "$(sums_of "$base/channel")" ]; then return; fi
     run rm -rf "$base/channel"
     run mv "$stage/channel" "$base/channel"
     kept=yes
 }
+
+# diff and cmp are not everywhere.
+sums_of() (cd "$1" 2>/dev/null && find . -type f -exec sha256sum {} + | sort)
 
 engine_failed() {
     if [ -n "$log" ]; then cat "$stage/engine.log" >>"$log"; fi
@@ -138,7 +141,8 @@ engine_failed() {
     die 1 "filling $prefix failed with status $1" "see the messages above; with --debug, all of them are kept"
 }
 
-# What was signed, for `barehub verify`: it lies beside this file, or was in the release that has been repaired.
+# What was signed, for `barehub verify`: it lies beside this file, or was in the release that has been repaired. A link
+# that somebody else has put there may lead to what root alone can read, and everybody can read what is kept.
 keep_signature() {
     about=$prefix/share/barehub
     receipt=$(sha256sum "$about/release.json" | cut -d ' ' -f 1)
@@ -147,13 +151,14 @@ keep_signature() {
         for name in SHA256SUMS SHA256SUMS.sig SHA256SUMS.asc; do
             if [ ! -f "$place/$name" ] || same "$place/$name" "$about/$name"; then continue; fi
             cat "$place/$name" >"$stage/$name"
+            grep -q -e "^$receipt " -e '^-----BEGIN [A-Z]* SIGNATURE-----' "$stage/$name" || continue
             run mv "$stage/$name" "$about/$name"
         done
         return
     done
 }
 
-same() { [ -f "$2" ] && [ "$(sha256sum <"$1")" = "$(sha256sum <"$2")" ]; } # cmp is not everywhere
+same() { [ -f "$2" ] && [ "$(sha256sum <"$1")" = "$(sha256sum <"$2")" ]; }
 
 finish() {
     keep_signature
