@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from barehub.lifecycle.servers import SURVIVES_RESTART
+from barehub_slurm.estimate import Estimates, answer
 from barehub_slurm.following import JobError
 from barehub_slurm.jobs import Queue
 from barehub_slurm.partitions import Catalogue
@@ -167,3 +168,12 @@ def test_the_form_names_the_server_that_it_is_for(commands: Commands) -> None:
         '<p class="text-center">For your server <b>gpu&lt;1&gt;</b>'
     )
     assert "For your server" not in form
+
+
+def test_when_it_would_start_is_asked_within_what_a_group_may_have(commands: Commands) -> None:
+    """No form of this server need have been shown before: the button may be in that of a named server."""
+    made = ready_to_start(commands, Turns())
+    made.user.groups = [SimpleNamespace(name="course")]
+    made.group_overrides = {"course": {"groups": ["course"], "spawner_override": {"limits": {"cores": 4}}}}
+    told = asyncio.run(answer(Estimates(), made, {"cores": "5"}))
+    assert told == {"text": "Cores: a server in the partition main can have 4, not 5."}
