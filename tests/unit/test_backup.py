@@ -46,7 +46,8 @@ def test_everything_that_an_installer_does_not_bring_is_in_it(hub: Layout, targe
     name = database.own_database(hub).name
     files = in_the_backup(target)
     assert set(files) == {
-        *("install.json", "announcement.md", "jupyterhub_config.d/10-install.py", "jupyterhub_config.d/secrets/ldap"),
+        *("install.json", "announcement.md", "allowed_signers"),
+        *("jupyterhub_config.d/10-install.py", "jupyterhub_config.d/secrets/ldap"),
         *(f"state/hub/{one}" for one in (name, "jupyterhub_cookie_secret", "barehub-api-token", "site/notes")),
         *("state/acme/acme.json", "units/barehub-hub.service.d/site.conf", MANIFEST),
     }
@@ -59,7 +60,7 @@ def test_everything_that_an_installer_does_not_bring_is_in_it(hub: Layout, targe
         secret = tar.getmember("jupyterhub_config.d/secrets/ldap")
         assert (secret.mode, secret.uname) == (0o640, hub.base.owner())
     assert said == [
-        f"backed up barehub {NEW} to {target}: 10 files, {target.stat().st_size / 1e6:.1f} MB",
+        f"backed up barehub {NEW} to {target}: 11 files, {target.stat().st_size / 1e6:.1f} MB",
         "  not in it: packages that were added by hand: site-spawner==1.2",
     ]
     assert os.listdir(hub.backups) == []  # noqa: PTH208

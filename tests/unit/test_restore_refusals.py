@@ -16,8 +16,6 @@ from tests.unit.installations import NEW, OLD
 
 NEEDS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files to other accounts")
 
-NEEDS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files to other accounts")
-
 
 @pytest.mark.parametrize(
     ("changes", "what", "fix"),

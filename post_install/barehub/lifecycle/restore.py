@@ -54,8 +54,10 @@ def restore(layout: Layout, request: Request, say: Say) -> None:
 
 
 def finish(layout: Layout) -> None:
-    """End a restore: the release is active."""
-    shutil.rmtree(layout.restored, ignore_errors=True)
+    """End a restore: the release is active. If it is interrupted, no next run goes on with half of it."""
+    with contextlib.suppress(FileNotFoundError):
+        layout.restored.rename(layout.restoring)
+    shutil.rmtree(layout.restoring, ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -156,8 +158,8 @@ def require_names(members: dict[str, tarfile.TarInfo], manifest: Manifest) -> No
 
 
 def require_empty(layout: Layout) -> None:
-    """Check that nothing would be replaced. Raises UserError if BASE has state or configuration."""
-    for path in (layout.record, layout.state, layout.config, layout.announcement, layout.maintenance):
+    """Check that nothing would be replaced. Raises UserError if BASE has what a backup could have."""
+    for path in (layout.state, layout.config, *(layout.base / name for name in FILES)):
         empty = path.is_dir() and not path.is_symlink() and not any(path.iterdir())
         if os.path.lexists(path) and not empty:
             fix = "leave out --restore to go on with it; or uninstall it, or move it away, first"
