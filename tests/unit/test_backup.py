@@ -1,9 +1,11 @@
 """`barehub backup`: one private file, whole or not there, that holds what an installer does not bring."""
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
+import shutil
 import sqlite3
 import stat
 import subprocess
@@ -187,10 +189,27 @@ def test_what_is_elsewhere_is_named_with_what_to_do(hub: Layout, target: Path, t
 
 
 def test_a_configuration_that_does_not_load_is_backed_up_all_the_more(hub: Layout, target: Path) -> None:
+    """Nothing tells which database the hub uses, so each one counts."""
+    (hub.hub_state / "jupyterhub-unused.sqlite").unlink()  # which is none
+    shutil.copy(database.own_database(hub), hub.hub_state / "jupyterhub-site.sqlite")
     (hub.config / "90-new.py").write_text("raise ValueError('oops')\n")
     assert any(line.startswith("warning: ") and "oops" in line for line in back_up(hub, target))
-    files = in_the_backup(target)
-    assert {f"state/hub/{database.own_database(hub).name}", "jupyterhub_config.d/90-new.py"} <= {*files}
+    names = {f"state/hub/{one}" for one in (database.own_database(hub).name, "jupyterhub-site.sqlite")}
+    assert names | {"jupyterhub_config.d/90-new.py"} <= {*in_the_backup(target)}
+
+
+def test_a_directory_that_cannot_be_listed_is_named(hub: Layout, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a share that keeps root out."""
+    real = os.open
+
+    def refusing(path: str | Path, *words: int, **options: int) -> int:
+        if path == "site":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        return real(path, *words, **options)
+
+    monkeypatch.setattr(os, "open", refusing)
+    said = back_up(hub, target)
+    assert f"  not in it: a directory site in {hub.hub_state} cannot be read: Permission denied" in said
 
 
 def test_an_installer_at_work_and_a_release_that_is_not_active_are_refused(

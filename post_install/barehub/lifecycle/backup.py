@@ -48,7 +48,7 @@ def back_up(layout: Layout, target: Path | None, *, overwrite: bool, say: Say) -
         raise UserError(f"{layout.prefix} is not the active release", fix, Exit.BASE)
     with locked(layout.base), written(target, layout, overwrite=overwrite) as descriptor:
         found = evaluated(installation, say)
-        backup = Backup(installation, database_of(layout, found), descriptor)
+        backup = Backup(installation, database_of(layout, found), descriptor, certain=found is not None)
         manifest = backup.write(release, outside(layout, found))
     what = f"{manifest.distribution} {release} to {target or 'standard output'}"
     say(f"backed up {what}: {len(manifest.sha256)} files, {backup.output.size / 1e6:.1f} MB")
@@ -129,11 +129,14 @@ def not_in_it(layout: Layout, found: Evaluated | None, manifest: Manifest) -> li
 
 
 class Backup:
-    """A backup that is being written to a file: the tar, the sum of each file in it, and what was left out."""
+    """A backup that is being written to a file: the tar, the sum of each file in it, and what was left out.
 
-    def __init__(self, installation: Installation, database: Path | None, descriptor: int) -> None:
+    `certain` tells that the hub uses `database`, and no other one: then those of other releases are left out.
+    """
+
+    def __init__(self, installation: Installation, database: Path | None, descriptor: int, *, certain: bool) -> None:
         self.installation = installation
-        self.database = database
+        self.database, self.certain = database, certain
         self.output = Output(descriptor)
         self.tar = tarfile.open(fileobj=cast("IO[bytes]", self.output), mode="w")  # noqa: SIM115
         self.sums: dict[str, str] = {}
@@ -187,7 +190,12 @@ class Backup:
         if not top.is_dir():
             return
         real = top.resolve()
-        for place, directories, files, descriptor in os.fwalk(real):
+
+        def not_listed(error: OSError) -> None:
+            if not isinstance(error, FileNotFoundError):
+                self.left_out.append(f"a directory {error.filename} in {real} cannot be read: {error.strerror}")
+
+        for place, directories, files, descriptor in os.fwalk(real, onerror=not_listed):
             here = Path(place)
             inside = "/".join((name, *here.relative_to(real).parts))
             self.tar.addfile(member_of(inside, descriptor))
@@ -205,7 +213,7 @@ class Backup:
         if PASSING.fullmatch(path.name):
             return True
         is_hubs = path.parent == self.installation.layout.hub_state.resolve() and path.match("jupyterhub*.sqlite")
-        return is_hubs and not (self.database and path == self.database.resolve())
+        return self.certain and is_hubs and not (self.database and path == self.database.resolve())
 
     def add_found(self, name: str, path: Path, directory: int, *, follow: bool) -> None:
         """Add a file that was found in a directory, as SQLite copies it if it is a database."""
