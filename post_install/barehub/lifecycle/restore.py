@@ -30,6 +30,7 @@ from barehub.process import sync_directory, write_atomically
 from barehub.settings import Settings
 
 BLOCK = 1 << 20
+UNREADABLE = (ValueError, OverflowError, RecursionError, EOFError)  # what tarfile raises besides its own errors
 Say = Callable[[str], None]
 
 
@@ -84,10 +85,14 @@ def opened_backup(path: Path, say: Say) -> Iterator[BinaryIO]:
 def opened_tar(file: BinaryIO) -> Iterator[tarfile.TarFile]:
     """Read a file as a tar. Raises DamagedError if it is none, or ends early."""
     try:
-        with tarfile.open(fileobj=file, mode="r:") as tar:  # not compressed, so no larger than it is
-            yield tar
-    except tarfile.TarError as error:
+        tar = tarfile.open(fileobj=file, mode="r:")  # noqa: SIM115 - not compressed, so no larger than it is
+    except (tarfile.TarError, *UNREADABLE) as error:  # it reads the first header
         raise DamagedError(str(error)) from None
+    with tar:
+        try:
+            yield tar
+        except tarfile.TarError as error:
+            raise DamagedError(str(error)) from None
 
 
 def prepare(layout: Layout, request: Request, tar: tarfile.TarFile, size: int) -> None:
@@ -128,7 +133,7 @@ def members_of(tar: tarfile.TarFile, size: int) -> dict[str, tarfile.TarInfo]:
             if member.name in found or not 0 <= member.size <= size:
                 raise DamagedError(f"{member.name} is in it twice, or has a wrong size")
             found[member.name] = member
-    except (ValueError, OverflowError, RecursionError, EOFError) as error:
+    except UNREADABLE as error:
         raise DamagedError(str(error)) from None
     return found
 
