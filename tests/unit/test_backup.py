@@ -149,6 +149,13 @@ def test_a_failure_leaves_what_was_there(hub: Layout, target: Path) -> None:
     assert [one.name for one in target.parent.iterdir()] == [target.name]
 
 
+def test_a_database_of_the_sites_that_is_damaged_is_named(hub: Layout, target: Path) -> None:
+    damaged = hub.hub_state / "site/courses.sqlite"
+    damaged.write_bytes(backup.MAGIC + b"x" * 5000)
+    with pytest.raises(UserError, match=rf"{damaged}: the database cannot be copied"):
+        back_up(hub, target)
+
+
 def test_what_another_account_has_put_there_is_named_and_not_read(hub: Layout, target: Path, tmp_path: Path) -> None:
     (tmp_path / "shadow").write_text("root's secret")
     (hub.hub_state / "link").symlink_to(tmp_path / "shadow")
@@ -186,6 +193,7 @@ def test_what_is_elsewhere_is_named_with_what_to_do(hub: Layout, target: Path, t
     assert f'not in it: the database {tmp_path}/hub.sqlite: sqlite3 {tmp_path}/hub.sqlite ".backup COPY"' in "\n".join(
         back_up(hub, target, overwrite=True)
     )
+    assert json.loads(in_the_backup(target)[MANIFEST])["outside"] == [f"{tmp_path}/hub.sqlite"]  # or it begins empty
 
 
 def test_a_configuration_that_does_not_load_is_backed_up_all_the_more(hub: Layout, target: Path) -> None:

@@ -105,26 +105,33 @@ def database_of(layout: Layout, found: Evaluated | None) -> Path | None:
     return sqlite_file(found.db_url, layout) if found else own_database(layout)
 
 
+def database_elsewhere(layout: Layout, found: Evaluated | None) -> Path | None:
+    """Return the hub's database if it is SQLite's and not in the hub's directory."""
+    database = database_of(layout, found)
+    return database if database and not database.resolve().is_relative_to(layout.hub_state.resolve()) else None
+
+
 def outside(layout: Layout, found: Evaluated | None) -> tuple[str, ...]:
-    """Return the files elsewhere that the configuration names: certificates, their authorities, secrets."""
+    """Return the files elsewhere that the configuration names: certificates, their authorities, secrets, a database."""
     if found is None:
         return ()
+    database = database_elsewhere(layout, found)
     proxy, inside = found.proxy, (layout.config, layout.state)
     source = proxy.source if proxy and proxy.source else Source()
-    named = {*found.secrets, source.cert, source.key, proxy.ca_bundle if proxy else ""}
+    named = {*found.secrets, source.cert, source.key, proxy.ca_bundle if proxy else "", str(database or "")}
     return tuple(sorted(path for path in named - {""} if not any(Path(path).is_relative_to(one) for one in inside)))
 
 
 def not_in_it(layout: Layout, found: Evaluated | None, manifest: Manifest) -> list[str]:
     """Return what an administrator has to back up besides, and how."""
-    lines = [f"{path}, which the configuration names" for path in manifest.outside]
+    database = database_elsewhere(layout, found)
+    lines = [f"{path}, which the configuration names" for path in manifest.outside if path != str(database)]
     if manifest.added:
         lines.append(f"packages that were added by hand: {' '.join(manifest.added)}")
-    database = database_of(layout, found)
-    if database is None and found:
-        lines.append(f"the database at {without_password(found.db_url)}: {dump_command(found.db_url)}")
-    elif database and not database.resolve().is_relative_to(layout.hub_state.resolve()):
+    if database:
         lines.append(f"""the database {database}: sqlite3 {database} ".backup COPY\"""")
+    elif found and not database_of(layout, found):
+        lines.append(f"the database at {without_password(found.db_url)}: {dump_command(found.db_url)}")
     return lines
 
 
@@ -242,7 +249,10 @@ def copied(installation: Installation, path: Path) -> Iterator[int]:
     copy = layout.backups / ".being-backed-up.sqlite"
     ensure_directory(layout.backups, 0o700, *ids(settings.hub_user))
     try:
-        run_as_hub_user(settings, "copy", source=str(path), target=str(copy))
+        try:
+            run_as_hub_user(settings, "copy", source=str(path), target=str(copy))
+        except UserError as error:
+            raise UserError(f"{path}: {error}", error.fix, error.code) from None
         with opened(copy) as descriptor:
             yield descriptor
     finally:
