@@ -63,8 +63,7 @@ def verify(layout: Layout, say: Say) -> None:
 
 def damaged(layout: Layout, what: str) -> UserError:
     """Return the error of a release whose files have to be written again."""
-    fix = f"run the installer of {layout.prefix.name} again: sh INSTALLER -b -f -p {layout.base}"
-    return UserError(what, fix, Exit.INTEGRITY)
+    return UserError(what, layout.repair(layout.prefix.name), Exit.INTEGRITY)
 
 
 def signature(layout: Layout, receipt: dict[str, Any], say: Say) -> Iterator[Finding]:

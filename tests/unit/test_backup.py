@@ -232,6 +232,14 @@ def test_an_installer_at_work_and_a_release_that_is_not_active_are_refused(
     assert not target.exists()
 
 
+@pytest.mark.parametrize("receipt", ["", "[]"])
+def test_a_release_whose_receipt_is_damaged_is_to_be_repaired_first(hub: Layout, target: Path, receipt: str) -> None:
+    hub.receipt(NEW).write_text(receipt)
+    with pytest.raises(UserError, match="is damaged") as caught:
+        back_up(hub, target)
+    assert (caught.value.code, list(target.parent.iterdir())) == (Exit.INTEGRITY, [])
+
+
 @pytest.fixture
 def command(hub: Layout, tmp_path: Path) -> list[str]:
     """The command in a process of its own, as the release's."""
