@@ -16,9 +16,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.unit import proxies
 from tests.unit.installations import NEW, SHARE, make_active, make_release
 from tests.unit.proxies import free_port, named_server, wait_until
-from tests.unit.real_hub import RealHub, running
+from tests.unit.real_hub import ADMIN, RealHub, log_in, start, with_example
 from tests.unit.supervised import Place, place_in
-from tests.unit.test_course import log_in, start
 
 if os.environ.get("CI") != "true":
     pytest.importorskip("jupyterhub_traefik_proxy")
@@ -31,24 +30,17 @@ from barehub.status import Status
 from traitlets import TraitError
 
 EXAMPLES = SHARE / "examples"
-TOKEN, ADMIN = "5" * 64, "6" * 32
-CONFIG = f"""
+TOKEN = "5" * 64
+CONFIG = """
 import logging
 from barehub.config import NoScrapes
 logging.getLogger("tornado.access").addFilter(NoScrapes())
-c.JupyterHub.load_roles.append({{"name": "admins", "scopes": ["admin:users", "servers"], "services": ["admin"]}})
-c.JupyterHub.services.append({{"name": "admin", "api_token": "{ADMIN}"}})
-c.JupyterHub.authenticator_class = "dummy"
-c.Authenticator.allow_all = True
 """
 
 
 @pytest.fixture(scope="module")
 def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealHub]:
-    base = tmp_path_factory.mktemp("base")
-    (base / "jupyterhub_config.d").mkdir()
-    (base / "jupyterhub_config.d/metrics-token").write_text(f"{TOKEN}\n")
-    with running(base, (EXAMPLES / "80-metrics.py").read_text() + CONFIG) as new:
+    with with_example("80-metrics.py", TOKEN, tmp_path_factory.mktemp("base"), CONFIG) as new:
         log_in(new, "ada")
         start(new, "ada", ADMIN)
         yield new
