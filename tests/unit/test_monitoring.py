@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 import requests
+import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests import readme
 from tests.unit import proxies
 from tests.unit.installations import NEW, SHARE, make_active, make_release
 from tests.unit.proxies import free_port, named_server, wait_until
@@ -76,8 +78,6 @@ def scrape(port: int, password: str = TOKEN, user: str = "metrics", path: str = 
 
 def test_the_token_reads_numbers_and_nothing_else(hub: RealHub) -> None:
     assert "jupyterhub_running_servers 1.0" in hub.get("/hub/metrics", TOKEN).text
-    bearer = {"Authorization": f"Bearer {TOKEN}"}  # as Prometheus sends it
-    assert requests.get(f"{hub.url}/hub/metrics", headers=bearer, timeout=60).status_code == 200
     assert hub.get("/hub/metrics").status_code == 403
     for method, path in (
         ("GET", "/hub/api/users"),
@@ -122,6 +122,17 @@ def test_traefiks_numbers_are_where_its_api_is_for_those_with_the_password(place
     assert requests.get(f"http://127.0.0.1:{place.api}/metrics", timeout=60).status_code == 401
     assert scrape(place.api, "wrong").status_code == scrape(place.api, user="barehub").status_code == 401
     assert scrape(place.api, path="/api/rawdata").status_code == 401  # it is not the API's password
+
+
+def test_what_the_guide_has_for_prometheus_is_answered(hub: RealHub, place: Place) -> None:
+    written = re.search(r"^```yaml\n(scrape_configs:.*?)^```", readme.ADMIN.read_text(), re.MULTILINE | re.DOTALL)
+    assert written
+    hubs, traefiks = yaml.safe_load(written[1])["scrape_configs"]
+    assert hubs["authorization"].keys() == {"credentials_file"}  # whose type is Bearer, then
+    bearer = {"Authorization": f"Bearer {TOKEN}"}
+    assert requests.get(hub.url + hubs["metrics_path"], headers=bearer, timeout=60).status_code == 200
+    assert "metrics_path" not in traefiks  # so it is /metrics
+    assert scrape(place.api, user=traefiks["basic_auth"]["username"]).status_code == 200
 
 
 def test_nobody_comes_to_them_through_the_doors_of_the_proxy(place: Place) -> None:
