@@ -113,6 +113,17 @@ def test_nothing_is_left_also_after_an_error(real: Installation) -> None:
     assert not (real.layout.base / ".staging").exists()
 
 
+def test_an_installation_that_has_its_name_is_left_alone(real: Installation) -> None:
+    real.layout.system_units.mkdir(parents=True, exist_ok=True)
+    theirs = real.layout.system_units / "barehub-rehearsal-hub.service"
+    theirs.symlink_to(real.layout.record)
+    before = files(real.layout.base)
+    with pytest.raises(UserError, match=f"{theirs} belongs to") as caught, second_hub.second_hub(real, Request(NEW)):
+        pass
+    assert "--canary" in caught.value.fix
+    assert files(real.layout.base) == before
+
+
 def test_what_a_killed_one_left_is_no_obstacle(real: Installation) -> None:
     left = real.layout.base / ".staging/rehearsal/state"
     left.mkdir(parents=True)

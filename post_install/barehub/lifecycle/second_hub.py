@@ -124,10 +124,14 @@ class SecondHub:
 
 @contextlib.contextmanager
 def second_hub(real: Installation, request: Request) -> Iterator[SecondHub]:
-    """Make the directories and the configuration of a second hub, of the requested release; remove them afterwards."""
+    """Make the directories and the configuration of a second hub, of the requested release; remove them afterwards.
+
+    Raises UserError if another installation has the names of its units, which would be stopped.
+    """
     staging = real.layout.base / ".staging"
     layout = Layout(staging / "rehearsal", root=real.layout.root, prefix=real.layout.prefix)
     copy = Installation(layout, replace(real.settings, name=f"{real.settings.name}-rehearsal"))
+    systemd.require_no_foreign_units(copy, "upgrade without --rehearse and --canary")
     try:
         staging.mkdir(mode=0o755, exist_ok=True)
         shutil.rmtree(layout.base, ignore_errors=True)  # of an installer that was killed
