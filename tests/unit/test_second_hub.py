@@ -210,7 +210,7 @@ def test_units_are_the_releases_with_the_sites_changes_and_are_removed(
     second: SecondHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drop_in = tmp_path / "site.conf"
-    drop_in.write_text("[Service]\nEnvironment=A=b\n")
+    drop_in.write_text("[Service]\nEnvironment=A=b\nRuntimeDirectory=hub\nExecStopPost=pkill -u alice\n")
     shown = f'case "$*" in *DropInPaths*-hub.service) echo {drop_in};; esac'
     calls = fake_command(tmp_path / "bin", "systemctl", shown, monkeypatch)
     units = second_hub.units_directory(second.copy.layout)
@@ -221,7 +221,8 @@ def test_units_are_the_releases_with_the_sites_changes_and_are_removed(
         assert f"Wants={proxy}" in text
         assert (units / f"{hub}.d/site.conf").read_text() == drop_in.read_text()
         ours = (units / f"{hub}.d/zz-rehearsal.conf").read_text()
-        assert "KillMode=mixed\n" in ours
+        for line in ("KillMode=mixed", "RuntimeDirectoryPreserve=yes", "ExecStopPost=", "StandardOutput=journal"):
+            assert f"{line}\n" in ours
         assert f"ReadOnlyPaths={second.real.layout.state}\n" in ours
         assert sorted(path.name for path in units.iterdir()) == [hub, f"{hub}.d", proxy, f"{proxy}.d"]
         raise KeyboardInterrupt

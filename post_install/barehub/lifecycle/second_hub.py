@@ -36,21 +36,25 @@ MINUTES = 20  # after which the units end in any case
 STOP_SECONDS = 60  # for the hub to stop the server that it has started
 # What the second hub has of its own in the hub's directory; what else is there is the site's.
 OWN_FILES = ("*.sqlite*", "backups", "jupyterhub_cookie_secret", "traefik-api.json", "barehub-api-token", ".*")
-HUB_DROP_IN = """\
+# What a site's changes of a unit may name is the real one's, too: its log, its directory in /run, what it ends with.
+DROP_IN = """\
 [Service]
 Restart=no
-KillMode=mixed
 RuntimeMaxSec={minutes}min
-TimeoutStopSec={stop}s
+StandardOutput=journal
+StandardError=journal
+RuntimeDirectoryPreserve=yes
+ExecStop=
+ExecStopPost=
 ReadOnlyPaths={real}/state
-ReadWritePaths={base}/state
 """
-PROXY_DROP_IN = """\
-[Service]
-Restart=no
-RuntimeMaxSec={minutes}min
-ReadOnlyPaths={real}/state
-ExecPaths={real}
+HUB_DROP_IN = f"""{DROP_IN}\
+KillMode=mixed
+TimeoutStopSec={{stop}}s
+ReadWritePaths={{base}}/state
+"""
+PROXY_DROP_IN = f"""{DROP_IN}\
+ExecPaths={{real}}
 """
 
 
