@@ -73,7 +73,7 @@ def content_of_dump(source: Path) -> sqlite3.Connection:
 
 
 def only_tables(url: str) -> list[str]:
-    """Return pg_dump's options for the hub's tables. Raises ProgramError if there are none: it would dump all others."""
+    """Return pg_dump's options for the hub's tables. Raises ProgramError if there is none: it would dump all others."""
     if tables := tables_of(url):
         return [f"--table={name}" for name in tables]
     raise ProgramError("the hub's role must be owner of the hub's tables, but owns none")
