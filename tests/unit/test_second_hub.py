@@ -3,7 +3,6 @@
 import contextlib
 import os
 import sqlite3
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,31 +20,15 @@ from barehub.lifecycle.second_hub import SecondHub
 from barehub.lifecycle.upgrade_rehearsal import require_no_server
 from barehub.settings import Installation
 
-from tests.unit.installations import (
-    NEW,
-    OLD,
-    OLD_SCHEMA,
-    belongs_to,
-    fake_command,
-    make_active,
-    make_database,
-    make_release,
-    users,
-    worker,
-)
+from tests.unit.installations import NEW, OLD_SCHEMA, fake_command, make_upgradable, users
 
 
 @pytest.fixture
 def real(layout: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Installation:
     """An older release that is active, with data of an older schema, and the newer one, whose code this is."""
-    make_release(layout, NEW)
-    old = make_active(make_release(layout, OLD, OLD_SCHEMA), monkeypatch)
+    old = make_upgradable(layout, tmp_path, monkeypatch, OLD_SCHEMA)
     monkeypatch.setattr(second_hub, "SAFE", ())  # tests run side by side
-    monkeypatch.setattr(sys, "executable", worker(tmp_path / "worker"))
-    for path in layout.hub_state.glob("*.sqlite"):
-        path.unlink()
-    add_server(make_database(database.own_database(layout, OLD_SCHEMA)), "alice")
-    belongs_to(layout, monkeypatch)
+    add_server(database.own_database(layout, OLD_SCHEMA), "alice")
     return Installation(layout, old.settings)
 
 

@@ -22,7 +22,7 @@ from barehub.errors import Exit, UserError
 from barehub.evaluation import Evaluated, evaluate, hub_environment
 from barehub.health import Endpoints
 from barehub.layout import Layout
-from barehub.lifecycle.database import asked, forget_servers, own_database, run_as_hub_user, used_by
+from barehub.lifecycle.database import asked, forget_servers, own_database, require_room, run_as_hub_user, used_by
 from barehub.lifecycle.database_urls import sqlite_file, without_password
 from barehub.lifecycle.directories import ensure_directories
 from barehub.lifecycle.options import Request, requested_lines, write_lines
@@ -82,8 +82,7 @@ class SecondHub:
         source, target = self.source, own_database(self.copy.layout)
         if not (source and source.exists()):
             return None
-        if shutil.disk_usage(self.copy.layout.base).free < 3 * source.stat().st_size:
-            raise UserError(f"no room in {self.real.layout.base} for a copy of the database", "make room", Exit.SPACE)
+        require_room(source, self.real.layout.base)
         run_as_hub_user(self.copy.settings, "migrate", source=str(source), target=str(target))
         return list(asked(self.copy.settings, forget_servers, target))
 
