@@ -104,6 +104,7 @@ install_release() {
     wait "$engine" || { code=$?; engine=''; engine_failed "$code"; }
     engine=''
     if [ -n "$log" ]; then cat "$stage/engine.log" >>"$log"; fi
+    keep_units
     # Whatever the engine's modes are: the hub may run as any account, and only root may change a release.
     run chmod -R go+rX,go-w "$prefix"
     finish_prefix
@@ -112,6 +113,16 @@ install_release() {
     run mv "$stage/release.json" "$prefix/share/barehub/release.json"
     sync -f "$prefix" 2>/dev/null || sync
     written=yes
+}
+
+# systemd's links lead to units in the prefix. The hooks write them there, but may be skipped, or fail.
+keep_units() {
+    for place in "$base"/systemd/*; do
+        kept_unit=$stage/replaced/$release/systemd/${place##*/}
+        if [ ! -f "$kept_unit" ]; then continue; fi
+        run mkdir -p "$prefix/systemd"
+        run cp "$kept_unit" "$prefix/systemd/"
+    done
 }
 
 choose_cache() { :; }

@@ -131,6 +131,21 @@ def test_the_last_line_says_what_has_changed(installer: Path, tmp_path: Path, sh
     assert run(installer, "-bskp", str(base), shell=shell).stdout.splitlines()[-1] == "changed: channel"
 
 
+@pytest.mark.parametrize("shell", SHELLS)
+def test_a_repair_keeps_the_units_that_systemds_links_lead_to(installer: Path, tmp_path: Path, shell: str) -> None:
+    base = tmp_path / "base"
+    assert run(installer, "-b", "-s", "-p", str(base), shell=shell).returncode == 0
+    units = base / "releases/2026.11.24/systemd"
+    units.mkdir()
+    (base / "systemd").mkdir()
+    (base / "systemd/barehub.target").symlink_to("../releases/2026.11.24/systemd/barehub.target")
+    for name in ("barehub.target", "added"):
+        (units / name).write_text("[Unit]\n")
+    assert run(installer, "-b", "-s", "-f", "-p", str(base), shell=shell).returncode == 0
+    assert (base / "systemd/barehub.target").read_text() == "[Unit]\n"
+    assert [path.name for path in units.iterdir()] == ["barehub.target"]
+
+
 def test_a_signal_ends_the_engine_and_cleans_up(tmp_path: Path) -> None:
     fifo = tmp_path / "started"
     os.mkfifo(fifo)
