@@ -76,7 +76,12 @@ def tell_when_ours(api: str, port: int, server: int, patience: float, jupyterhub
             os.kill(server, 0)
             time.sleep(0.1)
         report = urllib.request.Request(  # noqa: S310 - the hub's own URL
-            api + "/batchspawner?" + urllib.parse.urlencode({"environment": sys.prefix, "jupyterhub": jupyterhub}),
+            api
+            + "/batchspawner?"
+            + urllib.parse.urlencode(
+                # A module may name it by a link that leads to another release later.
+                {"environment": os.path.realpath(sys.prefix), "jupyterhub": jupyterhub}
+            ),
             json.dumps({"port": port}).encode(),
             {"Authorization": "token " + os.environ["JUPYTERHUB_API_TOKEN"], "Content-Type": "application/json"},
         )
