@@ -1,19 +1,17 @@
-"""The default spawner: JupyterHub's own, which knows its processes again, and what they run from."""
+"""The default spawner: JupyterHub's own, which knows its processes again."""
 
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from jupyterhub.spawner import LocalProcessSpawner
 
-from barehub.environments import inside, offered_by
+from barehub.from_release import StartsFromRelease
 from barehub.listeners import fields_of
-from barehub.offering import RunsFromRelease
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
-class KnownProcessSpawner(RunsFromRelease, LocalProcessSpawner):  # type: ignore[misc]  # JupyterHub ships no types
+class KnownProcessSpawner(StartsFromRelease, LocalProcessSpawner):  # type: ignore[misc]  # JupyterHub ships no types
     """JupyterHub remembers the number of a server's process alone.
 
     Once the server has ended while the hub was down, or the machine has booted again, the number may be any other
@@ -21,17 +19,6 @@ class KnownProcessSpawner(RunsFromRelease, LocalProcessSpawner):  # type: ignore
     """
 
     pid: int
-
-    async def start(self) -> Any:
-        site = self.cmd
-        for prefix in offered_by(self).values():
-            with suppress(KeyError):  # JupyterHub says itself that there is no such account
-                await self.find_release(prefix, self.user.name)
-                self.cmd, _ = inside(self.runs_from["prefix"], prefix, site, [])
-        try:
-            return await super().start()
-        finally:
-            self.cmd = site
 
     def get_state(self) -> dict[str, Any]:
         state: dict[str, Any] = super().get_state()

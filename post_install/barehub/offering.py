@@ -20,8 +20,7 @@ from typing import Any
 
 from traitlets import Dict, HasTraits, TraitError, Unicode, validate
 
-from barehub.environments import STATE, Found, misfit, modules, offered_by, prefixes, read, started_from
-from barehub.in_use import note
+from barehub.environments import Found, misfit, modules, offered_by, prefixes, read
 from barehub.logins import NoServerError
 
 AGE = 60.0  # seconds for which a look at the environments serves everyone's form
@@ -141,40 +140,6 @@ class OffersEnvironments(HasTraits):
         if len(versions) > 1:
             return field(versions, options.get(FIELD)), ""
         return "", "".join(f"The environment is {why}." for why in map(unfit, versions.values()) if why)
-
-
-class RunsFromRelease:
-    """What spawners share whose servers run on this machine: a server is started from a release by its real path.
-
-    It keeps that release, and the hub knows which.
-    """
-
-    runs_from: dict[str, str] = {}  # noqa: RUF012 - replaced, never changed: the environment, as the state has it
-    cmd: Any
-    log: Any
-    user: Any
-
-    def get_state(self) -> dict[str, Any]:
-        state: dict[str, Any] = super().get_state()  # type: ignore[misc]  # JupyterHub's Spawner has it
-        state |= {STATE: self.runs_from} if self.runs_from else {}
-        note(self, state)
-        return state
-
-    def load_state(self, state: dict[str, Any]) -> None:
-        super().load_state(state)  # type: ignore[misc]
-        self.runs_from = state.get(STATE, {})
-        note(self, state)
-
-    def clear_state(self) -> None:
-        super().clear_state()  # type: ignore[misc]
-        self.runs_from = {}
-
-    async def find_release(self, environment: str, user: str) -> Found:
-        """Look where an environment leads to, as its user sees it; raises KeyError if there is no such account."""
-        found = (await look([environment], user))[environment]
-        self.runs_from = started_from(found.real or environment, found.jupyterhub)
-        self.log.info("%s: its server starts from %s", self.user.name, self.runs_from["prefix"])
-        return found
 
 
 def unfit(version: str) -> str:

@@ -204,7 +204,7 @@ def without(machine: Machine, server: str) -> Iterator[None]:
 @pytest.fixture(scope="module")
 def site(servers: Machine) -> Machine:
     servers.copy_in(installers.with_overlay("single-node", "ldap", name="campus"), "/mnt/campus.sh")
-    for command in admin_commands("ldap", "/mnt/campus.sh", f"sed -i s,/opt/jupyter,{USERS_ENVIRONMENT},"):
+    for command in admin_commands("ldap", "/mnt/campus.sh", f"sed -i s,/opt/lab/current,{USERS_ENVIRONMENT},"):
         servers.shell(command)
         if "ldap-password" in command:
             servers.shell(f"stat -c %a {SECRET} | grep -x 640; printf '%s\\n' \"{directory.HUB_PASSWORD}\" >{SECRET}")

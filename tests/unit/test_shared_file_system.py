@@ -13,14 +13,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import cannot_run
 from tests.unit.installers import refused
 from tests.unit.test_environment_installer import FILL, kept, made
 
 ROOT = Path(__file__).parents[2]
 ACCOUNT = 1  # Debian's daemon: any that is not root
-missing = [what for what, there in {"root": os.geteuid() == 0, "libfuse 3": find_library("fuse3")}.items() if not there]
-if missing:
-    pytest.skip(f"a file server cannot be imitated without {' and '.join(missing)}", allow_module_level=True)
+needed = {"root": os.geteuid() == 0, "Debian's package fuse3": bool(find_library("fuse3"))}
 
 # $1 name, $2 what is shared, $3 where, $4 directory of units
 MACHINE = f"""
@@ -98,6 +97,8 @@ def machine(name: str, place: Path) -> Iterator[Node]:
 @pytest.fixture
 def place() -> Iterator[Path]:
     """Where every account gets to, unlike pytest's own directories."""
+    if missing := [what for what, there in needed.items() if not there]:
+        cannot_run(f"a file server cannot be imitated without {' and '.join(missing)}")
     directory = Path(f"/tmp/barehub-{os.getpid()}-file-server")
     for name in ("disk", "shared", "units", "hub/state/environments"):
         (directory / name).mkdir(parents=True)

@@ -3,8 +3,9 @@
 from typing import Any
 
 from barehub.environments import inside
+from barehub.from_release import RunsFromRelease
 from barehub.logins import NO_ACCOUNT, NoServerError
-from barehub.offering import FIELD, OffersEnvironments, RunsFromRelease
+from barehub.offering import FIELD, OffersEnvironments
 from systemdspawner import SystemdSpawner  # type: ignore[import-not-found]  # only in this overlay's releases
 from traitlets import default
 
