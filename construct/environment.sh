@@ -158,7 +158,10 @@ told_by_hubs() {
 # A script of a release runs the release's python by its real path, so the paths of programs and their first words tell
 # what is in use. /proc has no more than this machine's processes, and of other accounts' perhaps only the words.
 remove_old() {
-    used=$({ ls -l /proc/[0-9]*/exe /proc/[0-9]*/cwd | sed 's|$|/|'; cat /proc/[0-9]*/cmdline | tr '\0' '\n'; } 2>/dev/null) || :
+    used=$({
+        find /proc/[0-9]*/exe /proc/[0-9]*/cwd -maxdepth 0 -printf '%l/\n'
+        cat /proc/[0-9]*/cmdline | tr '\0' '\n'
+    } 2>/dev/null) || :
     told=$(told_by_hubs)
     newer=0
     for old in $(cd "$base/releases" && printf '%s\n' [0-9]* | sort -rV); do
