@@ -1,5 +1,6 @@
 """Programs that the unit tests start, such as `python -m barehub.proxy_unit.supervisor`, import this tree."""
 
+import gc
 import importlib
 import os
 import shutil
@@ -11,6 +12,7 @@ from unittest import mock
 import pytest
 from barehub.layout import Layout
 from barehub.lifecycle import backup
+from sqlalchemy.orm import configure_mappers
 
 from tests.unit.backups import another_machine, hub_at_work
 from tests.unit.installations import OLD, OLD_SCHEMA, SHARE, belongs_to, worker
@@ -22,9 +24,15 @@ sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment]  # the import s
 
 @pytest.fixture(scope="session", autouse=True)
 def _imported() -> None:
-    """Import once what each child that evaluates a configuration would import by itself."""
-    for module in ("jupyterhub.app", "barehub.proxy"):
+    """Do once what each child that evaluates a configuration would do by itself: it is forked off here.
+
+    That is, import what JupyterHub imports, every authenticator that is installed included, and map its tables.
+    """
+    for module in ("barehub.proxy", "barehub.rehearsal"):
         importlib.import_module(module)
+    importlib.import_module("jupyterhub.app").JupyterHub()
+    configure_mappers()
+    gc.freeze()  # a child that collects what was made here would copy it
 
 
 @pytest.fixture(autouse=True)
