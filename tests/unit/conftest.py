@@ -10,6 +10,7 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
+from barehub.config import leave_out_grammars
 from barehub.layout import Layout
 from barehub.lifecycle import backup
 from sqlalchemy.orm import configure_mappers
@@ -18,8 +19,7 @@ from tests.unit.backups import another_machine, hub_at_work
 from tests.unit.installations import OLD, OLD_SCHEMA, SHARE, belongs_to, worker
 
 os.environ["PYTHONPATH"] = str(Path(__file__).parents[2] / "post_install")
-# Half of the time that importing JupyterHub takes (barehub.evaluation says why); nothing here validates a URL.
-sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment]  # the import system's way to say "not found"
+leave_out_grammars()
 
 
 @pytest.fixture(scope="session", autouse=True)
