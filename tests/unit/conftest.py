@@ -12,11 +12,11 @@ from unittest import mock
 import pytest
 from barehub.config import leave_out_grammars
 from barehub.layout import Layout
-from barehub.lifecycle import backup
+from barehub.lifecycle import backup, database
 from sqlalchemy.orm import configure_mappers
 
 from tests.unit.backups import another_machine, hub_at_work
-from tests.unit.installations import OLD, OLD_SCHEMA, SHARE, belongs_to, worker
+from tests.unit.installations import OLD, OLD_SCHEMA, SHARE, belongs_to, forked_worker, worker
 
 os.environ["PYTHONPATH"] = str(Path(__file__).parents[2] / "post_install")
 leave_out_grammars()
@@ -40,6 +40,11 @@ def _environment() -> Iterator[None]:
     """What a test sets in the environment, by what it calls, ends with it."""
     with mock.patch.dict(os.environ):
         yield
+
+
+@pytest.fixture(autouse=True)
+def _forked_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database, "attempt_as", forked_worker)
 
 
 @pytest.fixture
