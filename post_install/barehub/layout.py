@@ -126,6 +126,10 @@ class Layout:
     def maintenance(self) -> Path:
         return self.base / "maintenance.md"
 
+    @property
+    def maintenance_page(self) -> Path:
+        return self.base / "maintenance.html"
+
     # a restore that has not ended yet
     @property
     def restoring(self) -> Path:

@@ -60,7 +60,7 @@ def metrics(status: Status) -> Iterator[tuple[str, str, Samples]]:
     yield "healthy", "1 if barehub status finds no problem.", [({}, status.healthy)]
     yield "problems", "How many problems barehub status finds.", [({}, len(status.problems))]
     yield "warnings", "How many warnings barehub status has.", [({}, len(status.warnings))]
-    yield "closed", "1 while maintenance.md keeps people out.", [({}, status.closed)]
+    yield "closed", "1 while maintenance.md or .html keeps people out.", [({}, status.closed)]
     yield "config_valid", "1 if the configuration loads.", [] if "config" in unknown else [({}, loads)]
     # What the proxy answers is not all its own: it is asked for the hub's health.
     answers = {"hub": status.hub == HTTPStatus.OK, "proxy": status.proxy is not None}

@@ -73,7 +73,7 @@ def check(layout: Layout) -> Status:
     else:
         check_last_proxy(installation, status)
     check_notices(layout, status)
-    status.closed = notices.is_there_for(installation.settings.hub_user, layout.maintenance)
+    status.closed = notices.is_there_for(installation.settings.hub_user, *notices.closing(layout))
     check_database(installation, found, status)
     return status
 
@@ -220,7 +220,7 @@ def check_source(layout: Layout, source: Source, status: Status) -> None:
 
 def check_notices(layout: Layout, status: Status) -> None:
     """Record the files that tell people something; one that is not shown is worth a warning."""
-    for name, path in (("announcement", layout.announcement), ("maintenance", layout.maintenance)):
+    for name, path in notices.places(layout).items():
         if path.exists() or path.is_symlink():
             status.notices[name] = str(path)
             status.warnings += filter(None, [notices.complaint(path)])

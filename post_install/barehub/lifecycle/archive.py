@@ -29,7 +29,8 @@ from barehub.lifecycle.database import known_revisions
 
 FORMAT = 1
 MANIFEST = "barehub-backup.json"
-FILES = ("install.json", "announcement.md", "maintenance.md", "allowed_signers", "allowed_signers.gpg")
+NOTICES = ("announcement.md", "maintenance.md", "maintenance.html")
+FILES = ("install.json", *NOTICES, "allowed_signers", "allowed_signers.gpg")
 TREES = ("state/hub", "state/acme", "jupyterhub_config.d")
 UNITS = "units"
 NAME = re.compile("[a-z][a-z0-9-]*")  # check_options in preflight.sh
