@@ -22,7 +22,7 @@ from barehub.untrusted import UntrustedError, content_of, opened
 
 SECONDS = 10.0  # for another account to look
 SIZE = 1 << 18  # bytes; the page is sent to everybody who waits
-# Of a page: styles and pictures are in it. It comes from the hub's address, so no script has the rights of who reads it.
+# Of a page: its styles and pictures are in it. It comes from the hub's address: no script gets the rights of a reader.
 POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'; "
     "frame-ancestors 'self'"

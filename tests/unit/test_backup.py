@@ -178,7 +178,10 @@ def test_a_link_of_the_administrators_becomes_a_file(hub: Layout, target: Path, 
     assert in_the_backup(target)["jupyterhub_config.d/50-site.py"] == b"# the site's\n"
 
 
-def test_what_is_elsewhere_is_named_with_what_to_do(hub: Layout, target: Path, tmp_path: Path) -> None:
+def test_what_is_elsewhere_is_named_with_what_to_do(
+    hub: Layout, target: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "defpath", "")  # where PostgreSQL's programs are looked for
     (tmp_path / "secret").write_text("s\n")
     (hub.config / "50-site.py").write_text(
         "from barehub.secret import read_secret\n"
@@ -187,6 +190,7 @@ def test_what_is_elsewhere_is_named_with_what_to_do(hub: Layout, target: Path, t
     said = "\n".join(back_up(hub, target))
     assert f"not in it: {tmp_path}/secret, which the configuration names" in said
     assert "not in it: the database at postgresql://db/hub: pg_dump --format=custom" in said
+    assert "hub; or install PostgreSQL's client programs, and run this again" in said
     manifest = json.loads(in_the_backup(target)[MANIFEST])
     assert (manifest["schema"], manifest["outside"]) == (None, [str(tmp_path / "secret")])
     (hub.config / "50-site.py").write_text(f"c.JupyterHub.db_url = 'sqlite:///{tmp_path}/hub.sqlite'\n")
