@@ -147,6 +147,11 @@ class Layout:
         return self.base / "state"
 
     @property
+    def last_backup(self) -> Path:
+        """A file whose time is that of the last whole file that `barehub backup` has written."""
+        return self.state / "last-backup"
+
+    @property
     def hub_state(self) -> Path:
         """The hub's working directory; only its account may read it."""
         return self.state / "hub"

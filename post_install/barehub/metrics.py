@@ -71,6 +71,8 @@ def metrics(status: Status) -> Iterator[tuple[str, str, Samples]]:
     ends: Samples = [({}, datetime.fromisoformat(end).timestamp()) for end in filter(None, [status.certificate_ends])]
     yield "certificate_end_timestamp_seconds", "When the certificate that the proxy serves expires.", ends
     yield "backup_timestamp_seconds", "When the database was backed up, as a release left it.", backups(status)
+    last: Samples = [({}, datetime.fromisoformat(one).timestamp()) for one in filter(None, [status.last_backup])]
+    yield "last_backup_timestamp_seconds", "When barehub backup last wrote a whole file.", last
     found = [({"environment": one, "state": state}, 1) for one, state in status.environment_states.items()]
     yield "environment", "What users' servers run from: it fits the hub, is a misfit, missing, or unknown.", found
     yield "unknown", "1 for what could not be looked at.", [({"what": one}, one in unknown) for one in LOOKED_AT]

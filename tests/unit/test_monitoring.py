@@ -205,6 +205,7 @@ def test_the_dashboard_shows_what_is_really_exported(hub: RealHub, place: Place)
     wait_until(lambda: "traefik_entrypoint_requests_total" in scrape(place.api).text)
     ours = Status("/b", "2026.11.24", [], units={"barehub-hub.service": "active"}, hub=200, proxy=200)
     ours.certificate_ends, ours.backups = "2026-12-24T12:00:00+00:00", [str(place.base / "state/proxy/traefik.yaml")]
+    ours.last_backup = ours.certificate_ends
     ours.environment_states = {"lab": "misfit"}
     exported = known(hub.get("/hub/metrics", TOKEN).text, scrape(place.api).text, exposition(ours))
     dashboard = json.loads((EXAMPLES / "grafana-dashboard.json").read_text())

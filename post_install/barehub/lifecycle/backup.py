@@ -51,6 +51,8 @@ def back_up(layout: Layout, target: Path | None, *, overwrite: bool, say: Say) -
         url = found.db_url if found and can_dump(found.db_url) else None
         backup = Backup(installation, database_of(layout, found), url, descriptor, certain=found is not None)
         manifest = backup.write(release, outside(layout, found))
+    with contextlib.suppress(OSError):  # the backup is whole; that nobody hears of it is no loss
+        layout.last_backup.touch()
     what = f"{manifest.distribution} {release} to {target or 'standard output'}"
     say(f"backed up {what}: {len(manifest.sha256)} files, {backup.output.size / 1e6:.1f} MB")
     for line in [*backup.left_out, *not_in_it(layout, found, manifest)]:
