@@ -84,7 +84,7 @@ def run_end_to_end(path: str, arguments: Sequence[str]) -> int:
         with ThreadPoolExecutor(2) as pool:
             builds = [pool.submit(installers.older)]
             builds += [pool.submit(installers.with_overlay, name) for name in ("slurm", "single-node")]
-            builds.append(pool.submit(installers.with_overlay, "single-node", "ldap", name="campus"))
+            builds += [pool.submit(installers.campus, "ldap", date) for date in (None, "2026.10.24")]
         for build in builds:
             build.result()
     os.environ["BAREHUB_INSTALLER"] = str(chosen)
