@@ -204,7 +204,6 @@ class BarehubProxy(WithMetrics):
         await self._change(self.validate_routespec(routespec), None)
 
     async def settle(self) -> None:
-        """Return when traefik serves all that has been written, or does not answer."""
         if self._latest:
             await asyncio.shield(self._latest.live)
 

@@ -13,7 +13,7 @@ from tests.unit.proxies import wait_until
 from tests.unit.real_hub import ADMIN, PEOPLE, RealHub, running, start
 from tests.unit.slurm_commands import UID, USER, Commands
 from tests.unit.slurm_recorded import RECORDED
-from tests.unit.test_slurm_launch import stolen
+from tests.unit.thief import stolen
 
 CONFIG = """
 import asyncio, os

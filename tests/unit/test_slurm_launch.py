@@ -6,7 +6,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +15,7 @@ from barehub_slurm import launch
 
 from tests.unit.proxies import wait_until
 from tests.unit.slurm_node import LISTENER, Hub, Node, node_with_hub
+from tests.unit.thief import stolen
 
 
 @pytest.fixture
@@ -68,32 +68,6 @@ def test_a_port_that_another_account_has_taken_is_not_told(
     assert Hub.reports == []
     assert f"port {port} on " in (node.path / "comments").read_text()
     assert "was taken by the account" in capfd.readouterr().err
-
-
-# Run by another account: every way to listen at a port. Prints those that work.
-STEAL = """
-import itertools, socket, sys
-
-options = [(socket.SOL_SOCKET, socket.SO_REUSEADDR), (socket.SOL_SOCKET, socket.SO_REUSEPORT)]
-options += [(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)]
-for host in ("0.0.0.0", "127.0.0.1", "::", "::1", "::ffff:127.0.0.1"):
-    for chosen in itertools.product((0, 1), repeat=3 if ":" in host else 2):
-        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as thief:
-            try:
-                for option, value in zip(options, chosen):
-                    thief.setsockopt(*option, value)
-                thief.bind((host, int(sys.argv[1])))
-                thief.listen()
-                print(host, chosen)
-            except OSError:
-                pass
-"""
-
-
-def stolen(port: int) -> list[str]:
-    words = [f"{sys.base_prefix}/bin/python3", "-c", STEAL, str(port)]
-    nobody = 65534 if os.geteuid() == 0 else None
-    return subprocess.run(words, user=nobody, capture_output=True, text=True, check=True).stdout.splitlines()
 
 
 @pytest.mark.parametrize("end", ["by itself", "killed", "cancelled"])
