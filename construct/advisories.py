@@ -7,15 +7,16 @@ advisory (https://google.github.io/osv.dev/data/).
 import json
 import re
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from construct import osv
-from construct.contents import read_directory, read_installer
+from construct.diff import read_side
 from recipe.errors import UserError
-from recipe.lock_file import Line, Lock
+from recipe.lock_file import Line
 from recipe.metadata import pypi_name
 from recipe.report import say
 
@@ -41,9 +42,9 @@ def audit(source: Path, target: Path, *, fail: bool) -> int:
     """Print which advisories in `source` touch `target`, a lock or an installer, packed or unpacked.
 
     Returns 1 if `fail` is set and one does, or could not be read or decided; else 0. Raises UserError if `source` holds
-    no advisories.
+    no advisories, or `target` is something else.
     """
-    packages, others = packages_of(lines_of(target))
+    packages, others = packages_of(read_side(target).packages)
     known = read_advisories(source, packages)
     found, undecided = osv.judge(known.about, packages)
     print(f"{target}: {len(packages)} packages")
@@ -54,13 +55,6 @@ def audit(source: Path, target: Path, *, fail: bool) -> int:
         print(f"not decided: {what}")
     print(f"not looked for: {', '.join((osv.INTERPRETER, *others))}")
     return int(fail and bool(found or undecided or known.skipped))
-
-
-def lines_of(target: Path) -> Mapping[str, Line]:
-    """Return the locked packages of a lock or an installer. Raises UserError for anything else."""
-    if target.suffix in (".yml", ".yaml"):
-        return Lock.read(target).lines
-    return (read_directory(target) if target.is_dir() else read_installer(target)).lock.lines
 
 
 def packages_of(lines: Mapping[str, Line]) -> tuple[dict[str, str], list[str]]:
@@ -133,7 +127,7 @@ def documents(source: Path) -> Iterator[tuple[str, bytes]]:
                     yield f"{source}/{name}", archive.read(name)
         else:
             yield str(source), source.read_bytes()
-    except (OSError, zipfile.BadZipFile, zipfile.LargeZipFile) as error:
+    except (OSError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile) as error:  # damaged, or encrypted
         raise UserError(f"{source} cannot be read: {error}", NAME_SOURCE) from error
 
 

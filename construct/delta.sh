@@ -23,6 +23,7 @@ main() {
     case $old in -*) die 2 "the first word is not a file: $old" "sh $delta @OLD_FILE@ $old $*" ;; esac
 
     if ! is_file "$whole" @WHOLE_SHA256@; then
+        [ ! -f "$old" ] || [ -r "$old" ] || die 2 "cannot read $old" "run this as root, or as the file's owner"
         is_file "$old" @OLD_SHA256@ || die 5 "$old is not @OLD_FILE@ as it was published" \
             "name that file; without it, get the whole @WHOLE@"
         trap 'rm -f "$new"' EXIT

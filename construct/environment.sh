@@ -119,7 +119,7 @@ finish() {
         exit 0
     fi
     changed=''
-    if [ "$active" != "$release" ]; then switch && changed=", release"; fi
+    if [ "$active" != "$release" ]; then switch; changed=", release"; fi
     if [ -n "$opt_keep" ]; then remove_old; fi
     say "$base/$link is $release; for the hub: c.Spawner.cmd = [\"$base/$link/bin/jupyterhub-singleuser\"]"
     say_changed "$changed"
@@ -146,6 +146,6 @@ remove_old() {
         say "removing release $old, which no process that can be seen from this machine uses"
         run mv "$base/releases/$old" "$stage/" # so that no half of it looks like a release
         run rm -rf "${stage:?}/$old"
-        changed="$changed, older releases"
+        changed="${changed%, older releases}, older releases"
     done
 }

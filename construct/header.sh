@@ -69,9 +69,9 @@ main() {
     [ -r "$this_file" ] || die 1 "cannot read $this_file" "run it as a file: sh ./@FILE@"
 
     check_integrity
-    functions=$(payload | tar -xOf - preflight.sh ports.sh steps.sh compare.sh backup.sh)
+    functions=$(payload | tar -xOf - @FUNCTIONS@)
     eval "$functions" # no temporary file: nothing is written before all checks have passed
-    if [ "$kind" = environment ]; then functions=$(payload | tar -xOf - environment.sh) && eval "$functions"; fi
+    if [ "$kind" = environment ]; then functions=$(payload | tar -xOf - environment.sh); eval "$functions"; fi
     eval "set -- $forwarded"
     read_options "$@"
     case $action in

@@ -13,10 +13,10 @@ from recipe.errors import UserError
 from recipe.files import file_sha256
 
 HEADER = Path(__file__).with_name("header.sh")
-# What the installer runs of its payload, beside the engine.
+# What the installer runs of its payload, beside the engine. The header reads all of the first ones.
+FUNCTIONS = ("preflight.sh", "ports.sh", "steps.sh", "compare.sh", "backup.sh")
 COMPARISON = HEADER.parents[1] / "post_install/barehub/lifecycle/comparison.py"
-SHELL = ("preflight.sh", "ports.sh", "steps.sh", "compare.sh", "backup.sh", "add_to_channel.sh")
-SCRIPTS = (*(HEADER.with_name(name) for name in (*SHELL, "osv.py")), COMPARISON)
+SCRIPTS = (*(HEADER.with_name(name) for name in (*FUNCTIONS, "add_to_channel.sh", "osv.py")), COMPARISON)
 HELP = HEADER.with_name("environment.help")  # instead of the header's own, for users' environments
 ENVIRONMENT = HEADER.with_name("environment.sh")  # one more script, for these
 HEADER_BYTES = 32 * 1024  # so that `tail -c +32769` gets the tar out of any release
@@ -78,7 +78,7 @@ def render_header(values: Mapping[str, object]) -> bytes:
     `exit`, so the shell never reads what follows. Raises UserError if it is too long: the sizes of the values are the
     builder's, and a unit test keeps room for them.
     """
-    known = {"HEADER_SHA256": NO_SHA256, **values}
+    known = {"HEADER_SHA256": NO_SHA256, "FUNCTIONS": " ".join(FUNCTIONS), **values}
     template = HEADER.read_text()
     if values.get("KIND") == "environment":
         first, _, rest = template.partition("\n")

@@ -104,6 +104,7 @@ install_release() {
     wait "$engine" || { code=$?; engine=''; engine_failed "$code"; }
     engine=''
     if [ -n "$log" ]; then cat "$stage/engine.log" >>"$log"; fi
+    keep_units
     # Whatever the engine's modes are: the hub may run as any account, and only root may change a release.
     run chmod -R go+rX,go-w "$prefix"
     finish_prefix
@@ -112,6 +113,16 @@ install_release() {
     run mv "$stage/release.json" "$prefix/share/barehub/release.json"
     sync -f "$prefix" 2>/dev/null || sync
     written=yes
+}
+
+# systemd's links lead to units in the prefix. The hooks write them there, but may be skipped, or fail.
+keep_units() {
+    for place in "$base"/systemd/*; do
+        kept_unit=$stage/replaced/$release/systemd/${place##*/}
+        if [ ! -f "$kept_unit" ]; then continue; fi
+        run mkdir -p "$prefix/systemd"
+        run cp "$kept_unit" "$prefix/systemd/"
+    done
 }
 
 choose_cache() { :; }
@@ -125,11 +136,14 @@ unpack() {
 
 keep_channel() {
     [ -d "$stage/channel" ] || unpack
-    if diff -r "$stage/channel" "$base/channel" >/dev/null 2>&1; then return; fi
+    if [ "$(sums_of "$stage/channel")" = "$(sums_of "$base/channel")" ]; then return; fi
     run rm -rf "$base/channel"
     run mv "$stage/channel" "$base/channel"
     kept=yes
 }
+
+# diff and cmp are not everywhere.
+sums_of() (cd "$1" 2>/dev/null && find . -type f -exec sha256sum {} + | sort)
 
 engine_failed() {
     if [ -n "$log" ]; then cat "$stage/engine.log" >>"$log"; fi
@@ -138,7 +152,8 @@ engine_failed() {
     die 1 "filling $prefix failed with status $1" "see the messages above; with --debug, all of them are kept"
 }
 
-# What was signed, for `barehub verify`: it lies beside this file, or was in the release that has been repaired.
+# What was signed, for `barehub verify`: it lies beside this file, or was in the release that has been repaired. A link
+# that somebody else has put there may lead to what root alone can read, and everybody can read what is kept.
 keep_signature() {
     about=$prefix/share/barehub
     receipt=$(sha256sum "$about/release.json" | cut -d ' ' -f 1)
@@ -147,13 +162,14 @@ keep_signature() {
         for name in SHA256SUMS SHA256SUMS.sig SHA256SUMS.asc; do
             if [ ! -f "$place/$name" ] || same "$place/$name" "$about/$name"; then continue; fi
             cat "$place/$name" >"$stage/$name"
+            grep -q -e "^$receipt " -e '^-----BEGIN [A-Z]* SIGNATURE-----' "$stage/$name" || continue
             run mv "$stage/$name" "$about/$name"
         done
         return
     done
 }
 
-same() { [ -f "$2" ] && [ "$(sha256sum <"$1")" = "$(sha256sum <"$2")" ]; } # cmp is not everywhere
+same() { [ -f "$2" ] && [ "$(sha256sum <"$1")" = "$(sha256sum <"$2")" ]; }
 
 finish() {
     keep_signature

@@ -197,12 +197,13 @@ def open_within(url: str, seconds: float) -> BinaryIO:
 def request_for(url: str) -> urllib.request.Request:
     """Return the request for a URL whose user and password, if it has them, go to its host alone (RFC 7617).
 
-    To urllib they are a part of the host's name.
+    To urllib they are a part of the host's name. A user without a password has an empty one, as pip has it for tokens.
     """
     parts = urllib.parse.urlsplit(url)
     login, _, host = parts.netloc.rpartition("@")
     request = urllib.request.Request(parts._replace(netloc=host).geturl())  # noqa: S310 - pinned by sha256
     if login:
-        words = base64.b64encode(urllib.parse.unquote_to_bytes(login)).decode()
+        user, _, password = map(urllib.parse.unquote_to_bytes, login.partition(":"))
+        words = base64.b64encode(user + b":" + password).decode()
         request.add_unredirected_header("Authorization", f"Basic {words}")
     return request

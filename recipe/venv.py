@@ -20,9 +20,11 @@ ROOT = Path(__file__).resolve().parents[1]
 VENV = ROOT / ".venv"
 TOOLS = ROOT / "recipe/tools.txt"
 THIS = "this"
-# Of pip's settings in the environment: where packages come from, and how the network is asked for them.
+# Of pip's settings in the environment: where packages come from, how old they have to be, and how the network is asked
+# for them.
 SOURCES = {
-    *("PIP_CONFIG_FILE", "PIP_CONSTRAINT", "PIP_NO_CACHE_DIR", "PIP_CACHE_DIR", "PIP_NO_INDEX"),
+    *("PIP_CONFIG_FILE", "PIP_CONSTRAINT", "PIP_UPLOADED_PRIOR_TO", "PIP_NO_CACHE_DIR", "PIP_CACHE_DIR"),
+    "PIP_NO_INDEX",
     *("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS", "PIP_TRUSTED_HOST", "PIP_KEYRING_PROVIDER"),
     *("PIP_CERT", "PIP_CLIENT_CERT", "PIP_PROXY", "PIP_TIMEOUT", "PIP_DEFAULT_TIMEOUT", "PIP_RETRIES"),
 }
@@ -46,7 +48,7 @@ def enter(python: str | None, mirror: str) -> None:
 
 
 def leave_settings(environment: MutableMapping[str, str]) -> None:
-    """Leave behind what a caller has set for other work of Python's and pip's, but where packages come from.
+    """Leave behind what a caller has set for other work of Python's and pip's, but SOURCES.
 
     A module that is loaded may set PYTHONPATH, whose packages would hide those of .venv.
     """

@@ -12,7 +12,7 @@ same.
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -35,11 +35,13 @@ def run_tests(root: Path, words: Sequence[str]) -> int:
     """
     parts, paths, arguments = choose(words)
     os.chdir(root)
-    if "e2e" in parts:
-        prepare_host()  # unit tests, too, use some of its packages
+    # Unit tests, too, use some of the host's packages.
+    machines = "e2e" in parts and prepare(rootfs.install_host_packages)
     quick = [paths[part] for part in parts if part != "e2e"]
     # What these find explains what the machines show.
     code = pytest_on(quick, SPREAD["unit"], arguments) if quick else 0
+    if machines:
+        prepare(rootfs.cached_root, other_machine.install_emulator)
     if "e2e" in parts:
         code = max(code, run_end_to_end(paths["e2e"], arguments))
     return code
@@ -62,16 +64,17 @@ def choose(words: Sequence[str]) -> tuple[list[str], dict[str, str], list[str]]:
     return parts or list(PARTS), paths, rest
 
 
-def prepare_host() -> None:
-    """Install the host's packages and make the machines' root, where machines can run at all."""
+def prepare(*steps: Callable[[], object]) -> bool:
+    """Take steps that machines need to run here. Where they cannot run, say so and return False."""
     try:
-        rootfs.install_host_packages()
-        rootfs.cached_root()
-        other_machine.install_emulator()
+        for step in steps:
+            step()
     except UserError as error:
         if os.environ.get("CI") == "true":
             raise
         say(f"the end-to-end tests cannot run here: {error}")
+        return False
+    return True
 
 
 def run_end_to_end(path: str, arguments: Sequence[str]) -> int:

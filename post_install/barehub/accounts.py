@@ -5,6 +5,7 @@ import os
 import pwd
 import shutil
 import stat
+from collections.abc import Collection
 from pathlib import Path
 
 from barehub.errors import Exit, UserError
@@ -122,29 +123,32 @@ def ensure_directory(path: Path, mode: int, uid: int, gid: int, least: int | Non
 
 
 def is_roots(path: Path) -> bool:
-    """Return True if no other account than root, or ours, can make a path lead elsewhere: no hop of the way is its."""
-    ours, here, links = (0, os.geteuid()), Path("/"), 0
+    """Return True if no other account than root, or ours, can make a path lead elsewhere."""
+    return unsafe_hop(path, (0, os.geteuid())) is None
+
+
+def unsafe_hop(path: Path, owners: Collection[int]) -> Path | None:
+    """Return a directory or link on the way of a path that others than `owners` can change; None without one."""
+    here, links = Path("/"), 0
     todo = list(path.absolute().parts[1:])
     while todo:
         try:
             found = here.stat()
         except OSError:
-            return True  # it leads nowhere
-        many = 0o002 if found.st_gid == 0 and not has_acl(here) else 0o022
-        others = found.st_mode & many and not found.st_mode & stat.S_ISVTX
-        if found.st_uid not in ours or others:
-            return False
+            return None  # it leads nowhere
+        if found.st_uid not in owners or (others_can_write(here, found) and not found.st_mode & stat.S_ISVTX):
+            return here
         there = here.parent if todo[0] == ".." else here / todo[0]
         todo.pop(0)
         if there.is_symlink():
             links += 1
-            if links > MOST_LINKS or there.lstat().st_uid not in ours:
-                return False
+            if links > MOST_LINKS or there.lstat().st_uid not in owners:
+                return there
             target = there.readlink()
             todo = [*target.parts[target.is_absolute() :], *todo]
             there = Path("/") if target.is_absolute() else here
         here = there
-    return True
+    return None
 
 
 def others_can_write(path: Path, found: os.stat_result) -> bool:

@@ -6,8 +6,9 @@ import pwd
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from barehub.errors import UserError
+from barehub.errors import Exit, UserError
 
 
 def release_key(label: str) -> tuple[int, ...]:
@@ -53,12 +54,29 @@ class Layout:
         return self.release(label) / "share/barehub/release.json"
 
     def distribution(self, label: str) -> str:
-        """Return what a complete release calls itself: barehub, or the name its builder chose."""
-        return str(json.loads(self.receipt(label).read_text()).get("name", "barehub"))
+        """Return what a complete release calls itself: barehub, or the name its builder chose.
+
+        Raises UserError if its receipt is damaged.
+        """
+        return str(self._told(label).get("name", "barehub"))
 
     def oldest_systemd(self, label: str) -> int:
-        """Return the oldest version of systemd that a complete release may run under; 0 if it does not say."""
-        return int(json.loads(self.receipt(label).read_text()).get("systemd", 0))
+        """Return the oldest version of systemd that a complete release may run under; 0 if it does not say.
+
+        Raises UserError if its receipt is damaged.
+        """
+        return int(self._told(label).get("systemd", 0))
+
+    def _told(self, label: str) -> dict[str, Any]:
+        try:
+            return {**json.loads(self.receipt(label).read_text())}
+        except (ValueError, TypeError, RecursionError) as error:
+            what = f"{self.receipt(label)} is damaged: {error}"
+            raise UserError(what, self.repair(label), Exit.INTEGRITY) from None
+
+    def repair(self, label: str) -> str:
+        """Return what an administrator has to do to get the files of a release written again."""
+        return f"run the installer of {label} again: sh INSTALLER -b -f -p {self.base}"
 
     @property
     def hub(self) -> Path:

@@ -75,7 +75,7 @@ def from_packages(prefix: Path) -> Iterator[str]:
 def parse(text: str) -> dict[str, Entry]:
     """Return a manifest's entries by path. Raises NoManifestError if it is none."""
     entries = {}
-    for line in text.splitlines():
+    for line in text.removesuffix("\n").split("\n"):  # a name may hold what else ends a line for splitlines()
         if link := LINK.fullmatch(line):
             entries[link["path"]] = Entry(target=link["target"])
         elif match := LINE.fullmatch(line):
@@ -96,11 +96,15 @@ def walk(prefix: Path, onerror: Callable[[OSError], None] | None = None) -> Iter
         try:
             with os.scandir(prefix / directory) as entries:
                 for entry in entries:
+                    try:
+                        found = entry.stat(follow_symlinks=False)
+                    except FileNotFoundError:
+                        continue  # it was removed meanwhile
                     path = f"{directory}{entry.name}"
-                    if entry.is_dir(follow_symlinks=False):
+                    if stat.S_ISDIR(found.st_mode):
                         path += "/"
                         todo.append(path)
-                    yield path, entry.stat(follow_symlinks=False)
+                    yield path, found
         except OSError as error:
             if onerror is None:
                 raise

@@ -6,6 +6,7 @@ Each has the label `base`: two installations' files may be in one directory of n
 could not be looked at has no number of its own, least of all 0: `barehub_unknown` tells of it.
 """
 
+import os
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from http import HTTPStatus
@@ -31,7 +32,8 @@ def publish(status: Status, file: str) -> None:
             f"{path} is no place for node_exporter's textfile collector",
             "name a file that ends in .prom, in the directory of its option --collector.textfile.directory",
         )
-    write_atomically(path, exposition(status), 0o644)
+    if not write_atomically(path, exposition(status), 0o644):
+        os.utime(path)  # its age tells whether anybody looks, not whether anything has changed
 
 
 def exposition(status: Status) -> str:

@@ -64,7 +64,7 @@ def text_of(path: Path) -> str | None:
 
 
 def is_there(path: Path) -> bool:
-    """Return True if there is such a file, be it empty, that can be trusted."""
+    """Return True if there is such a file that can be trusted, even an empty one."""
     try:
         return text_of(path) is not None
     except UserError:

@@ -29,9 +29,13 @@ FIELD = "environment"  # of the form, and of the options of a server
 
 
 class NotOfferedError(NoServerError):
-    """The user has asked for an environment that is not offered."""
+    """The user has asked for an environment that is not offered; `why` says so, and what there is."""
 
     kind = "environment"
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"Your server was not started. {why}.")
+        self.why = why
 
 
 class Lookout:
@@ -120,8 +124,7 @@ class OffersEnvironments(HasTraits):
         first = next(iter(offered), "")
         label = (len(offered) > 1 and options.get(FIELD)) or first
         if not isinstance(label, str) or label not in {*offered, first}:
-            what = f"There is no environment {str(label)[:40]} for you; there is {', '.join(offered)}."
-            raise NotOfferedError(f"Your server was not started. {what}")
+            raise NotOfferedError(f"There is no environment {str(label)[:40]} for you; there is {', '.join(offered)}")
         return label, offered.get(label, "")
 
     async def environment_field(self, options: Mapping[str, Any] | None = None) -> tuple[str, str]:

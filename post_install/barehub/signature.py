@@ -10,10 +10,9 @@ installer copies that and its signature into the release, from where it lies its
 import hashlib
 import os
 import re
-import stat
 from pathlib import Path
 
-from barehub.accounts import current_user, others_can_write
+from barehub.accounts import current_user, others_can_write, unsafe_hop
 from barehub.errors import UserError, printable
 from barehub.layout import Layout
 from barehub.process import attempt, attempt_as
@@ -95,9 +94,11 @@ def require_safe(key: Path, base: Path) -> None:
 
     Raises UserError if somebody can, OSError if the key cannot be read.
     """
+    owners, real = (0, base.stat().st_uid), Path(os.path.realpath(key))
+    unsafe, found = unsafe_hop(key, owners), real.stat()
+    if unsafe is None and (found.st_uid not in owners or others_can_write(real, found)):
+        unsafe = real
+    if unsafe:
+        fix = f"chown -h root {unsafe}; chmod go-w {unsafe}"
+        raise UserError(f"others can change {key}: {unsafe} is not safe", fix)
     key.open("rb").close()
-    owners, real, above = (0, base.stat().st_uid), key.resolve(), key.parent.resolve()
-    for path in (real, *real.parents, above, *above.parents):
-        found = path.stat()
-        if found.st_uid not in owners or (others_can_write(path, found) and not found.st_mode & stat.S_ISVTX):
-            raise UserError(f"others can change {key}: {path} is not safe", f"chown root {path}; chmod go-w {path}")

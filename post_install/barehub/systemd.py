@@ -234,10 +234,10 @@ def unquoted(value: str) -> str:
     return value[1:-1] if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"" else value
 
 
-def require_no_foreign_units(installation: Installation) -> None:
+def require_no_foreign_units(installation: Installation, fix: str = "choose another --name") -> None:
     """Check that no unit of these names belongs to another program. A dangling link belongs to nobody any more.
 
-    Raises UserError if one does.
+    Raises UserError, with this fix, if one does.
     """
     layout, settings = installation.layout, installation.settings
     for name in settings.units:
@@ -247,4 +247,4 @@ def require_no_foreign_units(installation: Installation) -> None:
         ours = place.readlink() == layout.units / name if place.is_symlink() else MARK in place.read_text()
         if not ours:
             owner = place.readlink() if place.is_symlink() else "another program"
-            raise UserError(f"{place} belongs to {owner}", "choose another --name", Exit.USAGE)
+            raise UserError(f"{place} belongs to {owner}", fix, Exit.USAGE)

@@ -8,6 +8,7 @@ import contextlib
 import gzip
 import hashlib
 import json
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -19,8 +20,8 @@ from barehub.differences import Finding, differences
 from barehub.errors import Exit, UserError, printable
 from barehub.layout import Layout
 from barehub.lifecycle.added_packages import added_files
-from barehub.lifecycle.comparison import added
-from barehub.manifest import Entry, parse
+from barehub.lifecycle.comparison import added, shipped
+from barehub.manifest import Entry, NoManifestError, parse
 from barehub.settings import Installation, Settings
 from barehub.signature import FIX, SIGNATURES, SUMS, UnsignedError, signer
 
@@ -62,8 +63,7 @@ def verify(layout: Layout, say: Say) -> None:
 
 def damaged(layout: Layout, what: str) -> UserError:
     """Return the error of a release whose files have to be written again."""
-    fix = f"run the installer of {layout.prefix.name} again: sh INSTALLER -b -f -p {layout.base}"
-    return UserError(what, fix, Exit.INTEGRITY)
+    return UserError(what, layout.repair(layout.prefix.name), Exit.INTEGRITY)
 
 
 def signature(layout: Layout, receipt: dict[str, Any], say: Say) -> Iterator[Finding]:
@@ -87,6 +87,7 @@ def read_receipt(layout: Layout) -> dict[str, Any]:
     try:
         receipt = json.loads(path.read_bytes())
         manifests = [one["sha256"] for one in receipt["files"] if one["path"] == layout.manifest.name]
+        shipped(receipt)  # which others do later
     except FileNotFoundError:
         raise damaged(layout, f"{layout.prefix} is not complete: it has no receipt") from None
     except (ValueError, KeyError, TypeError, RecursionError) as error:
@@ -98,14 +99,15 @@ def read_receipt(layout: Layout) -> dict[str, Any]:
 
 def read_manifest(layout: Layout, receipt: dict[str, Any]) -> dict[str, Entry]:
     """Return the manifest. Raises UserError if it is not the one that the receipt names."""
-    [wanted] = [one["sha256"] for one in receipt["files"] if one["path"] == layout.manifest.name]
+    wanted = [one["sha256"] for one in receipt["files"] if one["path"] == layout.manifest.name]
     try:
         content = layout.manifest.read_bytes()
     except FileNotFoundError:
         content = b""
-    if hashlib.sha256(content).hexdigest() != wanted:
-        raise damaged(layout, f"{layout.manifest} is missing or damaged")
-    return parse(gzip.decompress(content).decode(errors="surrogateescape"))
+    with contextlib.suppress(gzip.BadGzipFile, zlib.error, EOFError, NoManifestError):  # named by a forged receipt
+        if [hashlib.sha256(content).hexdigest()] == wanted:
+            return parse(gzip.decompress(content).decode(errors="surrogateescape"))
+    raise damaged(layout, f"{layout.manifest} is missing or damaged")
 
 
 def own_files(layout: Layout) -> dict[str, Entry]:
@@ -151,14 +153,11 @@ def units(layout: Layout) -> Iterator[Finding]:
 
 def records(prefix: Path, receipt: dict[str, Any]) -> Iterator[Finding]:
     """Yield conda's records of the release's packages that are missing or damaged. What they hold is not signed."""
-    for one in receipt["files"]:
-        path = Path(one["path"])
-        if path.parts[0] != "channel" or path.suffix not in (".conda", ".bz2"):
-            continue
-        record = f"conda-meta/{path.name.removesuffix('.conda').removesuffix('.tar.bz2')}.json"
+    for name, (version, build) in shipped(receipt).items():
+        record = f"conda-meta/{name}-{version}-{build}.json"
         try:
             json.loads((prefix / record).read_bytes())
         except FileNotFoundError:
             yield Finding(record, "missing")
-        except ValueError:
+        except (ValueError, RecursionError):
             yield Finding(record, "modified", "is damaged")

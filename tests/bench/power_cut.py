@@ -12,9 +12,9 @@ import argparse
 import random
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
+from tests.bench.install import seconds
 from tests.machines.hub_client import BAREHUB, HubSession, let_users_in
 from tests.machines.machine import Machine, booted
 from tests.machines.rootfs import cached_root
@@ -77,12 +77,6 @@ def look(machine: Machine) -> None:
     alice = HubSession(machine, "alice")
     alice.login()
     assert alice.is_logged_in()
-
-
-def seconds(action: Callable[[], object]) -> float:
-    started = time.monotonic()
-    action()
-    return time.monotonic() - started
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ c.Spawner.cmd = ["{USERS_ENVIRONMENT}/bin/jupyterhub-singleuser"]
 c.Spawner.default_url = "/lab"
 """
 
-# A spawner that waits until a file is there, and roles and groups that must survive.
+# A spawner that waits while a file is there, and roles and groups that must survive.
 PATIENT_SITE = f"""{TEST_CONFIG}
 import asyncio, os
 from jupyterhub.spawner import LocalProcessSpawner

@@ -45,6 +45,7 @@ def hub_at_work(
         (release.acme_store, "{}", 0o600),
         (release.config / "secrets/ldap", "password", 0o640),
         (release.announcement, "Hello", 0o644),
+        (release.allowed_signers, "barehub ssh-ed25519 AAAA\n", 0o644),
         (release.system_units / "barehub-hub.service.d/site.conf", "[Service]\nEnvironment=SITE=ours\n", 0o644),
     ):
         path.parent.mkdir(parents=True, exist_ok=True)

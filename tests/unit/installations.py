@@ -18,7 +18,7 @@ import pytest
 from barehub.config import ConfigError
 from barehub.layout import Layout
 from barehub.lifecycle import database_worker
-from barehub.lifecycle.database import newest_revision
+from barehub.lifecycle.database import newest_revision, own_database
 from barehub.lifecycle.install import install
 from barehub.lifecycle.options import Request
 from barehub.settings import Installation, Settings
@@ -83,6 +83,18 @@ jupyterhub.dbutil.ALEMBIC_DIR = {scripts!r}
 cli.Layout = partial(cli.Layout, root=Path({root!r}))
 sys.exit(cli.main(sys.argv[1:]))
 """
+
+
+def make_upgradable(
+    layout: Layout, directory: Path, monkeypatch: pytest.MonkeyPatch, schema: str | None = None
+) -> Installation:
+    """An installation whose active release is OLD, with data of this schema, beside NEW, whose code this is."""
+    make_release(layout, NEW)
+    old = make_active(make_release(layout, OLD, schema), monkeypatch)
+    belongs_to(layout, monkeypatch)
+    monkeypatch.setattr(sys, "executable", worker(directory / "worker"))
+    make_database(own_database(layout, schema), schema)
+    return old
 
 
 def make_upgraded(layout: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Layout:

@@ -154,9 +154,11 @@ class Named(BaseHTTPRequestHandler):
     name = ""
 
     def do_GET(self) -> None:
+        body = self.name.encode()
         self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(self.name.encode())
+        self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
         pass
@@ -167,9 +169,9 @@ class Server(ThreadingHTTPServer):
 
 
 @contextlib.contextmanager
-def named_server(name: str) -> Iterator[str]:
-    """A server behind the proxy; its URL."""
-    with Server(("127.0.0.1", 0), type("Handler", (Named,), {"name": name})) as server:
+def named_server(name: str | property, protocol: str = "HTTP/1.0") -> Iterator[str]:
+    """A server behind the proxy, whose name may depend on the request; its URL."""
+    with Server(("127.0.0.1", 0), type("Handler", (Named,), {"name": name, "protocol_version": protocol})) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()

@@ -2,15 +2,18 @@
 
 import contextlib
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import requests
 
+from tests.unit.installations import SHARE
 from tests.unit.proxies import free_port, wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -40,6 +43,16 @@ c.JupyterHub.cookie_secret = bytes(32)
 c.JupyterHub.redirect_to_server = False  # after a login
 c.JupyterHub.spawner_class = "simple"
 c.Spawner.cmd = [sys.executable, %(server)r]
+"""
+
+ADMIN = "6" * 32
+# Anybody logs in with any password. A service with the token ADMIN does what the test cannot do as a user.
+PEOPLE = f"""
+rights = ["admin:users", "admin:servers", "admin:groups", "tokens", "proxy", "read:metrics"]
+c.JupyterHub.load_roles.append({{"name": "admins", "scopes": rights, "services": ["admin"]}})
+c.JupyterHub.services.append({{"name": "admin", "api_token": "{ADMIN}"}})
+c.JupyterHub.authenticator_class = "dummy"
+c.Authenticator.allow_all = True
 """
 
 
@@ -86,9 +99,57 @@ def running(base: Path, config: str, overlay: str = "") -> Iterator[RealHub]:
         process.wait()
 
 
+@contextlib.contextmanager
+def with_example(name: str, token: str, base: Path, config: str = "") -> Iterator[RealHub]:
+    """A hub with an example that we ship, and the token that it reads; with PEOPLE, and with more configuration."""
+    secret = base / "jupyterhub_config.d" / f"{Path(name).stem.partition('-')[2]}-token"
+    secret.parent.mkdir()
+    secret.write_text(f"{token}\n")
+    with running(base, (SHARE / "examples" / name).read_text() + PEOPLE + config) as new:
+        yield new
+
+
 def answers(hub: RealHub, process: "subprocess.Popen[bytes]") -> bool:
     if process.poll() is not None:
         pytest.fail(f"the hub has ended:\n{hub.log.read_text()}")
     with contextlib.suppress(requests.ConnectionError):
         return hub.get("/hub/health").status_code == 200
     return False
+
+
+def log_in(hub: RealHub, name: str) -> requests.Session:
+    """A browser in which a user has logged in."""
+    browser = requests.Session()
+    browser.trust_env = False
+    browser.get(f"{hub.url}/hub/login")
+    form = {"username": name, "password": "any", "_xsrf": browser.cookies.get("_xsrf", path="/hub/")}
+    answer = browser.post(f"{hub.url}/hub/login", data=form, allow_redirects=False)
+    assert answer.status_code == 302, answer.text
+    return browser
+
+
+def token_of(hub: RealHub, name: str) -> str:
+    """A token with all the rights of a user."""
+    answer = hub.ask("POST", f"/hub/api/users/{name}/tokens", ADMIN)
+    answer.raise_for_status()
+    return str(answer.json()["token"])
+
+
+def start(hub: RealHub, name: str, token: str) -> None:
+    """Start a user's server, and wait until it is ready."""
+    assert hub.ask("POST", f"/hub/api/users/{name}/server", token).status_code in (201, 202)
+    wait_until(lambda: hub.get(f"/hub/api/users/{name}", token).json()["servers"][""]["ready"])
+
+
+def visit(hub: RealHub, browser: requests.Session, name: str) -> requests.Response:
+    """The page of a user's server. What the proxy would send there goes there."""
+    server = hub.get("/hub/api/proxy", ADMIN).json()[f"/user/{name}/"]["target"]
+    page = browser.get(f"{server}/user/{name}/", allow_redirects=False)
+    for _ in range(10):
+        if page.is_redirect:
+            path = urlsplit(page.headers["Location"])._replace(scheme="", netloc="").geturl()
+            page = browser.get((server if path.startswith("/user/") else hub.url) + path, allow_redirects=False)
+        elif 'name="scopes"' in page.text:  # the server is another's: the hub asks whether it may know who comes
+            fields = dict(re.findall(r'name="(scopes|_xsrf)"[^>]*value="([^"]+)"', page.text, re.DOTALL))
+            page = browser.post(page.url, data=fields, headers={"Referer": page.url}, allow_redirects=False)
+    return page

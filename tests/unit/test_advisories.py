@@ -174,6 +174,22 @@ def test_a_source_without_advisories_is_refused(tmp_path: Path, content: str | N
     assert caught.value.fix
 
 
+@pytest.mark.parametrize("encrypted", [True, False])
+def test_an_archive_that_is_damaged_or_encrypted_is_named(tmp_path: Path, encrypted: bool) -> None:
+    path = tmp_path / "all.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("1.json", json.dumps(advisory("GHSA-1", "one")))
+    content = bytearray(path.read_bytes())
+    if encrypted:
+        content[content.index(b"PK\1\2") + 8] = 1  # flags, in the archive's directory
+    else:
+        content[36:56] = b"\xff" * 20  # behind the header of 30 bytes and the name
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"all\.zip cannot be read") as caught:
+        read_advisories(path, {})
+    assert caught.value.fix
+
+
 def audited(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str]:
     arguments = release.parse(["audit", *map(str, words)])
     return arguments.command(arguments), capsys.readouterr().out

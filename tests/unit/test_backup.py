@@ -1,9 +1,11 @@
 """`barehub backup`: one private file, whole or not there, that holds what an installer does not bring."""
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
+import shutil
 import sqlite3
 import stat
 import subprocess
@@ -46,7 +48,8 @@ def test_everything_that_an_installer_does_not_bring_is_in_it(hub: Layout, targe
     name = database.own_database(hub).name
     files = in_the_backup(target)
     assert set(files) == {
-        *("install.json", "announcement.md", "jupyterhub_config.d/10-install.py", "jupyterhub_config.d/secrets/ldap"),
+        *("install.json", "announcement.md", "allowed_signers"),
+        *("jupyterhub_config.d/10-install.py", "jupyterhub_config.d/secrets/ldap"),
         *(f"state/hub/{one}" for one in (name, "jupyterhub_cookie_secret", "barehub-api-token", "site/notes")),
         *("state/acme/acme.json", "units/barehub-hub.service.d/site.conf", MANIFEST),
     }
@@ -59,7 +62,7 @@ def test_everything_that_an_installer_does_not_bring_is_in_it(hub: Layout, targe
         secret = tar.getmember("jupyterhub_config.d/secrets/ldap")
         assert (secret.mode, secret.uname) == (0o640, hub.base.owner())
     assert said == [
-        f"backed up barehub {NEW} to {target}: 10 files, {target.stat().st_size / 1e6:.1f} MB",
+        f"backed up barehub {NEW} to {target}: 11 files, {target.stat().st_size / 1e6:.1f} MB",
         "  not in it: packages that were added by hand: site-spawner==1.2",
     ]
     assert os.listdir(hub.backups) == []  # noqa: PTH208
@@ -146,6 +149,13 @@ def test_a_failure_leaves_what_was_there(hub: Layout, target: Path) -> None:
     assert [one.name for one in target.parent.iterdir()] == [target.name]
 
 
+def test_a_database_of_the_sites_that_is_damaged_is_named(hub: Layout, target: Path) -> None:
+    damaged = hub.hub_state / "site/courses.sqlite"
+    damaged.write_bytes(backup.MAGIC + b"x" * 5000)
+    with pytest.raises(UserError, match=rf"{damaged}: the database cannot be copied"):
+        back_up(hub, target)
+
+
 def test_what_another_account_has_put_there_is_named_and_not_read(hub: Layout, target: Path, tmp_path: Path) -> None:
     (tmp_path / "shadow").write_text("root's secret")
     (hub.hub_state / "link").symlink_to(tmp_path / "shadow")
@@ -183,13 +193,31 @@ def test_what_is_elsewhere_is_named_with_what_to_do(hub: Layout, target: Path, t
     assert f'not in it: the database {tmp_path}/hub.sqlite: sqlite3 {tmp_path}/hub.sqlite ".backup COPY"' in "\n".join(
         back_up(hub, target, overwrite=True)
     )
+    assert json.loads(in_the_backup(target)[MANIFEST])["outside"] == [f"{tmp_path}/hub.sqlite"]  # or it begins empty
 
 
 def test_a_configuration_that_does_not_load_is_backed_up_all_the_more(hub: Layout, target: Path) -> None:
+    """Nothing tells which database the hub uses, so each one counts."""
+    (hub.hub_state / "jupyterhub-unused.sqlite").unlink()  # which is none
+    shutil.copy(database.own_database(hub), hub.hub_state / "jupyterhub-site.sqlite")
     (hub.config / "90-new.py").write_text("raise ValueError('oops')\n")
     assert any(line.startswith("warning: ") and "oops" in line for line in back_up(hub, target))
-    files = in_the_backup(target)
-    assert {f"state/hub/{database.own_database(hub).name}", "jupyterhub_config.d/90-new.py"} <= {*files}
+    names = {f"state/hub/{one}" for one in (database.own_database(hub).name, "jupyterhub-site.sqlite")}
+    assert names | {"jupyterhub_config.d/90-new.py"} <= {*in_the_backup(target)}
+
+
+def test_a_directory_that_cannot_be_listed_is_named(hub: Layout, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a share that keeps root out."""
+    real = os.open
+
+    def refusing(path: str | Path, *words: int, **options: int) -> int:
+        if path == "site":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        return real(path, *words, **options)
+
+    monkeypatch.setattr(os, "open", refusing)
+    said = back_up(hub, target)
+    assert f"  not in it: a directory site in {hub.hub_state} cannot be read: Permission denied" in said
 
 
 def test_an_installer_at_work_and_a_release_that_is_not_active_are_refused(
@@ -202,6 +230,14 @@ def test_an_installer_at_work_and_a_release_that_is_not_active_are_refused(
     with pytest.raises(UserError, match="is not the active release"):
         back_up(other, target)
     assert not target.exists()
+
+
+@pytest.mark.parametrize("receipt", ["", "[]"])
+def test_a_release_whose_receipt_is_damaged_is_to_be_repaired_first(hub: Layout, target: Path, receipt: str) -> None:
+    hub.receipt(NEW).write_text(receipt)
+    with pytest.raises(UserError, match="is damaged") as caught:
+        back_up(hub, target)
+    assert (caught.value.code, list(target.parent.iterdir())) == (Exit.INTEGRITY, [])
 
 
 @pytest.fixture

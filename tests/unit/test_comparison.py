@@ -123,7 +123,8 @@ units:
     + RestartSec=7
 
 database  schema {OLD_SCHEMA} -> abc123: a backup is made, and a copy is migrated;
-          a database other than SQLite (c.JupyterHub.db_url) is migrated in place, and yours to back up
+          a database server (c.JupyterHub.db_url) is migrated in place; PostgreSQL is dumped first,
+          any other is yours to back up
 hub       restarts: it is away for 5 to 20 s, longer with a large database or a slow disk
 proxy     goes on
 servers   go on, with their kernels"""

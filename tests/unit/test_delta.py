@@ -4,7 +4,9 @@ import io
 import json
 import os
 import random
+import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -98,6 +100,20 @@ def test_only_the_installer_that_it_was_made_from_will_do(delta: Path, old: Path
         refused(run(delta, here, other, "-b"), 5, f"{other} is not {old.name} as it was published")
     refused(run(delta, here, "-b", "-u"), 2, "the first word is not a file: -b")
     assert list(here.iterdir()) == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="root alone can become another account")
+def test_an_older_one_that_cannot_be_read_is_not_said_to_be_another(delta: Path, old: Path) -> None:
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as name:
+        here = Path(name)
+        here.chmod(0o777)
+        mine = Path(shutil.copy(delta, here))
+        hidden = Path(shutil.copy(old, here))
+        hidden.chmod(0o600)
+        words = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "sh", mine, hidden, "-b"]
+        done = subprocess.run(words, cwd=here, capture_output=True, text=True, check=False)
+        refused(done, 2, f"cannot read {hidden}")
+        assert {*here.iterdir()} == {mine, hidden}
 
 
 def test_a_damaged_delta_makes_nothing(delta: Path, old: Path, here: Path) -> None:

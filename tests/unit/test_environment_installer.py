@@ -76,6 +76,13 @@ def test_everyone_can_read_it_and_its_owner_write_it(tmp_path: Path, base: Path)
             assert not path.is_dir() or mode & 0o111 == 0o111, path
 
 
+@pytest.mark.parametrize("shell", SHELLS)
+def test_a_switch_that_fails_is_not_said_to_be_done(tmp_path: Path, base: Path, shell: str) -> None:
+    done = run(made(tmp_path, fill=f"{FILL}mkdir {base}/current\n"), "-b", "-p", str(base), shell=shell)
+    assert done.returncode != 0
+    assert "c.Spawner.cmd" not in done.stdout
+
+
 def test_on_another_file_system_the_cache_is_on_this_machines_disk_and_goes(tmp_path: Path) -> None:
     """Not twice as many files on a shared one."""
     told = tmp_path / "told"
@@ -155,6 +162,7 @@ def test_keep_spares_what_is_in_use(tmp_path: Path, base: Path) -> None:
     assert kept(base) == ["2026.12.01", "2026.12.04", "2026.12.05"]
     assert "release 2026.12.01 is kept: a process on this machine uses it" in told
     assert "removing release 2026.12.02" in told
+    assert told.splitlines()[-1] == "changed: release, older releases, files"
     install(made(tmp_path, "2026.12.05"), base, "--keep", "1", "--activate", "2026.12.04")
     assert kept(base) == ["2026.12.04", "2026.12.05"]
 

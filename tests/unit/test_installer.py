@@ -116,7 +116,8 @@ def test_a_repair_that_was_killed_gives_the_release_back(installer: Path, tmp_pa
     assert (base / "releases/2026.11.24/share/barehub/release.json").exists()
 
 
-def test_the_last_line_says_what_has_changed(installer: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("shell", SHELLS)
+def test_the_last_line_says_what_has_changed(installer: Path, tmp_path: Path, shell: str) -> None:
     base = tmp_path / "base"
     for options, line in (
         (["-k"], "changed: files, channel"),
@@ -124,7 +125,25 @@ def test_the_last_line_says_what_has_changed(installer: Path, tmp_path: Path) ->
         (["-f"], "changed: files"),
         ([], "nothing changed"),
     ):
-        assert run(installer, "-b", "-s", "-p", str(base), *options).stdout.splitlines()[-1] == line
+        assert run(installer, "-b", "-s", "-p", str(base), *options, shell=shell).stdout.splitlines()[-1] == line
+    package = base / "channel/linux-64/random.conda"
+    package.write_bytes(b"x" + package.read_bytes()[1:])
+    assert run(installer, "-bskp", str(base), shell=shell).stdout.splitlines()[-1] == "changed: channel"
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_a_repair_keeps_the_units_that_systemds_links_lead_to(installer: Path, tmp_path: Path, shell: str) -> None:
+    base = tmp_path / "base"
+    assert run(installer, "-b", "-s", "-p", str(base), shell=shell).returncode == 0
+    units = base / "releases/2026.11.24/systemd"
+    units.mkdir()
+    (base / "systemd").mkdir()
+    (base / "systemd/barehub.target").symlink_to("../releases/2026.11.24/systemd/barehub.target")
+    for name in ("barehub.target", "added"):
+        (units / name).write_text("[Unit]\n")
+    assert run(installer, "-b", "-s", "-f", "-p", str(base), shell=shell).returncode == 0
+    assert (base / "systemd/barehub.target").read_text() == "[Unit]\n"
+    assert [path.name for path in units.iterdir()] == ["barehub.target"]
 
 
 def test_a_signal_ends_the_engine_and_cleans_up(tmp_path: Path) -> None:
@@ -154,7 +173,10 @@ def test_what_was_signed_is_kept_with_the_release(tmp_path: Path, shell: str) ->
     assert run(*words, shell=shell).returncode == 0
     assert not list(about.glob("SHA256SUMS*"))
 
-    (beside / "SHA256SUMS.sig").write_text("signature")
+    signature, secret = "-----BEGIN SSH SIGNATURE-----\n", tmp_path / "secret"
+    (beside / "SHA256SUMS.sig").write_text(signature)
+    secret.write_text("-----BEGIN OPENSSH PRIVATE KEY-----\n")
+    (beside / "SHA256SUMS.asc").symlink_to(secret)
     (beside / "SHA256SUMS").write_text(f"{'0' * 64}  other.release.json\n")  # some other release's
     assert run(*words, shell=shell).returncode == 0
     assert not list(about.glob("SHA256SUMS*"))
@@ -165,7 +187,7 @@ def test_what_was_signed_is_kept_with_the_release(tmp_path: Path, shell: str) ->
     for options in ((), ("-f",)):
         assert run(*words, *options, shell=shell).returncode == 0
         kept = {path.name: path.read_text() for path in about.glob("SHA256SUMS*")}
-        assert kept == {"SHA256SUMS": sums, "SHA256SUMS.sig": "signature"}
+        assert kept == {"SHA256SUMS": sums, "SHA256SUMS.sig": signature}
         assert (about / "SHA256SUMS").stat().st_mode & 0o777 == 0o644
         for path in beside.glob("SHA256SUMS*"):
             path.unlink()

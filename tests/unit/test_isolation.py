@@ -167,6 +167,17 @@ def test_what_tells_servers_where_the_hub_is_has_the_port_of_this_one() -> None:
     assert config.JupyterHub.db_url == "sqlite:////d"
 
 
+def test_routes_logs_and_events_of_the_real_hub_are_not_written() -> None:
+    config = Config()
+    config.TraefikFileProviderProxy.dynamic_config_file = "/opt/barehub/state/rules/rules.json"
+    config.Application.logging_config = {"handlers": {"file": {"class": "logging.FileHandler"}}}
+    config.EventLogger.handlers = [object()]
+    isolate(config, database="/d", cookie_secret="/c", bind_url="http://127.0.0.1:1/", api_url="", hub_port=343)
+    assert "dynamic_config_file" not in config.TraefikFileProviderProxy
+    assert "logging_config" not in config.Application
+    assert "EventLogger" not in config
+
+
 def servers_of(hub: RealHub) -> list[int]:
     """The processes that have this hub's address in their environment."""
     found = []

@@ -10,11 +10,9 @@ from jupyterhub import apihandlers, handlers
 from jupyterhub.handlers.base import PrefixRedirectHandler
 
 from tests.unit.proxies import wait_until
-from tests.unit.real_hub import RealHub, running
-from tests.unit.test_course import log_in, start, token_of, visit
+from tests.unit.real_hub import ADMIN, PEOPLE, RealHub, log_in, running, start, token_of, visit
 
-ADMIN = "6" * 32
-CONFIG = f"""
+CONFIG = """
 from barehub.layout import Layout
 from barehub.maintenance import close_during_maintenance
 from barehub.notices import register_announcement
@@ -23,14 +21,9 @@ for _ in range(2):
     close_during_maintenance(layout)
 register_announcement(layout, c)
 
-rights = ["admin:users", "admin:servers", "admin:groups", "tokens", "proxy", "read:metrics"]
-c.JupyterHub.load_roles.append({{"name": "admins", "scopes": rights, "services": ["admin"]}})
-c.JupyterHub.services.append({{"name": "admin", "api_token": "{ADMIN}"}})
 c.JupyterHub.log_level = "WARN"
-c.JupyterHub.load_groups = {{"maintenance": {{"users": ["ada"]}}}}
-c.JupyterHub.authenticator_class = "dummy"
-c.Authenticator.allow_all = True
-c.Authenticator.admin_users = {{"root"}}
+c.JupyterHub.load_groups = {"maintenance": {"users": ["ada"]}}
+c.Authenticator.admin_users = {"root"}
 """
 OPEN, CLOSED = 200, 503
 
@@ -43,7 +36,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def hub(base: Path) -> Iterator[RealHub]:
     """A hub with bob's server running."""
-    with running(base, CONFIG) as new:
+    with running(base, PEOPLE + CONFIG) as new:
         for name in ("bob", "root"):
             log_in(new, name)
         start(new, "bob", ADMIN)

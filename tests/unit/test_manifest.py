@@ -1,16 +1,19 @@
 """barehub.manifest: what a linker leaves, wherever it leaves it, has one description."""
 
 import asyncio
+import contextlib
 import hashlib
 import io
 import json
+import os
 import subprocess
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from barehub.differences import differences
-from barehub.manifest import describe, parse
+from barehub.manifest import describe, parse, walk
 from rattler import Channel, install
 
 from construct.solve import solve_environment
@@ -94,6 +97,30 @@ def test_the_systems_own_tools_can_check_it(channel: Path, tmp_path: Path) -> No
     assert done.stdout == "share/plain: OK\n"
     (prefix / "share/plain").write_text("")
     assert subprocess.run(check, input=text, cwd=prefix, capture_output=True, text=True, check=False).returncode == 1
+
+
+def test_a_name_may_hold_what_ends_a_line_elsewhere(tmp_path: Path) -> None:
+    names = {"a\x85b", "a\u2028b", "a\x1cb", os.fsdecode(b"a\xffb")}
+    for name in names:
+        (tmp_path / name).touch()
+    assert set(parse(describe(tmp_path))) == names
+
+
+def test_a_file_that_goes_meanwhile_hides_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python writes bytecode under another name first."""
+    for name in ("first", "gone", "last"):
+        (tmp_path / name).touch()
+
+    @contextlib.contextmanager
+    def listed(place: Path) -> Iterator[list[os.DirEntry[str]]]:
+        with os_scandir(place) as entries:
+            found = sorted(entries, key=lambda entry: entry.name)
+        (tmp_path / "gone").unlink(missing_ok=True)
+        yield found
+
+    os_scandir = os.scandir
+    monkeypatch.setattr(os, "scandir", listed)
+    assert [path for path, _ in walk(tmp_path)] == ["first", "last"]
 
 
 def test_names_that_the_format_cannot_hold_are_refused(tmp_path: Path) -> None:

@@ -112,6 +112,14 @@ def test_a_file_is_replaced_as_a_whole_and_everybody_can_read_it(tmp_path: Path)
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_numbers_that_are_as_before_are_as_fresh_as_others(tmp_path: Path) -> None:
+    path, status = tmp_path / "barehub.prom", Status("/b", NEW, [])
+    publish(status, str(path))
+    os.utime(path, (5, 5))
+    publish(status, str(path))
+    assert path.stat().st_mtime > 5
+
+
 @pytest.mark.parametrize("name", ["there.txt", "missing/there.prom"])
 def test_a_file_that_the_collector_would_not_read_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(UserError, match="no place for node_exporter") as refused:
@@ -128,7 +136,9 @@ def test_the_command_succeeds_when_it_has_told_what_is_wrong(
     assert cli.main(["status", "--prometheus", str(tmp_path / "barehub.prom")]) == 0
     assert capsys.readouterr().out == ""
     assert numbers((tmp_path / "barehub.prom").read_text())["healthy"] == {(): 0}
+    os.utime(tmp_path / "barehub.prom", (5, 5))
     installed.record.rename(tmp_path / "away")
-    assert cli.main(["status", "--prometheus"]) == Exit.BASE
+    assert cli.main(["status", "--prometheus", str(tmp_path / "barehub.prom")]) == Exit.BASE
+    assert (tmp_path / "barehub.prom").stat().st_mtime == 5  # which is how to notice it
     with pytest.raises(SystemExit):
         cli.main(["status", "--json", "--prometheus"])

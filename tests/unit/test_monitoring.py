@@ -11,14 +11,15 @@ from pathlib import Path
 
 import pytest
 import requests
+import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests import readme
 from tests.unit import proxies
 from tests.unit.installations import NEW, SHARE, make_active, make_release
 from tests.unit.proxies import free_port, named_server, wait_until
-from tests.unit.real_hub import RealHub, running
+from tests.unit.real_hub import ADMIN, RealHub, log_in, start, with_example
 from tests.unit.supervised import Place, place_in
-from tests.unit.test_course import log_in, start
 
 if os.environ.get("CI") != "true":
     pytest.importorskip("jupyterhub_traefik_proxy")
@@ -31,24 +32,17 @@ from barehub.status import Status
 from traitlets import TraitError
 
 EXAMPLES = SHARE / "examples"
-TOKEN, ADMIN = "5" * 64, "6" * 32
-CONFIG = f"""
+TOKEN = "5" * 64
+CONFIG = """
 import logging
 from barehub.config import NoScrapes
 logging.getLogger("tornado.access").addFilter(NoScrapes())
-c.JupyterHub.load_roles.append({{"name": "admins", "scopes": ["admin:users", "servers"], "services": ["admin"]}})
-c.JupyterHub.services.append({{"name": "admin", "api_token": "{ADMIN}"}})
-c.JupyterHub.authenticator_class = "dummy"
-c.Authenticator.allow_all = True
 """
 
 
 @pytest.fixture(scope="module")
 def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealHub]:
-    base = tmp_path_factory.mktemp("base")
-    (base / "jupyterhub_config.d").mkdir()
-    (base / "jupyterhub_config.d/metrics-token").write_text(f"{TOKEN}\n")
-    with running(base, (EXAMPLES / "80-metrics.py").read_text() + CONFIG) as new:
+    with with_example("80-metrics.py", TOKEN, tmp_path_factory.mktemp("base"), CONFIG) as new:
         log_in(new, "ada")
         start(new, "ada", ADMIN)
         yield new
@@ -84,8 +78,6 @@ def scrape(port: int, password: str = TOKEN, user: str = "metrics", path: str = 
 
 def test_the_token_reads_numbers_and_nothing_else(hub: RealHub) -> None:
     assert "jupyterhub_running_servers 1.0" in hub.get("/hub/metrics", TOKEN).text
-    bearer = {"Authorization": f"Bearer {TOKEN}"}  # as Prometheus sends it
-    assert requests.get(f"{hub.url}/hub/metrics", headers=bearer, timeout=60).status_code == 200
     assert hub.get("/hub/metrics").status_code == 403
     for method, path in (
         ("GET", "/hub/api/users"),
@@ -130,6 +122,17 @@ def test_traefiks_numbers_are_where_its_api_is_for_those_with_the_password(place
     assert requests.get(f"http://127.0.0.1:{place.api}/metrics", timeout=60).status_code == 401
     assert scrape(place.api, "wrong").status_code == scrape(place.api, user="barehub").status_code == 401
     assert scrape(place.api, path="/api/rawdata").status_code == 401  # it is not the API's password
+
+
+def test_what_the_guide_has_for_prometheus_is_answered(hub: RealHub, place: Place) -> None:
+    written = re.search(r"^```yaml\n(scrape_configs:.*?)^```", readme.ADMIN.read_text(), re.MULTILINE | re.DOTALL)
+    assert written
+    hubs, traefiks = yaml.safe_load(written[1])["scrape_configs"]
+    assert hubs["authorization"].keys() == {"credentials_file"}  # whose type is Bearer, then
+    bearer = {"Authorization": f"Bearer {TOKEN}"}
+    assert requests.get(hub.url + hubs["metrics_path"], headers=bearer, timeout=60).status_code == 200
+    assert "metrics_path" not in traefiks  # so it is /metrics
+    assert scrape(place.api, user=traefiks["basic_auth"]["username"]).status_code == 200
 
 
 def test_nobody_comes_to_them_through_the_doors_of_the_proxy(place: Place) -> None:

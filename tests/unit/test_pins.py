@@ -61,7 +61,8 @@ def test_what_the_caller_has_set_for_other_work_of_pips_does_not_count(tmp_path:
     (tmp_path / "pip.conf").write_text("[install]\nuser = true\n")
     hostile = {"PIP_USER": "1", "PIP_TARGET": "/nowhere", "PIP_PREFIX": "/nowhere", "PIP_PLATFORM": "any"}
     hostile |= {"PIP_CONFIG_FILE": f"{tmp_path}/pip.conf", "PYTHONPATH": f"{tmp_path}"}
-    wanted = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": f"{tmp_path}"}
+    wanted = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": f"{tmp_path}", "PIP_UPLOADED_PRIOR_TO": "P9D"}
     with mock.patch.dict(os.environ, hostile | wanted), contextlib.chdir(tmp_path):
         leave_settings(os.environ)
+        assert wanted.items() <= os.environ.items()
         assert pins.resolve(["one"], "3.12") == {"one": Pin("1.0", {sha256})}

@@ -159,6 +159,18 @@ def test_what_belongs_to_others_is_left_alone(layout: Layout, server: Server) ->
     server.run("psql", f"--dbname={name}", "--command=select one from theirs")
 
 
+def test_tables_of_another_role_are_not_dumped_with_all_that_is_there(layout: Layout, server: Server) -> None:
+    url = server.new_database()
+    migration = plan(layout, url)
+    name = url.partition("@/")[2].partition("?")[0]
+    for statement in ("reassign owned by hub to postgres", "grant select on all tables in schema public to hub"):
+        server.run("psql", f"--dbname={name}", f"--command={statement}")
+    with pytest.raises(UserError, match="the hub's role must be owner") as caught:
+        migration.back_up(OLD)
+    assert caught.value.fix == "let the hub's role own its tables, then run this again"
+    assert list(layout.backups.iterdir()) == []
+
+
 def test_a_server_that_is_down_is_one_line(layout: Layout) -> None:
     url = f"postgresql+psycopg://hub:wonder@/hub?host={layout.base}"
     with pytest.raises(UserError, match="the database cannot be read: OperationalError: connection") as caught:

@@ -5,13 +5,12 @@ import json
 import socket
 import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
 from barehub.proxy_unit.static import trusted
 
-from tests.unit.proxies import Server
+from tests.unit.proxies import named_server
 from tests.unit.supervised import Place, place_in
 
 
@@ -102,27 +101,9 @@ def test_who_waited_has_an_address_as_everybody(place: Place) -> None:
         assert visitor(relay, forged).recv(4096).startswith(b"HTTP/1.1 400 ")  # a second line is a request
 
 
-@contextlib.contextmanager
-def header_server(name: str) -> Iterator[str]:
-    """It answers with a header of the request; its URL."""
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_GET(self) -> None:
-            body = str(self.headers[name]).encode()
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with Server(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
+def header_server(name: str) -> contextlib.AbstractContextManager[str]:
+    """It answers with a header of the request, and keeps the connection; its URL."""
+    return named_server(property(lambda request: str(request.headers[name])), "HTTP/1.1")
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ import os
 import shutil
 import sys
 import tarfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,15 +14,15 @@ import pytest
 from barehub.errors import Exit, UserError
 from barehub.layout import Layout
 from barehub.lifecycle import database, restore
+from barehub.lifecycle.archive import FILES
 from barehub.lifecycle.directories import ensure_directories
 from barehub.lifecycle.install import install
 from barehub.lifecycle.options import Request
 from barehub.settings import Installation, Settings
+from barehub.signature import require_safe
 
 from tests.unit.backups import COOKIE, Member, another_machine, edited, put_back, refused, with_file, with_manifest
 from tests.unit.installations import NEW, OLD, OLD_SCHEMA, belongs_to, make_release, users
-
-NEEDS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files to other accounts")
 
 NEEDS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files to other accounts")
 
@@ -41,6 +42,8 @@ def test_a_hub_goes_on_with_its_users_secrets_and_settings(bare: Layout, saved: 
     assert "http://:8080" in bare.installer_config.read_text()
     assert (bare.hub_state / "site/notes").read_text() == "kept"
     assert bare.announcement.read_text() == "Hello"
+    require_safe(bare.allowed_signers, bare.base)  # as `verify` requires
+    assert bare.allowed_signers.read_text() == "barehub ssh-ed25519 AAAA\n"
     drop_in = bare.system_units / "barehub-hub.service.d/site.conf"
     assert drop_in.read_text() == "[Service]\nEnvironment=SITE=ours\n"
     assert not bare.restored.exists()
@@ -67,6 +70,7 @@ def test_owners_are_the_accounts_of_this_machine(bare: Layout, saved: Path) -> N
         (bare.cookie_secret, "daemon:daemon"),
         (bare.acme_store, "bin:bin"),
         (bare.announcement, "root:root"),
+        (bare.allowed_signers, "root:root"),
     ):
         assert f"{path.owner()}:{path.group()}" == owner, path
 
@@ -99,7 +103,7 @@ def test_a_certificate_that_is_replaced_need_not_be_there(bare: Layout, saved: P
     assert bare.record.exists()
 
 
-@pytest.mark.parametrize("name", ["install.json", "state/hub/x", "jupyterhub_config.d/50-site.py", "announcement.md"])
+@pytest.mark.parametrize("name", [*FILES, "state/hub/x", "jupyterhub_config.d/50-site.py"])
 def test_nothing_that_is_there_is_replaced(bare: Layout, saved: Path, name: str) -> None:
     (bare.base / name).parent.mkdir(parents=True, exist_ok=True)
     (bare.base / name).write_text("precious")
@@ -165,12 +169,12 @@ def test_an_older_release_does_not_go_on_with_a_restore(
 
 def state_of(layout: Layout) -> set[str]:
     """What is there of the backup."""
-    places = (layout.record, layout.state, layout.config, layout.announcement)
+    places = (layout.record, layout.state, layout.config, layout.announcement, layout.allowed_signers)
     return {path.name for path in places if path.exists()} | {path.name for path in layout.root.rglob("*.conf")}
 
 
-def cut_off(layout: Layout, request: Request, step: int) -> bool:
-    """Restore in a child process that dies before the change of this number; False if it needed fewer."""
+def cut_off(work: Callable[[], None], step: int) -> bool:
+    """Do something in a child process that dies before the change of this number; False if it needed fewer."""
     if (child := os.fork()) == 0:
         count = 0
 
@@ -183,7 +187,7 @@ def cut_off(layout: Layout, request: Request, step: int) -> bool:
                     os._exit(9)
 
         sys.addaudithook(die)
-        restore.restore(layout, request, say=lambda _: None)
+        work()
         os._exit(0)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
 
@@ -192,10 +196,10 @@ def test_whenever_the_power_goes_it_is_all_there_or_nothing_and_the_same_command
     bare: Layout, saved: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     again, plain = Request(NEW, restore=str(saved)), Request(NEW)
-    everything = {"install.json", "state", "jupyterhub_config.d", "announcement.md", "site.conf"}
+    everything = {"install.json", "state", "jupyterhub_config.d", "announcement.md", "allowed_signers", "site.conf"}
     seen = []
     step = 0
-    while cut_off(bare, again, step := step + 1):
+    while cut_off(lambda: restore.restore(bare, again, say=lambda _: None), step := step + 1):
         assert bare.record.exists() <= (state_of(bare) == everything)
         kept = bare.base.with_name("kept")
         shutil.copytree(bare.base, kept)
@@ -210,3 +214,21 @@ def test_whenever_the_power_goes_it_is_all_there_or_nothing_and_the_same_command
         another_machine(bare, monkeypatch)
     assert seen.count(set()) > 20
     assert seen.count(everything) > 5
+
+
+def test_whenever_the_power_goes_at_the_end_the_next_run_goes_on(bare: Layout, saved: Path) -> None:
+    with tarfile.open(saved) as tar:
+        restore.prepare(bare, Request(NEW, restore=str(saved)), tar, saved.stat().st_size)
+    kept = bare.base.with_name("kept")
+    shutil.copytree(bare.restored, kept)
+    step = 0
+    while cut_off(lambda: restore.finish(bare), step := step + 1):
+        restore.restore(bare, Request(NEW), say=lambda _: None)
+        assert not bare.restoring.exists()
+        shutil.rmtree(bare.state, ignore_errors=True)
+        shutil.rmtree(bare.config, ignore_errors=True)
+        shutil.rmtree(bare.restored, ignore_errors=True)
+        shutil.copytree(kept, bare.restored)
+    assert step > 3
+    assert not bare.restored.exists()
+    assert not bare.restoring.exists()

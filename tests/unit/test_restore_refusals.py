@@ -16,8 +16,6 @@ from tests.unit.installations import NEW, OLD
 
 NEEDS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files to other accounts")
 
-NEEDS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files to other accounts")
-
 
 @pytest.mark.parametrize(
     ("changes", "what", "fix"),
@@ -30,6 +28,7 @@ NEEDS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files
         ({"name": "dev"}, "does not belong", "copy it here again"),
         ({"name": "../../x"}, "is damaged", "copy it here again"),
         ({"sha256": {}}, "its manifest is wrong about", "copy it here again"),
+        ({"release": "2026.1.\u00b2"}, "its manifest cannot be read", "copy it here again"),
         ({"schema": []}, "its manifest has another form", "copy it here again"),
         ({"sha256": 3}, "its manifest cannot be read", "copy it here again"),
         ({"outside": ["/nowhere/hub.key"]}, "names /nowhere/hub.key, not in the backup", "copy that from the machine"),
@@ -101,6 +100,14 @@ def test_a_negative_size_ends(bare: Layout, saved: Path) -> None:
     member.pax_headers = {"size": "-512"}
     with tarfile.open(saved, "w", format=tarfile.PAX_FORMAT) as tar:
         tar.addfile(member)
+    refused(bare, saved, "the backup is damaged")
+
+
+def test_names_of_names_end(bare: Layout, saved: Path) -> None:
+    """tarfile reads a header for a long name with what follows it, one within the other."""
+    name = tarfile.TarInfo("././@LongLink")
+    name.type = tarfile.GNUTYPE_LONGNAME
+    saved.write_bytes(name.tobuf(tarfile.GNU_FORMAT) * 3000)
     refused(bare, saved, "the backup is damaged")
 
 

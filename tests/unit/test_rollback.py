@@ -17,6 +17,7 @@ from tests.unit.installations import (
     OLD,
     OLD_SCHEMA,
     add_user,
+    fake_command,
     make_database,
     make_release,
     make_upgraded,
@@ -101,6 +102,23 @@ def test_a_file_of_the_administrators_choice_becomes_its_own_backup(upgraded: La
     rollback(upgraded, OLD, sure=True, wait=60, ask=pytest.fail, say=lambda _: None)
     assert (upgraded.active, users(site), database.revision(site)) == (OLD, ["alice"], OLD_SCHEMA)
     assert users(upgraded.backups / f"jupyterhub-{NEW}-rolled-back.sqlite") == ["alice", "bob"]
+
+
+def test_the_hub_starts_again_if_its_data_cannot_be_kept(
+    upgraded: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = make_database(upgraded.hub_state / "site.sqlite", None)
+    (upgraded.config / "50-site.py").write_text("c.JupyterHub.db_url = 'sqlite:///site.sqlite'\n")
+    (upgraded.backups / f"jupyterhub-{NEW}-rolled-back.sqlite").mkdir()  # in the way
+    (upgraded.root / "run/systemd/system").mkdir(parents=True)
+    calls = fake_command(tmp_path / "bin", "systemctl", "", monkeypatch)
+    before = site.read_bytes()
+    with pytest.raises(UserError, match="the database cannot be copied"):
+        rollback(upgraded, OLD, sure=True, wait=60, ask=pytest.fail, say=lambda _: None)
+    done = [line for line in calls.read_text().splitlines() if not line.startswith("show ")]
+    assert done[-1] == "start barehub-hub.service"
+    assert "stop barehub-hub.service" in done
+    assert site.read_bytes() == before
 
 
 def test_a_database_that_is_no_file_is_the_administrators_to_restore(layout: Layout) -> None:

@@ -3,7 +3,6 @@
 import contextlib
 import os
 import sqlite3
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,31 +20,15 @@ from barehub.lifecycle.second_hub import SecondHub
 from barehub.lifecycle.upgrade_rehearsal import require_no_server
 from barehub.settings import Installation
 
-from tests.unit.installations import (
-    NEW,
-    OLD,
-    OLD_SCHEMA,
-    belongs_to,
-    fake_command,
-    make_active,
-    make_database,
-    make_release,
-    users,
-    worker,
-)
+from tests.unit.installations import NEW, OLD_SCHEMA, fake_command, make_upgradable, users
 
 
 @pytest.fixture
 def real(layout: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Installation:
     """An older release that is active, with data of an older schema, and the newer one, whose code this is."""
-    make_release(layout, NEW)
-    old = make_active(make_release(layout, OLD, OLD_SCHEMA), monkeypatch)
+    old = make_upgradable(layout, tmp_path, monkeypatch, OLD_SCHEMA)
     monkeypatch.setattr(second_hub, "SAFE", ())  # tests run side by side
-    monkeypatch.setattr(sys, "executable", worker(tmp_path / "worker"))
-    for path in layout.hub_state.glob("*.sqlite"):
-        path.unlink()
-    add_server(make_database(database.own_database(layout, OLD_SCHEMA)), "alice")
-    belongs_to(layout, monkeypatch)
+    add_server(database.own_database(layout, OLD_SCHEMA), "alice")
     return Installation(layout, old.settings)
 
 
@@ -111,6 +94,17 @@ def test_nothing_is_left_also_after_an_error(real: Installation) -> None:
         interrupted()
     assert files(real.layout.base) == before
     assert not (real.layout.base / ".staging").exists()
+
+
+def test_an_installation_that_has_its_name_is_left_alone(real: Installation) -> None:
+    real.layout.system_units.mkdir(parents=True, exist_ok=True)
+    theirs = real.layout.system_units / "barehub-rehearsal-hub.service"
+    theirs.symlink_to(real.layout.record)
+    before = files(real.layout.base)
+    with pytest.raises(UserError, match=f"{theirs} belongs to") as caught, second_hub.second_hub(real, Request(NEW)):
+        pass
+    assert "--canary" in caught.value.fix
+    assert files(real.layout.base) == before
 
 
 def test_what_a_killed_one_left_is_no_obstacle(real: Installation) -> None:
@@ -199,7 +193,7 @@ def test_units_are_the_releases_with_the_sites_changes_and_are_removed(
     second: SecondHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drop_in = tmp_path / "site.conf"
-    drop_in.write_text("[Service]\nEnvironment=A=b\n")
+    drop_in.write_text("[Service]\nEnvironment=A=b\nRuntimeDirectory=hub\nExecStopPost=pkill -u alice\n")
     shown = f'case "$*" in *DropInPaths*-hub.service) echo {drop_in};; esac'
     calls = fake_command(tmp_path / "bin", "systemctl", shown, monkeypatch)
     units = second_hub.units_directory(second.copy.layout)
@@ -210,7 +204,8 @@ def test_units_are_the_releases_with_the_sites_changes_and_are_removed(
         assert f"Wants={proxy}" in text
         assert (units / f"{hub}.d/site.conf").read_text() == drop_in.read_text()
         ours = (units / f"{hub}.d/zz-rehearsal.conf").read_text()
-        assert "KillMode=mixed\n" in ours
+        for line in ("KillMode=mixed", "RuntimeDirectoryPreserve=yes", "ExecStopPost=", "StandardOutput=journal"):
+            assert f"{line}\n" in ours
         assert f"ReadOnlyPaths={second.real.layout.state}\n" in ours
         assert sorted(path.name for path in units.iterdir()) == [hub, f"{hub}.d", proxy, f"{proxy}.d"]
         raise KeyboardInterrupt

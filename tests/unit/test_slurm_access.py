@@ -63,6 +63,15 @@ def test_what_is_sent_is_checked(commands: Commands, options: dict[str, object],
         offer(commands).check(options)
 
 
+def test_an_account_without_the_reservation_that_a_partition_needs_is_told_so(commands: Commands) -> None:
+    only_for_chem = Reservation("r", "", frozenset(), frozenset(), frozenset({"chem"}), "")
+    standing = offer(commands).access.standing
+    access = Access(standing, {"course": Limit(reserved=True)}, [only_for_chem])
+    assert access.choose("course", {})[:3] == ("chem", "", "r")
+    with pytest.raises(RefusedError, match=r"The partition course takes only jobs .* the account physics may use none"):
+        access.choose("course", {"account": "physics"})
+
+
 def test_a_job_is_submitted_with_what_was_chosen(commands: Commands) -> None:
     one = offer(commands).check({"account": "physics", "qos": "long", "reservation": "course"})
     assert (one.account, one.qos, one.reservation) == ("physics", "long", "course")
@@ -122,7 +131,7 @@ def test_that_nobody_could_look_is_not_that_there_is_nothing(
         assert access.admits("main")
         assert access.choose("main", {})[:2] == ("", "")
         assert access.choose("main", {"account": "physics"})[:2] == ("physics", "")  # Slurm checks it
-        with pytest.raises(RefusedError):
+        with pytest.raises(RefusedError, match="'physics --uid=0' cannot be the account of a job"):
             access.choose("main", {"account": "physics --uid=0"})
 
 

@@ -7,11 +7,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from barehub_slurm.estimate import Estimates, question, read_start, spoken
+from barehub_slurm.estimate import Estimates, StartHandler, question, read_start, spoken
 from barehub_slurm.options import Request
 from barehub_slurm.slurm import SlurmError
+from tornado.web import HTTPError
 
-from tests.unit.slurm_commands import Commands
+from tests.unit.slurm_commands import AWAY, Commands
 
 PRINTED = "sbatch: Job 7 to start at {} using 62 processors on nodes n4 in partition main"  # 22.05 and 24.11, to stderr
 
@@ -66,6 +67,49 @@ def test_an_answer_serves_for_a_while(commands: Commands) -> None:
 
     asyncio.run(ask())
     assert commands.called("sbatch") == 1
+
+
+def test_slurmctld_is_asked_two_questions_at_a_time(commands: Commands) -> None:
+    slot, many = commands.directory / "slot", commands.directory / "too-many"
+    enter = f"if mkdir {slot}1; then mine=1; elif mkdir {slot}2; then mine=2; else touch {many}; fi 2>/dev/null"
+    commands.say("sbatch", first=f"{enter}\nsleep 0.2; echo '{PRINTED.format(iso(0))}' >&2; rmdir {slot}$mine")
+
+    async def ask() -> None:
+        estimates = Estimates()
+        requests = [Request("main", cores, 2048, 0, 60) for cores in range(1, 9)]
+        await asyncio.gather(*(estimates.starts(commands.slurm(), one, "") for one in requests))
+
+    asyncio.run(ask())
+    assert commands.called("sbatch") == 8
+    assert not many.exists()
+
+
+def test_each_user_asks_one_question_at_a_time() -> None:
+    async def story() -> None:
+        go = asyncio.Event()
+
+        async def offer() -> None:
+            raise SlurmError(AWAY)
+
+        spawner = SimpleNamespace(apply_group_overrides=go.wait, offer=offer)
+        told: list[dict[str, str]] = []
+        handler = SimpleNamespace(
+            find_user=lambda name: SimpleNamespace(spawner=spawner),
+            get_json_body=dict,
+            estimates=Estimates(),
+            finish=told.append,
+        )
+        post = StartHandler.post.__wrapped__
+        first = [asyncio.ensure_future(post(handler, name)) for name in ("alice", "bob")]
+        await asyncio.sleep(0)
+        with pytest.raises(HTTPError, match="one question at a time"):
+            await post(handler, "alice")
+        go.set()
+        await asyncio.gather(*first, post(handler, "carol"))
+        await post(handler, "alice")
+        assert told == [{"text": "Slurm does not answer at present."}] * 4
+
+    asyncio.run(story())
 
 
 def test_what_slurm_is_asked_has_no_token_and_nothing_to_run() -> None:

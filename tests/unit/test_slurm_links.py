@@ -104,6 +104,7 @@ def test_a_link_fills_the_form_in_and_starts_nothing(hub: RealHub, browser: requ
         "opt-directory=%3Cb%3E%0Aa",
         "opt-kind=%3Cimg%20src=x%3E&opt-gpus=1&opt-partition=gpu",
         "cores=nan",
+        "opt-environment=%3Cb%3EGone",
     ],
 )
 def test_a_link_that_asks_for_what_cannot_be_had_says_so(hub: RealHub, browser: requests.Session, query: str) -> None:

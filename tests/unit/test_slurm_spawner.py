@@ -9,9 +9,12 @@ from typing import Any
 
 import pytest
 from barehub.lifecycle.servers import SURVIVES_RESTART
+from barehub_slurm.accounts import Accounts
+from barehub_slurm.estimate import Estimates, answer
 from barehub_slurm.following import JobError
 from barehub_slurm.jobs import Queue
 from barehub_slurm.partitions import Catalogue
+from barehub_slurm.reservations import Reservations
 from barehub_slurm.settings import BATCHSPAWNER, FOREIGN, SECTIONS, SettingError, refuse_settings, require_setting
 from barehub_slurm.slurm import Turns
 from barehub_slurm.spawner import SlurmJobSpawner
@@ -90,7 +93,7 @@ def commands(tmp_path: Path) -> Commands:
 
 
 def ready_to_start(commands: Commands, turns: Turns) -> Any:
-    """A spawner that JupyterHub has prepared, with a queue and a catalogue of its own."""
+    """A spawner that JupyterHub has prepared, with a queue and answers of its own."""
     made = spawner(Config({"SlurmJobSpawner": {"users_environment": "/shared/jupyter", "queue_interval": 0.1}}))
     made.commands, made.exec_prefix = str(commands.directory), f"{commands.directory}/as-user {{username}}"
     db = SimpleNamespace(commit=lambda: None)
@@ -98,7 +101,7 @@ def ready_to_start(commands: Commands, turns: Turns) -> Any:
     made.hub = SimpleNamespace(ip="10.0.0.1", connect_ip="", api_url="http://10.0.0.1:334/hub/api", base_url="/hub/")
     made.user_options, made.api_token, made.turns = {}, "t0ken", turns
     made.queue = made.job.queue = Queue()
-    made.catalogue = Catalogue()
+    made.catalogue, made.accounts, made.reservations = Catalogue(), Accounts(), Reservations()
     made.get_env = lambda: {"JUPYTERHUB_API_TOKEN": "t0ken"}
     made.get_args = list
     return made
@@ -167,3 +170,25 @@ def test_the_form_names_the_server_that_it_is_for(commands: Commands) -> None:
         '<p class="text-center">For your server <b>gpu&lt;1&gt;</b>'
     )
     assert "For your server" not in form
+
+
+def test_the_form_says_what_could_not_be_looked_at(commands: Commands) -> None:
+    notices = ("accounting does not answer at present: your server", "does not say at present which reservations")
+
+    async def told() -> list[bool]:
+        form = await ready_to_start(commands, Turns()).get_options_form()
+        assert 'name="partition"' in form
+        return [notice in form for notice in notices]
+
+    assert asyncio.run(told()) == [False, False]
+    commands.say("scontrol", error="scontrol: error: not now")
+    assert asyncio.run(told()) == [True, True]
+
+
+def test_when_it_would_start_is_asked_within_what_a_group_may_have(commands: Commands) -> None:
+    """No form of this server need have been shown before: the button may be in that of a named server."""
+    made = ready_to_start(commands, Turns())
+    made.user.groups = [SimpleNamespace(name="course")]
+    made.group_overrides = {"course": {"groups": ["course"], "spawner_override": {"limits": {"cores": 4}}}}
+    told = asyncio.run(answer(Estimates(), made, {"cores": "5"}))
+    assert told == {"text": "Cores: a server in the partition main can have 4, not 5."}

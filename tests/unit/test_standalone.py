@@ -82,6 +82,11 @@ def test_a_mirror_may_want_a_user_and_a_password(mirror: Path, tmp_path: Path) -
     assert len(asked) == 2
 
 
+def test_a_token_is_a_user_without_a_password() -> None:
+    words = f"Basic {base64.b64encode(b'token:').decode()}"
+    assert standalone.request_for("https://token@example.org/python").get_header("Authorization") == words
+
+
 def test_another_archive_than_the_pinned_one_is_refused(mirror: Path, tmp_path: Path) -> None:
     (mirror / NAME).write_bytes(b"something else")
     with pytest.raises(UserError, match="pinned is"):

@@ -5,7 +5,6 @@ systemctl is a script that notes its calls; hub and proxy are a small server tha
 
 import importlib.metadata
 import json
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -20,20 +19,7 @@ from barehub.lifecycle.servers import ForgottenError
 from barehub.lifecycle.switchover import Switchover
 from barehub.settings import Installation
 
-from tests.unit.installations import (
-    ME,
-    NEW,
-    OLD,
-    add_user,
-    answering,
-    belongs_to,
-    fake_command,
-    make_active,
-    make_database,
-    make_release,
-    users,
-    worker,
-)
+from tests.unit.installations import ME, NEW, OLD, add_user, answering, fake_command, make_upgradable, users
 
 HUB, PROXY, TARGET = "barehub-hub.service", "barehub-proxy.service", "barehub.target"
 SERVERS = f"/hub/api/users?state=active&limit={servers.PAGE}&offset=0"
@@ -51,15 +37,11 @@ def old(
     layout: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pages: dict[str, Any]
 ) -> Iterator[Installation]:
     """An older release that is active, with data, and a newer one beside it whose schema is the same."""
-    make_release(layout, NEW)
-    old = make_active(make_release(layout, OLD), monkeypatch)
-    monkeypatch.setattr(sys, "executable", worker(tmp_path / "worker"))
-    make_database(database.own_database(layout), None)
+    old = make_upgradable(layout, tmp_path, monkeypatch)
     layout.system_units.mkdir(parents=True)
     with answering(pages) as port:
         lines = (f'c.JupyterHub.bind_url = "http://127.0.0.1:{port}/"', f"c.JupyterHub.hub_port = {port}")
         (layout.config / "50-site.py").write_text("\n".join(lines))
-        belongs_to(layout, monkeypatch)
         yield old
 
 

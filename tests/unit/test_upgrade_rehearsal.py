@@ -9,23 +9,12 @@ import pytest
 from barehub.accounts import current_user
 from barehub.errors import UserError
 from barehub.layout import Layout
-from barehub.lifecycle import canary, database, second_hub
+from barehub.lifecycle import canary, second_hub
 from barehub.lifecycle.install import install
 from barehub.lifecycle.options import Request
 from barehub.settings import Settings
 
-from tests.unit.installations import (
-    NEW,
-    OLD,
-    OLD_SCHEMA,
-    POST_INSTALL,
-    belongs_to,
-    fake_command,
-    make_active,
-    make_database,
-    make_release,
-    worker,
-)
+from tests.unit.installations import NEW, OLD, OLD_SCHEMA, POST_INSTALL, fake_command, make_upgradable
 from tests.unit.proxies import traefik
 
 ME = current_user()
@@ -62,13 +51,9 @@ c.JupyterHub.services = [{"name": "culler", "command": ["touch", "/no/such/direc
 @pytest.fixture
 def layout(layout: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Layout:
     """An older release that is active, and the newer one, whose programs run from this tree."""
-    make_release(layout, NEW)
-    old = make_active(make_release(layout, OLD, OLD_SCHEMA), monkeypatch)
+    add_programs(layout, tmp_path)  # as long as this interpreter is known
+    old = make_upgradable(layout, tmp_path, monkeypatch, OLD_SCHEMA)
     replace(old.settings, hub_user=ME, proxy_user=ME).save(layout)
-    belongs_to(layout, monkeypatch)
-    add_programs(layout, tmp_path)
-    monkeypatch.setattr(sys, "executable", worker(tmp_path / "worker"))
-    make_database(database.own_database(layout, OLD_SCHEMA))
     monkeypatch.setattr(second_hub, "SAFE", ())  # tests run side by side
     (layout.root / "run/systemd/system").mkdir(parents=True)
     (layout.config / "50-site.py").write_text(SITE)

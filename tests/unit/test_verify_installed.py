@@ -1,6 +1,7 @@
 """`barehub verify`: what has changed in an installed release is named, and nothing else."""
 
 import base64
+import gzip
 import hashlib
 import importlib.util
 import json
@@ -203,6 +204,18 @@ def test_what_vouches_is_checked_first(release: Layout, which: str, damage: str)
             path.write_bytes(content.replace(b"0", b"1", 1) if which == "manifest" else b"[]")
     code, said = verified(release)
     assert (code, len(said)) == (Exit.INTEGRITY, 2), said
+
+
+def test_a_receipt_that_names_what_is_no_manifest_is_no_traceback(release: Layout) -> None:
+    for content in (b"", b"no gzip", gzip.compress(b"no manifest\n")[:-9], gzip.compress(b"no manifest\n")):
+        release.manifest.write_bytes(content)
+        write_receipt(release)
+        code, said = verified(release)
+        assert (code, said[1:]) == (Exit.INTEGRITY, [f"{release.manifest} is missing or damaged"])
+    receipt = json.loads(release.receipt(NEW).read_text())
+    for more in ({"path": 3}, {"path": "manifest.gz", "sha256": "0"}, "manifest.gz"):
+        release.receipt(NEW).write_text(json.dumps({**receipt, "files": [*receipt["files"], more]}))
+        assert verified(release)[0] == Exit.INTEGRITY
 
 
 def test_a_release_from_before_manifests_says_so(release: Layout) -> None:

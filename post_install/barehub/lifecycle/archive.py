@@ -46,7 +46,7 @@ class DamagedError(UserError):
 class Manifest:
     """What a backup says of itself. The installer's preflight.sh reads some of it, too.
 
-    `made` is a time in UTC; `schema` is None if there is no SQLite database in it; `outside` are files that the
+    `made` is a time in UTC; `schema` is that of the SQLite database, None without one; `outside` are files that the
     configuration names elsewhere on the machine; `added` are packages that were added by hand, as pip names them;
     `sha256` has the sum of each file, by its name in the tar.
     """
@@ -71,6 +71,7 @@ class Manifest:
         """Return the manifest that `to_json` wrote. Raises UserError for one that is damaged, or of a later format."""
         try:
             told: dict[str, Any] = json.loads(text)
+            release_key(str(told["release"]))  # ValueError for a number that is none
             if told["format"] > FORMAT:
                 raise newer(f"it has format {told['format']}", str(told["release"]))
             told["sha256"] = {str(name): str(sha256) for name, sha256 in told["sha256"].items()}

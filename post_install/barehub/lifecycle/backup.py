@@ -48,7 +48,7 @@ def back_up(layout: Layout, target: Path | None, *, overwrite: bool, say: Say) -
         raise UserError(f"{layout.prefix} is not the active release", fix, Exit.BASE)
     with locked(layout.base), written(target, layout, overwrite=overwrite) as descriptor:
         found = evaluated(installation, say)
-        backup = Backup(installation, database_of(layout, found), descriptor)
+        backup = Backup(installation, database_of(layout, found), descriptor, certain=found is not None)
         manifest = backup.write(release, outside(layout, found))
     what = f"{manifest.distribution} {release} to {target or 'standard output'}"
     say(f"backed up {what}: {len(manifest.sha256)} files, {backup.output.size / 1e6:.1f} MB")
@@ -105,35 +105,45 @@ def database_of(layout: Layout, found: Evaluated | None) -> Path | None:
     return sqlite_file(found.db_url, layout) if found else own_database(layout)
 
 
+def database_elsewhere(layout: Layout, found: Evaluated | None) -> Path | None:
+    """Return the hub's database if it is SQLite's and not in the hub's directory."""
+    database = database_of(layout, found)
+    return database if database and not database.resolve().is_relative_to(layout.hub_state.resolve()) else None
+
+
 def outside(layout: Layout, found: Evaluated | None) -> tuple[str, ...]:
-    """Return the files elsewhere that the configuration names: certificates, their authorities, secrets."""
+    """Return the files elsewhere that the configuration names: certificates, their authorities, secrets, a database."""
     if found is None:
         return ()
+    database = database_elsewhere(layout, found)
     proxy, inside = found.proxy, (layout.config, layout.state)
     source = proxy.source if proxy and proxy.source else Source()
-    named = {*found.secrets, source.cert, source.key, proxy.ca_bundle if proxy else ""}
+    named = {*found.secrets, source.cert, source.key, proxy.ca_bundle if proxy else "", str(database or "")}
     return tuple(sorted(path for path in named - {""} if not any(Path(path).is_relative_to(one) for one in inside)))
 
 
 def not_in_it(layout: Layout, found: Evaluated | None, manifest: Manifest) -> list[str]:
     """Return what an administrator has to back up besides, and how."""
-    lines = [f"{path}, which the configuration names" for path in manifest.outside]
+    database = database_elsewhere(layout, found)
+    lines = [f"{path}, which the configuration names" for path in manifest.outside if path != str(database)]
     if manifest.added:
         lines.append(f"packages that were added by hand: {' '.join(manifest.added)}")
-    database = database_of(layout, found)
-    if database is None and found:
-        lines.append(f"the database at {without_password(found.db_url)}: {dump_command(found.db_url)}")
-    elif database and not database.resolve().is_relative_to(layout.hub_state.resolve()):
+    if database:
         lines.append(f"""the database {database}: sqlite3 {database} ".backup COPY\"""")
+    elif found and not database_of(layout, found):
+        lines.append(f"the database at {without_password(found.db_url)}: {dump_command(found.db_url)}")
     return lines
 
 
 class Backup:
-    """A backup that is being written to a file: the tar, the sum of each file in it, and what was left out."""
+    """A backup that is being written to a file: the tar, the sum of each file in it, and what was left out.
 
-    def __init__(self, installation: Installation, database: Path | None, descriptor: int) -> None:
+    `certain` tells that the hub uses `database`, and no other one: then those of other releases are left out.
+    """
+
+    def __init__(self, installation: Installation, database: Path | None, descriptor: int, *, certain: bool) -> None:
         self.installation = installation
-        self.database = database
+        self.database, self.certain = database, certain
         self.output = Output(descriptor)
         self.tar = tarfile.open(fileobj=cast("IO[bytes]", self.output), mode="w")  # noqa: SIM115
         self.sums: dict[str, str] = {}
@@ -187,7 +197,12 @@ class Backup:
         if not top.is_dir():
             return
         real = top.resolve()
-        for place, directories, files, descriptor in os.fwalk(real):
+
+        def not_listed(error: OSError) -> None:
+            if not isinstance(error, FileNotFoundError):
+                self.left_out.append(f"a directory {error.filename} in {real} cannot be read: {error.strerror}")
+
+        for place, directories, files, descriptor in os.fwalk(real, onerror=not_listed):
             here = Path(place)
             inside = "/".join((name, *here.relative_to(real).parts))
             self.tar.addfile(member_of(inside, descriptor))
@@ -205,7 +220,7 @@ class Backup:
         if PASSING.fullmatch(path.name):
             return True
         is_hubs = path.parent == self.installation.layout.hub_state.resolve() and path.match("jupyterhub*.sqlite")
-        return is_hubs and not (self.database and path == self.database.resolve())
+        return self.certain and is_hubs and not (self.database and path == self.database.resolve())
 
     def add_found(self, name: str, path: Path, directory: int, *, follow: bool) -> None:
         """Add a file that was found in a directory, as SQLite copies it if it is a database."""
@@ -234,7 +249,10 @@ def copied(installation: Installation, path: Path) -> Iterator[int]:
     copy = layout.backups / ".being-backed-up.sqlite"
     ensure_directory(layout.backups, 0o700, *ids(settings.hub_user))
     try:
-        run_as_hub_user(settings, "copy", source=str(path), target=str(copy))
+        try:
+            run_as_hub_user(settings, "copy", source=str(path), target=str(copy))
+        except UserError as error:
+            raise UserError(f"{path}: {error}", error.fix, error.code) from None
         with opened(copy) as descriptor:
             yield descriptor
     finally:

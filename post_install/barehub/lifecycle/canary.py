@@ -138,7 +138,7 @@ class Canary:
     async def execute(self, channels: str, code: str) -> str:
         """Return the value of an expression, by a kernel's websocket ("Messaging in Jupyter" of jupyter-client)."""
         from tornado.httpclient import HTTPClientError, HTTPRequest
-        from tornado.websocket import websocket_connect
+        from tornado.websocket import WebSocketClosedError, websocket_connect
 
         parts = urlsplit(self.url)
         url = urlunsplit(("ws", parts.netloc, f"{parts.path}{channels}", "", ""))
@@ -153,7 +153,8 @@ class Canary:
             header |= {"session": uuid.uuid4().hex, "username": self.name}
             content = {"code": code, "silent": False, "store_history": False, "allow_stdin": False}
             message = {"channel": "shell", "header": header, "parent_header": {}, "metadata": {}, "content": content}
-            await socket.write_message(json.dumps(message))
+            with contextlib.suppress(WebSocketClosedError):  # as is said below
+                await socket.write_message(json.dumps(message))
             while (text := await socket.read_message()) is not None:
                 if found := value_in(json.loads(text), header["msg_id"]):
                     socket.close()

@@ -185,7 +185,8 @@ def effects(old: Mapping[str, Any], new: Mapping[str, Any], *, switches: bool) -
     else:
         schemas = f"{old.get('schema') or 'unknown'} -> {new['schema']}"
         yield f"database  schema {schemas}: a backup is made, and a copy is migrated;"
-        yield "          a database other than SQLite (c.JupyterHub.db_url) is migrated in place, and yours to back up"
+        yield "          a database server (c.JupyterHub.db_url) is migrated in place; PostgreSQL is dumped first,"
+        yield "          any other is yours to back up"
     yield "hub       restarts: it is away for 5 to 20 s, longer with a large database or a slow disk"
     if old.get("proxy") == new["proxy"] and units.get("proxy.service") == new_units.get("proxy.service"):
         yield "proxy     goes on"

@@ -7,6 +7,7 @@ switches the database with it: no power cut can leave a release with a schema th
 
 import contextlib
 import json
+import shutil
 import sqlite3
 import sys
 from collections.abc import Callable, Iterator
@@ -140,11 +141,17 @@ def forget_servers(database: Path) -> list[str]:
 
     What their users have chosen for them stays.
     """
-    running = running_servers(database)
     with opened(database) as connection, connection:
+        running = servers_in(connection)
         connection.execute("delete from servers where id in (select server_id from spawners)")
         connection.execute("update spawners set server_id = null, state = null")
     return running
+
+
+def require_room(database: Path, place: Path) -> None:
+    """Check that a directory has room for copies of a SQLite database. Raises UserError if not."""
+    if shutil.disk_usage(place).free < 3 * database.stat().st_size:
+        raise UserError(f"no room in {place} for copies of the database", "make room", Exit.SPACE)
 
 
 def revision_of(installation: Installation, url: str) -> str | None:

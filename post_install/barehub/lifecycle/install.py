@@ -35,10 +35,10 @@ def install(layout: Layout, request: Request, say: Say) -> None:
     Raises UserError; then what was active before is active, with its settings and database, and running if it ran.
     """
     require_complete(layout, request.release)
+    check_certificate(request)  # before a restore puts anything in place
     restore(layout, request, say)
     before = Settings.load(layout)
     new = Installation(layout, choose_settings(before, request, shared_by_default=chose_shared_account(layout)))
-    check_certificate(request)
     managed = systemd.systemd_runs(layout)
     if (request.rehearse or request.canary) and not managed:
         raise UserError("a rehearsal needs systemd", "leave out --rehearse and --canary", Exit.USAGE)

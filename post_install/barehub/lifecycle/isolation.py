@@ -47,6 +47,9 @@ def isolate(config: Any, *, database: str, cookie_secret: str, bind_url: str, ap
         for name in ("hub_bind_url", "hub_connect_url"):
             if section.get(name):
                 section[name] = at_port(section[name], hub_port)
+        for name in ("dynamic_config_file", "logging_config"):  # the real traefik's routes; log files
+            section.pop(name, None)
+    config.pop("EventLogger", None)  # what counts users, perhaps
     for name in ("pid_file", "extra_log_file"):
         hub[name] = ""
     hub.db_url, hub.cookie_secret_file, hub.upgrade_db = f"sqlite:///{database}", cookie_secret, False

@@ -4,7 +4,6 @@ A database of the administrator's choice (`c.JupyterHub.db_url`) is migrated in 
 PostgreSQL, a dump is the backup (barehub.lifecycle.postgres).
 """
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,8 +53,8 @@ class Migration:
         if needed and have not in database.known_revisions():
             what = f"{without_password(source)} has schema {have}, which {release} does not know"
             raise UserError(what, "install the release that wrote it, or restore an older backup", Exit.HOOK)
-        if file and have and shutil.disk_usage(layout.hub_state).free < 3 * file.stat().st_size:
-            raise UserError(f"no room in {layout.hub_state} for copies of the database", "make room", Exit.SPACE)
+        if file and have:
+            database.require_room(file, layout.hub_state)
         return cls(installation, source, target, have, needed)
 
     @property

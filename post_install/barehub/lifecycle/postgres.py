@@ -33,8 +33,7 @@ class ProgramError(Exception):
 def dump(url: str, target: Path) -> None:
     """Write a dump of the hub's tables, in use or at rest, and read it once. Raises ProgramError."""
     with connection_to(url) as where:
-        tables = [f"--table={name}" for name in tables_of(url)]
-        run("pg_dump", "--format=custom", f"--file={target}", *where, *tables)
+        run("pg_dump", "--format=custom", f"--file={target}", *where, *only_tables(url))
         run("pg_restore", "--file=/dev/null", str(target))
 
 
@@ -63,16 +62,21 @@ def schema_in(source: Path) -> str:
 
 def content_of(url: str) -> sqlite3.Connection:
     """Return the hub's tables as they are now, as `loaded` gives them. Raises ProgramError."""
-    with connection_to(url) as where:
-        tables = [f"--table={name}" for name in tables_of(url)]
-        with lines_of("pg_dump", "--data-only", *where, *tables) as lines:
-            return loaded(lines)
+    with connection_to(url) as where, lines_of("pg_dump", "--data-only", *where, *only_tables(url)) as lines:
+        return loaded(lines)
 
 
 def content_of_dump(source: Path) -> sqlite3.Connection:
     """Return the hub's tables as a dump has them, as `loaded` gives them. Raises ProgramError."""
     with script_of(source, "--data-only") as lines:
         return loaded(lines)
+
+
+def only_tables(url: str) -> list[str]:
+    """Return pg_dump's options for the hub's tables. Raises ProgramError if there is none: it would dump all others."""
+    if tables := tables_of(url):
+        return [f"--table={name}" for name in tables]
+    raise ProgramError("the hub's role must be owner of the hub's tables, but owns none")
 
 
 def tables_of(url: str) -> list[str]:
@@ -99,9 +103,8 @@ def connection_to(url: str) -> Iterator[list[str]]:
         parts = parts.set(query={})
     parts = parts.set(drivername="postgresql+psycopg")
     values = dict(parts.get_dialect()().create_connect_args(parts)[1])
-    with (
-        tempfile.TemporaryFile() as password
-    ):  # it has no name, so a kill leaves nothing, and the mode that libpq wants
+    # It has no name, so a kill leaves nothing, and the mode that libpq wants.
+    with tempfile.TemporaryFile() as password:
         os.set_inheritable(password.fileno(), True)
         if secret := values.pop("password", None):
             password.write(f"*:*:*:*:{escaped(str(secret), ':')}\n".encode())

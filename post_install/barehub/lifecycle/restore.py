@@ -30,6 +30,7 @@ from barehub.process import sync_directory, write_atomically
 from barehub.settings import Settings
 
 BLOCK = 1 << 20
+UNREADABLE = (ValueError, OverflowError, RecursionError, EOFError)  # what tarfile raises besides its own errors
 Say = Callable[[str], None]
 
 
@@ -54,8 +55,10 @@ def restore(layout: Layout, request: Request, say: Say) -> None:
 
 
 def finish(layout: Layout) -> None:
-    """End a restore: the release is active."""
-    shutil.rmtree(layout.restored, ignore_errors=True)
+    """End a restore: the release is active. If it is interrupted, no next run goes on with half of it."""
+    with contextlib.suppress(FileNotFoundError):
+        layout.restored.rename(layout.restoring)
+    shutil.rmtree(layout.restoring, ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -82,10 +85,14 @@ def opened_backup(path: Path, say: Say) -> Iterator[BinaryIO]:
 def opened_tar(file: BinaryIO) -> Iterator[tarfile.TarFile]:
     """Read a file as a tar. Raises DamagedError if it is none, or ends early."""
     try:
-        with tarfile.open(fileobj=file, mode="r:") as tar:  # not compressed, so no larger than it is
-            yield tar
-    except tarfile.TarError as error:
+        tar = tarfile.open(fileobj=file, mode="r:")  # noqa: SIM115 - not compressed, so no larger than it is
+    except (tarfile.TarError, *UNREADABLE) as error:  # it reads the first header
         raise DamagedError(str(error)) from None
+    with tar:
+        try:
+            yield tar
+        except tarfile.TarError as error:
+            raise DamagedError(str(error)) from None
 
 
 def prepare(layout: Layout, request: Request, tar: tarfile.TarFile, size: int) -> None:
@@ -126,7 +133,7 @@ def members_of(tar: tarfile.TarFile, size: int) -> dict[str, tarfile.TarInfo]:
             if member.name in found or not 0 <= member.size <= size:
                 raise DamagedError(f"{member.name} is in it twice, or has a wrong size")
             found[member.name] = member
-    except (ValueError, OverflowError, RecursionError, EOFError) as error:
+    except UNREADABLE as error:
         raise DamagedError(str(error)) from None
     return found
 
@@ -156,8 +163,8 @@ def require_names(members: dict[str, tarfile.TarInfo], manifest: Manifest) -> No
 
 
 def require_empty(layout: Layout) -> None:
-    """Check that nothing would be replaced. Raises UserError if BASE has state or configuration."""
-    for path in (layout.record, layout.state, layout.config, layout.announcement, layout.maintenance):
+    """Check that nothing would be replaced. Raises UserError if BASE has what a backup could have."""
+    for path in (layout.state, layout.config, *(layout.base / name for name in FILES)):
         empty = path.is_dir() and not path.is_symlink() and not any(path.iterdir())
         if os.path.lexists(path) and not empty:
             fix = "leave out --restore to go on with it; or uninstall it, or move it away, first"

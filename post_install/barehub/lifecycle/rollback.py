@@ -18,14 +18,7 @@ from barehub.evaluation import evaluate
 from barehub.health import Endpoints, answer
 from barehub.layout import Layout, release_key
 from barehub.lifecycle import safe_ports
-from barehub.lifecycle.database import (
-    asked,
-    newest_revision,
-    opened,
-    own_database,
-    run_as_hub_user,
-    servers_in,
-)
+from barehub.lifecycle.database import asked, newest_revision, opened, own_database, run_as_hub_user, servers_in
 from barehub.lifecycle.database_urls import can_dump, without_password
 from barehub.lifecycle.migration import Migration
 from barehub.lifecycle.options import trying_lines
@@ -116,17 +109,19 @@ def restored_data(
     beside = own_database(layout, schema)
     kept = migration.backup_of(f"{layout.active}-rolled-back")
     managed = systemd.systemd_runs(layout)
-    if in_place:
-        if managed:
-            wait_for_starting(layout, Api(endpoints.api, read_token(layout), hub), wait, say)
-            say("stopping the hub for a moment; users' servers and the proxy go on")
-            systemd.control("stop", settings.hub_unit)
-        elif answer(endpoints.hub, hub):
-            raise UserError("the hub runs, and not under systemd", "stop it, then run this again", Exit.HOOK)
-        migration.save(kept)
-        say(f"the database as it is now is kept as {kept}")
+    if in_place and managed:
+        wait_for_starting(layout, Api(endpoints.api, read_token(layout), hub), wait, say)
+        say("stopping the hub for a moment; users' servers and the proxy go on")
+    elif in_place and answer(endpoints.hub, hub):
+        raise UserError("the hub runs, and not under systemd", "stop it, then run this again", Exit.HOOK)
+    is_kept = False
     try:
         if in_place:
+            if managed:
+                systemd.control("stop", settings.hub_unit)
+            migration.save(kept)
+            is_kept = True
+            say(f"the database as it is now is kept as {kept}")
             migration.put_back(backup)
         else:
             run_as_hub_user(settings, "copy", source=str(backup), target=str(beside))
@@ -135,9 +130,9 @@ def restored_data(
         with signals_later():
             if in_place and managed:
                 systemd.try_control("stop", settings.hub_unit)
-            if in_place:
+            if is_kept:
                 migration.put_back(kept)
-            else:
+            elif not in_place:
                 beside.unlink(missing_ok=True)
             if in_place and managed:
                 systemd.try_control("start", settings.hub_unit)

@@ -22,7 +22,7 @@ from barehub.errors import Exit, UserError
 from barehub.evaluation import Evaluated, evaluate, hub_environment
 from barehub.health import Endpoints
 from barehub.layout import Layout
-from barehub.lifecycle.database import asked, forget_servers, own_database, run_as_hub_user, used_by
+from barehub.lifecycle.database import asked, forget_servers, own_database, require_room, run_as_hub_user, used_by
 from barehub.lifecycle.database_urls import sqlite_file, without_password
 from barehub.lifecycle.directories import ensure_directories
 from barehub.lifecycle.options import Request, requested_lines, write_lines
@@ -36,21 +36,25 @@ MINUTES = 20  # after which the units end in any case
 STOP_SECONDS = 60  # for the hub to stop the server that it has started
 # What the second hub has of its own in the hub's directory; what else is there is the site's.
 OWN_FILES = ("*.sqlite*", "backups", "jupyterhub_cookie_secret", "traefik-api.json", "barehub-api-token", ".*")
-HUB_DROP_IN = """\
+# What a site's changes of a unit may name is the real one's, too: its log, its directory in /run, what it ends with.
+DROP_IN = """\
 [Service]
 Restart=no
-KillMode=mixed
 RuntimeMaxSec={minutes}min
-TimeoutStopSec={stop}s
+StandardOutput=journal
+StandardError=journal
+RuntimeDirectoryPreserve=yes
+ExecStop=
+ExecStopPost=
 ReadOnlyPaths={real}/state
-ReadWritePaths={base}/state
 """
-PROXY_DROP_IN = """\
-[Service]
-Restart=no
-RuntimeMaxSec={minutes}min
-ReadOnlyPaths={real}/state
-ExecPaths={real}
+HUB_DROP_IN = f"""{DROP_IN}\
+KillMode=mixed
+TimeoutStopSec={{stop}}s
+ReadWritePaths={{base}}/state
+"""
+PROXY_DROP_IN = f"""{DROP_IN}\
+ExecPaths={{real}}
 """
 
 
@@ -78,8 +82,7 @@ class SecondHub:
         source, target = self.source, own_database(self.copy.layout)
         if not (source and source.exists()):
             return None
-        if shutil.disk_usage(self.copy.layout.base).free < 3 * source.stat().st_size:
-            raise UserError(f"no room in {self.real.layout.base} for a copy of the database", "make room", Exit.SPACE)
+        require_room(source, self.real.layout.base)
         run_as_hub_user(self.copy.settings, "migrate", source=str(source), target=str(target))
         return list(asked(self.copy.settings, forget_servers, target))
 
@@ -124,10 +127,14 @@ class SecondHub:
 
 @contextlib.contextmanager
 def second_hub(real: Installation, request: Request) -> Iterator[SecondHub]:
-    """Make the directories and the configuration of a second hub, of the requested release; remove them afterwards."""
+    """Make the directories and the configuration of a second hub, of the requested release; remove them afterwards.
+
+    Raises UserError if another installation has the names of its units, which would be stopped.
+    """
     staging = real.layout.base / ".staging"
     layout = Layout(staging / "rehearsal", root=real.layout.root, prefix=real.layout.prefix)
     copy = Installation(layout, replace(real.settings, name=f"{real.settings.name}-rehearsal"))
+    systemd.require_no_foreign_units(copy, "upgrade without --rehearse and --canary")
     try:
         staging.mkdir(mode=0o755, exist_ok=True)
         shutil.rmtree(layout.base, ignore_errors=True)  # of an installer that was killed

@@ -87,6 +87,9 @@ class Access:
         default = [] if limit.reserved else [""]
         reservation = self.fixed.get("reservation", "")
         if not reservation:
+            if not default and not names:
+                why = f"takes only jobs with a reservation, and the account {account} may use none there"
+                raise RefusedError(f"The partition {partition} {why}; choose another account")
             reservation = pick("reservation", options.get("reservation"), [*default, *names], partition)
         return Choice(account, qos, reservation, caps)
 
@@ -105,5 +108,5 @@ def pick(what: str, asked: Any, offered: Iterable[str], where: str) -> str:
 def word(what: str, asked: Any) -> str:
     """Return what may be the name of something. Raises RefusedError."""
     if asked and not (isinstance(asked, str) and asked.replace("-", "").replace(".", "").replace("_", "").isalnum()):
-        raise RefusedError(f"{str(asked)[:40]!r} cannot be the name of an {what}")
+        raise RefusedError(f"{str(asked)[:40]!r} cannot be the {what} of a job")
     return asked or ""

@@ -18,7 +18,6 @@ REQUESTS = ("account", "qos", "reservation", "options", "prologue")
 class BatchSpawnerBase(Configurable):
     """What does not depend on the kind of queue."""
 
-    ip = Unicode("0.0.0.0", help="The address at which the server listens on its node.").tag(config=True)  # noqa: S104
     exec_prefix = Unicode(help="Runs Slurm's commands as the user {username}: runuser for root, else sudo.").tag(
         config=True
     )

@@ -84,7 +84,7 @@ class ChoosesResources(HasTraits):
         environments, misfit = await self.environment_field(values)
         nothing = "" if offer.partitions else f"{offer.nothing}. Ask an administrator."
         notices = [self.job.last_end, refused, nothing, *self.doubts(offer), misfit]
-        presets = {label: preset for label, preset in self.presets.items() if self.may_have(offer, preset)}
+        presets = {label: preset for label, preset in self.presets.items() if not self.why_not(offer, preset)}
         return form.form(
             offer,
             [notice for notice in notices if notice],
@@ -108,20 +108,21 @@ class ChoosesResources(HasTraits):
         last = {name: value for name, value in self.user_options.items() if name == FIELD}
         if link := getattr(self.handler, "filled_in", None):
             options = form.from_form(link)
-            try:
-                offer.check(options)
-            except RefusedError as error:
-                return last, f"The link asks for what you cannot have. {error}."
+            if why := self.why_not(offer, options):
+                return last, f"The link asks for what you cannot have. {why}."
             return last | options, ""
-        return (self.user_options if self.may_have(offer, self.user_options) else last), ""
+        return (last if self.why_not(offer, self.user_options) else self.user_options), ""
 
-    def may_have(self, offer: Offer, options: Mapping[str, Any]) -> bool:
+    def why_not(self, offer: Offer, options: Mapping[str, Any]) -> str:
+        """Return why the user cannot have what these options ask for; empty if that can be had."""
         try:
             offer.check(options)
             self.chosen(options)
-        except (RefusedError, NotOfferedError):
-            return False
-        return True
+        except RefusedError as error:
+            return str(error)
+        except NotOfferedError as error:
+            return error.why
+        return ""
 
     @property
     def next_page(self) -> str:

@@ -113,6 +113,7 @@ class StartHandler(APIHandler):  # type: ignore[misc]  # JupyterHub ships no typ
 
 async def answer(estimates: Estimates, spawner: Any, sent: dict[str, Any]) -> dict[str, Any]:
     try:
+        await spawner.apply_group_overrides()  # as the form does, which may be that of another server
         options = form.from_form({name: [str(value)] for name, value in sent.items()})
         return await estimates.say(spawner, (await spawner.offer()).check(options))
     except RefusedError as error:

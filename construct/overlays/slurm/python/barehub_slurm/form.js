@@ -22,7 +22,8 @@
     if (!select) return possible.includes("") ? "" : possible[0] || "";
     const before = select.dataset.wanted;
     select.replaceChildren(...texts[name].filter((option) => possible.includes(option.value)));
-    select.value = possible.includes(before) ? before : select.options[0].value;
+    const first = select.options[0]; // none is there if a reservation is needed, and all are other accounts'
+    if (first) select.value = possible.includes(before) ? before : first.value;
     show(name, possible.length > 1);
     return select.value || "";
   }

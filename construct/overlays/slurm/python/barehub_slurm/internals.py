@@ -11,7 +11,7 @@ from jupyterhub.handlers.pages import SpawnHandler
 
 # jupyterhub/spawner.py:166-177, each of them a class attribute or a property.
 SPAWNER_ATTRIBUTES = ("_spawn_pending", "_stop_pending", "_check_pending", "_spawn_future", "_log_name")
-READ_LINK = SpawnHandler._get_user_options  # handlers/pages.py:184
+READ_LINK = SpawnHandler._get_user_options  # handlers/pages.py:161
 
 
 def is_being_checked(spawner: Any) -> bool:

@@ -15,9 +15,12 @@ BYTES, LINES, WIDTH = 4000, 12, 200
 PATIENCE = 3.0  # seconds; the file system with the homes may be away
 HIDDEN = "(left out)"
 
-SECRET = r"(?:token|secret|passw|cookie|authorization|api[_-]?key|xsrf)[\w-]*"  # noqa: S105 - words that name one
+# Words that name one.
+SECRET = r"(?:token|secret|passw|passphrase|cookie|authorization|(?:api|access|private)[_-]?key|xsrf)[\w-]*"  # noqa: S105
 # What follows `NAME=`, `NAME:`, `--NAME`, or a scheme of HTTP, to the line's end: headers have several words.
 NAMED = re.compile(rf"((?:{SECRET}[\"']?\s*[=:]|--[\w.-]{{0,60}}{SECRET}|\b(?:bearer|basic)\s)\s*)\S.*", re.I)
+# A user and perhaps a password in a URL, of a proxy for instance (RFC 3986, 3.2.1).
+IN_URL = re.compile(r"(?<=://)[^\s/]+@")
 # Tokens of JupyterHub (hexadecimal) and of others (JSON Web Tokens).
 UNNAMED = re.compile(r"(?<!\w)(?:[0-9a-f]{32,}|[\w-]{20,}\.[\w-]{20,}\.[\w-]{20,})", re.I)
 CONTROL = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # colours (ECMA-48, 5.4), and the rest
@@ -43,5 +46,6 @@ def presentable(text: str, secrets: Collection[str]) -> str:
     lines = [CONTROL.sub("", line) for line in text.split("\n")[1:]]
     for secret in secrets:
         lines = [line.replace(secret, HIDDEN) for line in lines]
-    lines = [UNNAMED.sub(HIDDEN, NAMED.sub(rf"\1{HIDDEN}", line)) for line in lines if line.strip()]
+    lines = [IN_URL.sub(f"{HIDDEN}@", NAMED.sub(rf"\1{HIDDEN}", line)) for line in lines if line.strip()]
+    lines = [UNNAMED.sub(HIDDEN, line) for line in lines]
     return "\n".join(line if len(line) <= WIDTH else f"{line[:WIDTH]}…" for line in lines[-LINES:])

@@ -5,6 +5,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from barehub_slurm.slurm import fields
+
 if TYPE_CHECKING:
     from barehub_slurm.partitions import Partition
 
@@ -42,26 +44,26 @@ def read_limits(text: str) -> dict[str, Limit]:
     """Read what `scontrol show partition -o` printed."""
     found = {}
     for line in text.splitlines():
-        fields = dict(word.split("=", 1) for word in line.split() if "=" in word)
-        if name := fields.get("PartitionName"):
+        said = fields(line)
+        if name := said.get("PartitionName"):
             names = ("MaxCPUsPerNode", "MaxMemPerNode", "MaxMemPerCPU", "MinNodes")
-            cores, memory, memory_of_core, nodes = (number(fields.get(one, "")) for one in names)
-            own_qos = fields.get("QoS", "N/A")
+            cores, memory, memory_of_core, nodes = (number(said.get(one, "")) for one in names)
+            own_qos = said.get("QoS", "N/A")
             found[name] = Limit(
                 cores,
                 memory,
                 memory_of_core,
-                fields.get("RootOnly") == "YES" or nodes > 1,
-                rule(fields, "Accounts"),
-                rule(fields, "Qos"),
+                said.get("RootOnly") == "YES" or nodes > 1,
+                rule(said, "Accounts"),
+                rule(said, "Qos"),
                 "" if own_qos == "N/A" else own_qos,
-                fields.get("ReqResv") == "YES",
+                said.get("ReqResv") == "YES",
             )
     return found
 
 
-def rule(fields: Mapping[str, str], what: str) -> Rule:
-    allowed, denied = (names(fields.get(f"{word}{what}", "")) for word in ("Allow", "Deny"))
+def rule(said: Mapping[str, str], what: str) -> Rule:
+    allowed, denied = (names(said.get(f"{word}{what}", "")) for word in ("Allow", "Deny"))
     return Rule(frozenset() if allowed == {"all"} else allowed, denied)
 
 

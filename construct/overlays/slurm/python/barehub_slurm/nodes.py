@@ -5,6 +5,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from barehub_slurm.gpus import read_gpus
+from barehub_slurm.limits import number
+from barehub_slurm.slurm import fields
 
 NODE_WORDS = ("show", "node", "-d", "-a", "-o")  # -d: GresUsed
 # Flags and states (scontrol(1), State=) with which a node takes no job of just anybody now.
@@ -33,19 +35,18 @@ def read_nodes(text: str) -> list[Node]:
 
 
 def read_node(line: str) -> Node:
-    fields = dict(word.split("=", 1) for word in line.split() if "=" in word)
+    said = fields(line)
 
     def count(name: str) -> int:
-        found = re.match(r"\d+", fields.get(name, ""))
-        return int(found[0]) if found else 0
+        return number(said.get(name, ""))
 
     cores, memory = count("CPUTot"), count("RealMemory")
-    kept = cores - count("CPUEfctv") if "CPUEfctv" in fields else count("CoreSpecCount") * count("ThreadsPerCore")
-    gpus, used = read_gpus(fields.get("Gres", "")), read_gpus(fields.get("GresUsed", ""))
-    idle = BUSY.isdisjoint(re.findall(r"\w+", fields.get("State", "")))
+    kept = cores - count("CPUEfctv") if "CPUEfctv" in said else count("CoreSpecCount") * count("ThreadsPerCore")
+    gpus, used = read_gpus(said.get("Gres", "")), read_gpus(said.get("GresUsed", ""))
+    idle = BUSY.isdisjoint(re.findall(r"\w+", said.get("State", "")))
     return Node(
-        tuple(fields.get("Partitions", "").split(",")),
-        (cores, memory, fields.get("Gres", "")),
+        tuple(said.get("Partitions", "").split(",")),
+        (cores, memory, said.get("Gres", "")),
         (kept, count("MemSpecLimit")),
         cores - kept,
         max(0, cores - kept - count("CPUAlloc")) if idle else 0,

@@ -3,13 +3,12 @@
 import grp
 import os
 import pwd
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from barehub_slurm.answer import Answer
 from barehub_slurm.limits import names
-from barehub_slurm.slurm import Slurm
+from barehub_slurm.slurm import Slurm, fields
 from barehub_slurm.words import clock
 
 AGE = 60.0  # seconds for which it is remembered which there are
@@ -48,14 +47,12 @@ def read_reservations(text: str) -> list[Reservation]:
     """Read what `scontrol show reservation -o` printed."""
     found = []
     for line in text.splitlines():
-        fields = dict(re.findall(r"(\w+)=(\S+)", line))
-        if "ReservationName" in fields:
-            partition = fields.get("PartitionName", "")
-            users, groups, accounts = (names(fields.get(field, "")) for field in ("Users", "Groups", "Accounts"))
-            begins = "" if fields.get("State") == "ACTIVE" else clock(fields.get("StartTime", ""))
-            found.append(
-                Reservation(fields["ReservationName"], partition.replace("(null)", ""), users, groups, accounts, begins)
-            )
+        said = fields(line)
+        if name := said.get("ReservationName"):
+            partition = said.get("PartitionName", "").replace("(null)", "")
+            users, groups, accounts = (names(said.get(field, "")) for field in ("Users", "Groups", "Accounts"))
+            begins = "" if said.get("State") == "ACTIVE" else clock(said.get("StartTime", ""))
+            found.append(Reservation(name, partition, users, groups, accounts, begins))
     return found
 
 

@@ -88,9 +88,8 @@ async def output(
         raise SlurmError(f"{name} has not answered in {limit:g} s", timed_out=True) from None
     finally:
         if process.returncode is None:
-            with suppress(
-                ProcessLookupError, PermissionError, TimeoutError
-            ):  # sudo is root's: an unprivileged hub cannot end it
+            # PermissionError: sudo is root's, and a hub without privileges cannot end it.
+            with suppress(ProcessLookupError, PermissionError, TimeoutError):
                 os.killpg(process.pid, signal.SIGKILL)
                 await asyncio.wait_for(process.wait(), 1)
     if process.returncode:
@@ -179,6 +178,11 @@ def rows(text: str, columns: int) -> tuple[list[list[str]], list[str]]:
     """Split what was printed into its rows, and the lines that are none: plugins print to stdout as well."""
     lines = [line.split("|") for line in text.splitlines() if line.strip()]
     return [line for line in lines if len(line) == columns], ["|".join(line) for line in lines if len(line) != columns]
+
+
+def fields(line: str) -> dict[str, str]:
+    """Return the fields, NAME=VALUE each, of a line that `scontrol show ... --oneliner` printed."""
+    return dict(word.split("=", 1) for word in line.split() if "=" in word)
 
 
 def details(text: str) -> dict[str, str]:

@@ -42,7 +42,7 @@ class SlurmJobSpawner(ChoosesResources, OffersEnvironments, JobSettings, SlurmSp
     users_environment = Unicode(
         help="The prefix of the only environment, as the compute nodes see it, if `environments` has none."
     ).tag(config=True)
-    commands = Unicode(help="Directory of sbatch, squeue, scancel, sinfo and scontrol.").tag(config=True)
+    commands = Unicode(help="Directory of sbatch, squeue, scancel, sinfo, scontrol, and sacctmgr.").tag(config=True)
     environment_of_commands = Dict(
         Unicode(),
         help="Variables for Slurm's commands, SLURM_CONF for instance, which they also get from the hub's unit. With"
