@@ -91,6 +91,15 @@ def test_alice_waits_works_and_stops(cluster: Cluster, browser: Chrome, screensh
     printed = run_cell(browser, code)
     assert printed in ("on c1 /home/alice False", "on c2 /home/alice False")
     browser.save_screenshot(screenshots / "slurm-cell.png")
+    # JupyterLab has no extension of its own for this. What the hub has heard meanwhile counts.
+    left = browser.find_element(By.ID, "slurm-time-left")
+    until(lambda: re.fullmatch(r"1 h (2[5-9]|30) min left", left.text), "the time left")
+    cluster.head.succeed("scontrol", "update", f"JobId={job.split()[0]}", "TimeLimit=12")
+    until(lambda: "your server <b>default</b> ends at" in page(user(cluster, "alice"), "/hub/home"), "the warning")
+    browser.refresh()
+    warning = browser.find_element(By.CSS_SELECTOR, ".Toastify__toast")
+    until(lambda: "Save your work: what runs here ends with it." in warning.text, "the warning in JupyterLab")
+    browser.save_screenshot(screenshots / "slurm-warning.png")
     browser.get(f"{URL}/hub/home")
     press_stop(browser, lambda: not cluster.jobs())
     assert browser.find_element(By.CSS_SELECTOR, "#start:not(.hidden)").text == "Start My Server"
