@@ -131,6 +131,28 @@ def test_a_server_that_never_listens_is_not_waited_for(node: Node) -> None:
     assert Hub.reports == []
 
 
+def test_jupyterlab_of_any_environment_finds_the_extension(node: Node) -> None:
+    (node.home / ".bash_profile").write_text("export JUPYTER_PATH=/mine\n")
+    log, _ = node.run()
+    place = node.home / ".cache/barehub/jupyter"
+    assert f"\nJUPYTER_PATH={place}:/mine\n" in log
+    (extension,) = place.glob("labextensions/*/package.json")
+    package = json.loads(extension.read_text())
+    script = extension.parent / package["jupyterlab"]["_build"]["load"]
+    assert package["name"] == extension.parent.name == launch.LAB
+    assert f'const NAME = "{launch.LAB}"' in script.read_text()
+    node.run()  # another server, of another node perhaps
+    assert sorted(path.name for path in extension.parent.rglob("*.*")) == sorted(["package.json", script.name])
+
+
+def test_without_room_for_the_extension_the_server_starts_without_it(node: Node) -> None:
+    (node.home / ".cache").write_text("in the way")
+    log, comments = node.run()
+    assert "server:" in log
+    assert "JUPYTER_PATH" not in log
+    assert comments == ""
+
+
 @pytest.mark.parametrize("hub", ["head.cluster", "10.0.0.1", "fd00::1"])
 def test_the_hub_is_reached_directly_by_its_name_or_address(monkeypatch: pytest.MonkeyPatch, hub: str) -> None:
     monkeypatch.setenv("https_proxy", "http://proxy:3128")

@@ -1,14 +1,14 @@
 """Run in the job, on the compute node, with the users' own Python (3.6 or newer, standard library only):
 
-    python launch.py OLDEST HUBS PATIENCE PORTS COMMAND...
+    python launch.py OLDEST HUBS PATIENCE PORTS LAB COMMAND...
 
 Chooses a free port, of PORTS if that is a range such as 50000-50999, runs COMMAND, the server, and ends as it does.
 On a node that others use, whoever else listens at the port would be served to the user in the server's place. So the
 port is reported to the hub once it is the server's, and held here until no route leads to it: when the server has
 ended, the hub is told, and answers when the route is gone.
 OLDEST is the oldest version of jupyterhub that the hub accepts, HUBS the hub's own, PATIENCE the seconds for which the
-hub may be away. The reason of a failure becomes the job's comment, where the hub finds it even if it cannot be reached
-from here.
+hub may be away, LAB the text of lab.js, which JupyterLab is to load. The reason of a failure becomes the job's comment,
+where the hub finds it even if it cannot be reached from here.
 """
 
 # ruff: noqa: UP006, UP035 - to Python 3.6, list[int] is an error
@@ -29,9 +29,12 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
+import zlib
+from pathlib import Path
 from typing import List, NoReturn, Sequence, Set, Tuple
 
 TABLES = ("/proc/net/tcp", "/proc/net/tcp6")
+LAB = "barehub-slurm"  # the name that lab.js has, too
 LISTEN = "0A"  # TCP_LISTEN of net/tcp_states.h
 SIGNALS = range(1, 32)  # those of signal(7) that are not for real-time
 # Seconds until the server gets a SIGTERM of ours. Slurm's reaches all processes of a job, unless it is for the first
@@ -39,12 +42,14 @@ SIGNALS = range(1, 32)  # those of signal(7) that are not for real-time
 GRACE = 20
 
 
-def main(oldest: str, hubs: str, patience: float, ports: str, command: List[str]) -> None:
+def main(oldest: str, hubs: str, patience: float, ports: str, lab: str, command: List[str]) -> None:
     jupyterhub = require_jupyterhub(oldest, hubs)
     api = os.environ["JUPYTERHUB_API_URL"].rstrip("/")
     reach(api, urllib.request.Request(api + "/"), patience)  # noqa: S310 - the hub's own URL
     port, held = free_port(ports)
     reach_hub_directly(api)
+    with contextlib.suppress(OSError):  # without room in the home JupyterLab does without it
+        extend_lab(lab)
     # jupyterhub-singleuser takes its address from here.
     os.environ["JUPYTERHUB_SERVICE_URL"] = f"http://0.0.0.0:{port}{os.environ['JUPYTERHUB_SERVICE_PREFIX']}"
     command = without_user_site(command)
@@ -272,6 +277,26 @@ def reach_hub_directly(api: str) -> None:
         os.environ["no_proxy"] = os.environ["NO_PROXY"] = "{},{}".format(hub, proxies.get("no", ""))
 
 
+def extend_lab(script: str) -> None:
+    """Make JupyterLab, of whatever environment, load this script as a prebuilt extension. Raises OSError.
+
+    Files and fields: "Prebuilt extensions" in JupyterLab's documentation for developers. The script's name changes with
+    its text, since browsers keep what has been served under a name.
+    """
+    path = Path.home().resolve() / ".cache/barehub/jupyter"
+    load = f"static/{zlib.crc32(script.encode()):08x}.js"
+    build = {"load": load, "extension": "./extension"}
+    package = {"name": LAB, "version": "1.0.0", "jupyterlab": {"extension": True, "_build": build}}
+    for name, text in ((load, script), ("package.json", json.dumps(package))):
+        file = path / "labextensions" / LAB / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        staged = file.with_name(f"{file.name}.{socket.gethostname()}-{os.getpid()}")
+        staged.write_text(text, encoding="utf-8")
+        staged.replace(file)
+    # Before the user's own, which stay.
+    os.environ["JUPYTER_PATH"] = os.pathsep.join(filter(None, [str(path), os.environ.get("JUPYTER_PATH")]))
+
+
 def node() -> str:
     return os.environ.get("SLURMD_NODENAME") or socket.gethostname()
 
@@ -285,4 +310,4 @@ def give_up(why: str) -> NoReturn:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], float(sys.argv[3]), sys.argv[4], sys.argv[5:])
+    main(sys.argv[1], sys.argv[2], float(sys.argv[3]), sys.argv[4], sys.argv[5], sys.argv[6:])
