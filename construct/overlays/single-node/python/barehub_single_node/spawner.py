@@ -4,6 +4,8 @@ from typing import Any
 
 from barehub.environments import inside
 from barehub.from_release import RunsFromRelease
+from barehub.held_port import HoldsPort
+from barehub.local_spawner import OOM_SCORE
 from barehub.logins import NO_ACCOUNT, NoServerError
 from barehub.offering import FIELD, OffersEnvironments
 from systemdspawner import SystemdSpawner  # type: ignore[import-not-found]  # only in this overlay's releases
@@ -17,6 +19,8 @@ PROPERTIES = {
     # Only the server is asked to end, and ends its kernels. If they end first it starts them again, and may never end:
     # InvalidStateError from jupyter_client/multikernelmanager.py:320, seen with jupyter-client 8.
     "KillMode": "mixed",
+    # A machine that is out of memory takes it from the servers first, not from the hub.
+    "OOMScoreAdjust": str(OOM_SCORE),
 }
 
 
@@ -26,7 +30,7 @@ class StartError(NoServerError):
     kind = "unit"
 
 
-class UnitSpawner(OffersEnvironments, RunsFromRelease, SystemdSpawner):  # type: ignore[misc]  # systemdspawner ships no types
+class UnitSpawner(OffersEnvironments, RunsFromRelease, HoldsPort, SystemdSpawner):  # type: ignore[misc]  # systemdspawner ships no types
     """systemdspawner 1.0.2 knows one unit for each user, so that a second named server would end the first."""
 
     starting = False
