@@ -45,7 +45,7 @@ class FreshDebian:
     @classmethod
     def unpack(cls, root: Path) -> "FreshDebian":
         """Make one in a directory that is not there yet."""
-        run("cp", "--archive", cached_tree(b"fresh", build), root)
+        run("cp", "--archive", cached_fresh_root(), root)
         shutil.copy("/etc/resolv.conf", root / "etc/resolv.conf")
         shown, settings = [], {}
         for name, value in settings_of_host().items():
@@ -60,6 +60,11 @@ class FreshDebian:
             env={"HOME": "/root", "PATH": PATH, **self.settings, **environment},
             stdin=subprocess.DEVNULL, check=True,
         )  # fmt: skip
+
+
+def cached_fresh_root() -> Path:
+    """The root, built first if this recipe's is not there. Do not write to it."""
+    return cached_tree(b"fresh", build)
 
 
 def build(root: Path) -> None:
