@@ -4,7 +4,10 @@
 # hand_over alone. They need the variables of preflight.sh, and debug and written: yes or no.
 
 print_changes() {
-    if [ "$opt_rehearse" = yes ]; then say "this rehearses the upgrade of $base to $release, and leaves nothing"; return; fi
+    if [ "$opt_rehearse" = yes ]; then
+        say "this rehearses the upgrade of $base to $release, and leaves nothing"
+        return
+    fi
     say "this installs $distribution $release:"
     if [ "$complete" = no ] || [ "$repair" = yes ]; then say "  write    $prefix ($((installed_kb / 1024)) MB)"; fi
     [ -e "$base/.lock" ] || say "  write    $base/.lock"

@@ -47,7 +47,8 @@ class FreshDebian:
         """Make one in a directory that is not there yet."""
         run("cp", "--archive", cached_fresh_root(), root)
         shutil.copy("/etc/resolv.conf", root / "etc/resolv.conf")
-        shown, settings = [], {}
+        shown: list[str] = []
+        settings: dict[str, str] = {}
         for name, value in settings_of_host().items():
             settings[name] = " ".join(show(word, root, shown) for word in value.split())
         return cls(root, tuple(dict.fromkeys(shown)), settings)
