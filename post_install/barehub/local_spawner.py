@@ -35,22 +35,13 @@ class KnownProcessSpawner(HoldsPort, LocalProcessSpawner):  # type: ignore[misc]
         """As JupyterHub does; what the server prints has its user's name in the journal, not the hub's."""
         site = self.popen_kwargs
         with journal(f"{self.user.name}'s server") as stream:
-            self.popen_kwargs = ({"stdout": stream, "stderr": stream} if stream else {}) | site
+            ours = {"preexec_fn": limited(self.make_preexec_fn(self.user.name), most_tasks())}
+            self.popen_kwargs = ours | ({"stdout": stream, "stderr": stream} if stream else {}) | site
             try:
                 address: tuple[str, int] = await super().start()
             finally:
                 self.popen_kwargs = site
         return address
-
-    def make_preexec_fn(self, name: str) -> Callable[[], None]:
-        become_user, tasks = super().make_preexec_fn(name), most_tasks()
-
-        def prepare() -> None:  # in the server's process, while it is still root's: its user can undo neither
-            come_first()
-            limit_tasks(tasks)
-            become_user()
-
-        return prepare
 
     def get_state(self) -> dict[str, Any]:
         state: dict[str, Any] = super().get_state()
@@ -68,6 +59,17 @@ def started(pid: int) -> str:
         return f"{BOOT_ID.read_text().strip()} {fields_of(pid)[19]}"  # starttime
     except OSError:
         return ""
+
+
+def limited(become_user: Callable[[], None], tasks: int) -> Callable[[], None]:
+    """Return what a server's process does first, while it is still root's: its user can undo neither limit."""
+
+    def prepare() -> None:
+        come_first()
+        limit_tasks(tasks)
+        become_user()
+
+    return prepare
 
 
 def come_first() -> None:

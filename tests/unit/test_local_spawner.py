@@ -106,7 +106,7 @@ def test_what_a_server_prints_is_not_the_hubs_in_the_journal(tmp_path: Path, mon
         listener.listen()
         spawner = KnownProcessSpawner(user=SimpleNamespace(name="alice", url="/"))
         monkeypatch.setattr(spawner, "get_env", dict)
-        monkeypatch.setattr(spawner, "make_preexec_fn", lambda name: None)
+        monkeypatch.setattr(spawner, "make_preexec_fn", lambda name: os.getpid)
         monkeypatch.setattr(spawner, "get_args", list)
         spawner.cmd = ["sh", "-c", "echo forged; echo forged >&2"]
         asyncio.run(spawner.start())

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from barehub_slurm import launch
+from barehub_slurm import launch, node_ports
 
 from tests.unit.proxies import wait_until
 from tests.unit.slurm_node import LISTENER, Hub, Node, node_with_hub
@@ -91,7 +91,7 @@ def test_nobody_else_gets_the_port_while_a_route_leads_to_it(node: Node, end: st
                 os.kill(job.pid, signal.SIGTERM)
                 os.kill(server, signal.SIGTERM)
         wait_until(lambda: Hub.ends)
-        assert launch.accounts_at(port) == set()
+        assert node_ports.accounts_at(port) == set()
         assert stolen(port) == []
         assert job.poll() is None
         Hub.routed.clear()
@@ -131,6 +131,28 @@ def test_a_server_that_never_listens_is_not_waited_for(node: Node) -> None:
     assert Hub.reports == []
 
 
+def test_jupyterlab_of_any_environment_finds_the_extension(node: Node) -> None:
+    (node.home / ".bash_profile").write_text("export JUPYTER_PATH=/mine\n")
+    log, _ = node.run()
+    place = node.home / ".cache/barehub/jupyter"
+    assert f"\nJUPYTER_PATH={place}:/mine\n" in log
+    (extension,) = place.glob("labextensions/*/package.json")
+    package = json.loads(extension.read_text())
+    script = extension.parent / package["jupyterlab"]["_build"]["load"]
+    assert package["name"] == extension.parent.name == launch.LAB
+    assert f'const NAME = "{launch.LAB}"' in script.read_text()
+    node.run()  # another server, of another node perhaps
+    assert sorted(path.name for path in extension.parent.rglob("*.*")) == sorted(["package.json", script.name])
+
+
+def test_without_room_for_the_extension_the_server_starts_without_it(node: Node) -> None:
+    (node.home / ".cache").write_text("in the way")
+    log, comments = node.run()
+    assert "server:" in log
+    assert "JUPYTER_PATH" not in log
+    assert comments == ""
+
+
 @pytest.mark.parametrize("hub", ["head.cluster", "10.0.0.1", "fd00::1"])
 def test_the_hub_is_reached_directly_by_its_name_or_address(monkeypatch: pytest.MonkeyPatch, hub: str) -> None:
     monkeypatch.setenv("https_proxy", "http://proxy:3128")
@@ -146,7 +168,7 @@ def test_a_job_with_a_range_tries_the_next_port_where_somebody_listens(node: Nod
         first = free_run_of(4)
         taken.enter_context(socket.create_server(("", first)))
         taken.enter_context(socket.create_server(("::1", first + 1), family=socket.AF_INET6))
-        taken.enter_context(launch.claimed(first + 2))
+        taken.enter_context(node_ports.claimed(first + 2))
         node.program("users/bin/server", f"#!{node.path}/users/bin/python\n{LISTENER}")
         (node.home / "listen").touch()
         path = f"export PATH={node.path}/bin:$PATH"  # which the machine's /etc/profile may have replaced
@@ -168,14 +190,14 @@ def free_run_of(count: int) -> int:
     return next(
         first
         for first in range(20000, 30000, count)
-        if not any(launch.accounts_at(first + one) for one in range(count))
+        if not any(node_ports.accounts_at(first + one) for one in range(count))
     )
 
 
 def test_jobs_that_start_at_the_same_time_choose_different_ports() -> None:
     first = free_run_of(5)
     with contextlib.ExitStack() as claims:
-        found = [launch.free_port(f"{first}-{first + 4}") for _ in range(5)]
+        found = [node_ports.free_port(f"{first}-{first + 4}") for _ in range(5)]
         for _, held in found:
             for one in held:
                 claims.enter_context(one)
@@ -185,5 +207,5 @@ def test_jobs_that_start_at_the_same_time_choose_different_ports() -> None:
 def test_listeners_of_either_family_count() -> None:
     for family, host in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
         with socket.create_server((host, 0), family=family) as server:
-            assert launch.accounts_at(server.getsockname()[1]) == {os.getuid()}
-    assert launch.accounts_at(1, tables=["/nowhere"]) == set()
+            assert node_ports.accounts_at(server.getsockname()[1]) == {os.getuid()}
+    assert node_ports.accounts_at(1, tables=["/nowhere"]) == set()

@@ -1,23 +1,21 @@
 """Run in the job, on the compute node, with the users' own Python (3.6 or newer, standard library only):
 
-    python launch.py OLDEST HUBS PATIENCE PORTS COMMAND...
+    python launch.py OLDEST HUBS PATIENCE PORTS LAB COMMAND...
 
 Chooses a free port, of PORTS if that is a range such as 50000-50999, runs COMMAND, the server, and ends as it does.
 On a node that others use, whoever else listens at the port would be served to the user in the server's place. So the
 port is reported to the hub once it is the server's, and held here until no route leads to it: when the server has
 ended, the hub is told, and answers when the route is gone.
 OLDEST is the oldest version of jupyterhub that the hub accepts, HUBS the hub's own, PATIENCE the seconds for which the
-hub may be away. The reason of a failure becomes the job's comment, where the hub finds it even if it cannot be reached
-from here.
+hub may be away, LAB the text of lab.js, which JupyterLab is to load. The reason of a failure becomes the job's comment,
+where the hub finds it even if it cannot be reached from here.
 """
 
 # ruff: noqa: UP006, UP035 - to Python 3.6, list[int] is an error
 
 import contextlib
-import errno
 import json
 import os
-import random
 import re
 import resource
 import shutil
@@ -29,22 +27,30 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from typing import List, NoReturn, Sequence, Set, Tuple
+import zlib
+from pathlib import Path
+from typing import List, NoReturn, Sequence
 
-TABLES = ("/proc/net/tcp", "/proc/net/tcp6")
-LISTEN = "0A"  # TCP_LISTEN of net/tcp_states.h
+from barehub_slurm.node_ports import accounts_at, free_port
+
+LAB = "barehub-slurm"  # the name that lab.js has, too
 SIGNALS = range(1, 32)  # those of signal(7) that are not for real-time
 # Seconds until the server gets a SIGTERM of ours. Slurm's reaches all processes of a job, unless it is for the first
 # one alone (`--signal=B:`); and a server that is told twice may leave its kernels behind.
 GRACE = 20
 
 
-def main(oldest: str, hubs: str, patience: float, ports: str, command: List[str]) -> None:
+def main(oldest: str, hubs: str, patience: float, ports: str, lab: str, command: List[str]) -> None:
     jupyterhub = require_jupyterhub(oldest, hubs)
     api = os.environ["JUPYTERHUB_API_URL"].rstrip("/")
     reach(api, urllib.request.Request(api + "/"), patience)  # noqa: S310 - the hub's own URL
-    port, held = free_port(ports)
+    try:
+        port, held = free_port(ports)
+    except OSError:
+        give_up(f"all ports of {ports} on {node()} are in use, and the site lets servers listen at no others")
     reach_hub_directly(api)
+    with contextlib.suppress(OSError):  # without room in the home JupyterLab does without it
+        extend_lab(lab)
     # jupyterhub-singleuser takes its address from here.
     os.environ["JUPYTERHUB_SERVICE_URL"] = f"http://0.0.0.0:{port}{os.environ['JUPYTERHUB_SERVICE_PREFIX']}"
     command = without_user_site(command)
@@ -126,19 +132,6 @@ def end_as(status: int) -> NoReturn:
     sys.exit(os.WEXITSTATUS(status))
 
 
-def accounts_at(port: int, tables: Sequence[str] = TABLES) -> Set[int]:
-    """Return the ids of the accounts that listen at a port, at whatever address."""
-    found = set()
-    for table in tables:
-        try:
-            with open(table) as file:
-                lines = [line.split() for line in file][1:]
-        except OSError:  # no IPv6
-            continue
-        found |= {int(one[7]) for one in lines if one[3] == LISTEN and int(one[1].rpartition(":")[2], 16) == port}
-    return found
-
-
 def require_jupyterhub(oldest: str, hubs: str) -> str:
     """Return the version of jupyterhub; ends the job if there is none, or one that is too old."""
     try:
@@ -173,65 +166,6 @@ def without_user_site(command: List[str]) -> List[str]:
 
 def numbers(version: str) -> List[int]:
     return [int(part) for part in version.split(".") if part.isdigit()]
-
-
-def free_port(ports: str = "") -> Tuple[int, List[socket.socket]]:
-    """Return a port that nobody on the node listens at, and the sockets that hold it, against our other jobs, too.
-
-    `ports` is a range, FIRST-LAST, or empty: then the kernel chooses. Ends the job if there is none.
-    """
-    choice = [0] * 10
-    if ports:
-        first, last = map(int, ports.split("-"))
-        choice = list(range(first, last + 1))
-        random.shuffle(choice)  # or jobs that start at the same time would all try the first ones
-    for one in choice:
-        with contextlib.suppress(OSError):
-            held = hold(one)
-            port = held[0].getsockname()[1]
-            return port, [*held, claimed(port)]
-    return give_up(f"all ports of {ports} on {node()} are in use, and the site lets servers listen at no others")
-
-
-def hold(port: int) -> List[socket.socket]:
-    """Bind a port, or one that the kernel chooses for 0, of IPv4 and IPv6. Raises OSError if it is in use.
-
-    With SO_REUSEADDR, which servers set as well, a socket does not keep others from listening until one does.
-    """
-    held = []
-    for family in (socket.AF_INET, socket.AF_INET6):
-        try:
-            one = socket.socket(family)
-            held.append(one)
-            if family == socket.AF_INET6:
-                one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            # Then a port on which connections have just ended is free.
-            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1 if port else 0)
-            one.bind(("", port))
-            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        except OSError as error:
-            if family == socket.AF_INET or error.errno == errno.EADDRINUSE:
-                for taken in held:
-                    taken.close()
-                raise
-        port = port or held[0].getsockname()[1]
-    return held
-
-
-def claimed(port: int) -> socket.socket:
-    """Claim a port in the node's abstract namespace (unix(7)) until it is listened at. Raises OSError if it is in use.
-
-    A server takes some seconds until it listens. Jobs that start meanwhile would choose the same port of a small range.
-    """
-    if accounts_at(port):  # of another family, which did not keep us from binding it
-        raise OSError(f"{port} is in use")
-    claim = socket.socket(socket.AF_UNIX)
-    try:
-        claim.bind("\0barehub/" + str(port))
-    except OSError:
-        claim.close()
-        raise
-    return claim
 
 
 def to_hub(url: str, method: str, body: bytes = b"") -> urllib.request.Request:
@@ -274,6 +208,26 @@ def reach_hub_directly(api: str) -> None:
         os.environ["no_proxy"] = os.environ["NO_PROXY"] = "{},{}".format(hub, proxies.get("no", ""))
 
 
+def extend_lab(script: str) -> None:
+    """Make JupyterLab, of whatever environment, load this script as a prebuilt extension. Raises OSError.
+
+    Files and fields: "Prebuilt extensions" in JupyterLab's documentation for developers. The script's name changes with
+    its text, since browsers keep what has been served under a name.
+    """
+    path = Path.home().resolve() / ".cache/barehub/jupyter"
+    load = f"static/{zlib.crc32(script.encode()):08x}.js"
+    build = {"load": load, "extension": "./extension"}
+    package = {"name": LAB, "version": "1.0.0", "jupyterlab": {"extension": True, "_build": build}}
+    for name, text in ((load, script), ("package.json", json.dumps(package))):
+        file = path / "labextensions" / LAB / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        staged = file.with_name(f"{file.name}.{socket.gethostname()}-{os.getpid()}")
+        staged.write_text(text, encoding="utf-8")
+        staged.replace(file)
+    # Before the user's own, which stay.
+    os.environ["JUPYTER_PATH"] = os.pathsep.join(filter(None, [str(path), os.environ.get("JUPYTER_PATH")]))
+
+
 def node() -> str:
     return os.environ.get("SLURMD_NODENAME") or socket.gethostname()
 
@@ -287,4 +241,4 @@ def give_up(why: str) -> NoReturn:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], float(sys.argv[3]), sys.argv[4], sys.argv[5:])
+    main(sys.argv[1], sys.argv[2], float(sys.argv[3]), sys.argv[4], sys.argv[5], sys.argv[6:])
