@@ -48,7 +48,9 @@ except ConfigError as error:
 register_service(layout, c)
 register_announcement(layout, c)
 close_during_maintenance(layout)
-# With DEBUG, what keeps the hub from starting has its traceback, and each scrape a line.
+# With DEBUG, what keeps the hub from starting has its traceback, and each scrape a line. The second and the third log
+# are JupyterHub's of requests, and of what it says besides.
 if c.JupyterHub.get("log_level", c.Application.get("log_level")) not in ("DEBUG", logging.DEBUG):
     logging.getLogger("JupyterHub").addFilter(OneLine())
     logging.getLogger("tornado.access").addFilter(NoScrapes())
+    logging.getLogger("tornado.application").addFilter(NoScrapes())
