@@ -22,7 +22,7 @@ def exists(user: str) -> bool:
     """Return True if there is an account of this name."""
     try:
         pwd.getpwnam(user)
-    except KeyError:
+    except (KeyError, ValueError):  # ValueError: a NUL, or what is no text
         return False
     return True
 

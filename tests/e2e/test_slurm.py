@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
+from selenium.webdriver.support.ui import Select
 
 from tests.machines.browser import chromium, log_in, press_stop, run_cell
 from tests.machines.cluster import Cluster
@@ -19,6 +20,15 @@ from tests.machines.machine import until
 from tests.machines.rootfs import USERS_ENVIRONMENT
 from tests.machines.slurm_site import BAREHUB, CONFIG, HUB, api, failure, full, page, require_clean, site, user
 
+ACCOUNTS = (
+    "add qos short MaxWall=1:00:00",
+    "add account physics",
+    "add account chem",
+    "add user alice account=chem,physics qos=normal,short defaultaccount=chem",
+)
+PRESETS = """c.SlurmJobSpawner.presets = {
+    "Short": {"account": "physics", "qos": "short", "hours": 0.5}, "Not here": {"cores": 99},
+}"""
 LAB = "/home/lab"  # which the cluster shares
 ENVIRONMENTS = f'c.SlurmJobSpawner.environments = {{"Users": "{USERS_ENVIRONMENT}", "The newest": "{LAB}/current"}}\n'
 
@@ -81,6 +91,15 @@ def test_alice_waits_works_and_stops(cluster: Cluster, browser: Chrome, screensh
     printed = run_cell(browser, code)
     assert printed in ("on c1 /home/alice False", "on c2 /home/alice False")
     browser.save_screenshot(screenshots / "slurm-cell.png")
+    # JupyterLab has no extension of its own for this. What the hub has heard meanwhile counts.
+    left = browser.find_element(By.ID, "slurm-time-left")
+    until(lambda: re.fullmatch(r"1 h (2[5-9]|30) min left", left.text), "the time left")
+    cluster.head.succeed("scontrol", "update", f"JobId={job.split()[0]}", "TimeLimit=12")
+    until(lambda: "your server <b>default</b> ends at" in page(user(cluster, "alice"), "/hub/home"), "the warning")
+    browser.refresh()
+    warning = browser.find_element(By.CSS_SELECTOR, ".Toastify__toast")
+    until(lambda: "Save your work: what runs here ends with it." in warning.text, "the warning in JupyterLab")
+    browser.save_screenshot(screenshots / "slurm-warning.png")
     browser.get(f"{URL}/hub/home")
     press_stop(browser, lambda: not cluster.jobs())
     assert browser.find_element(By.CSS_SELECTOR, "#start:not(.hidden)").text == "Start My Server"
@@ -156,3 +175,57 @@ def test_the_hub_listens_where_the_nodes_are_and_nowhere_else(cluster: Cluster) 
 def test_the_hub_is_well_sandboxed(cluster: Cluster) -> None:
     verdict = cluster.head.succeed("systemd-analyze", "security", "--no-pager", "slurm-hub.service")
     assert float(re.search(r"exposure level for \S+: ([\d.]+)", verdict)[1]) <= 3.0
+
+
+def choices(browser: Chrome, field: str) -> list[str]:
+    """Return what a field offers, nothing while it is hidden."""
+    select = browser.find_element(By.ID, f"slurm-{field}")
+    return [option.text for option in Select(select).options] if select.is_displayed() else []
+
+
+def choose(browser: Chrome, field: str, value: str) -> None:
+    Select(browser.find_element(By.ID, f"slurm-{field}")).select_by_value(value)
+
+
+def test_accounts_are_the_users_own_and_fields_follow_them(
+    cluster: Cluster, browser: Chrome, screenshots: Path
+) -> None:
+    cluster.add_accounting(*ACCOUNTS)
+    cluster.head.succeed("scontrol", "update", "PartitionName=second", "AllowAccounts=physics")
+    cluster.head.write(f"{CONFIG}/80-presets.py", PRESETS)
+    cluster.head.succeed("systemctl", "restart", HUB)
+    cluster.head.eventually(BAREHUB, "status")
+    browser.get(URL)
+    log_in(browser, "alice")
+    choose(browser, "partition", "main")  # whatever her last choice was
+    assert choices(browser, "account") == ["chem", "physics"]
+    choose(browser, "partition", "second")
+    assert choices(browser, "account") == []  # it takes physics alone
+    choose(browser, "partition", "main")
+    choose(browser, "qos", "short")
+    assert browser.find_element(By.ID, "slurm-hours").get_attribute("max") == "1"
+    assert browser.find_element(By.ID, "slurm-hours").get_attribute("value") == "1"
+    for name, width, height in (("wide", 1200, 1300), ("narrow", 400, 1600)):
+        browser.set_window_size(width, height)
+        browser.save_screenshot(screenshots / f"slurm-accounts-{name}.png")
+    browser.execute_script("document.documentElement.dataset.bsTheme = 'dark'")
+    browser.save_screenshot(screenshots / "slurm-accounts-dark.png")
+    assert [one.text for one in browser.find_elements(By.CSS_SELECTOR, "nav[aria-label=Presets] a")] == ["Short"]
+    browser.find_element(By.ID, "slurm-when").click()
+    said = browser.find_element(By.ID, "slurm-start")
+    until(lambda: said.text == "It would start now.", "when it would start")
+    browser.find_element(By.LINK_TEXT, "Short").click()
+    assert Select(browser.find_element(By.ID, "slurm-account")).first_selected_option.text == "physics"
+    assert cluster.jobs() == []  # a link starts nothing
+    browser.find_element(By.CSS_SELECTOR, "#spawn_form button").click()
+    # Not the launcher: JupyterLab opens again what she had open.
+    browser.find_element(By.ID, "jp-main-dock-panel")
+    assert cluster.head.succeed("squeue", "--noheader", "--format=%u %a %q %l").split() == [
+        "alice", "physics", "short", "30:00",
+    ]  # fmt: skip
+    assert user(cluster, "alice").stop_server().status_code == 204
+    # What is sent is checked, whatever the form has shown.
+    alice = user(cluster, "alice")
+    alice.ask_for_server(partition="second", account="chem")
+    assert "There is no account chem for you in the partition second; there is physics" in failure(alice)
+    assert "its accounting has no account for you" in page(user(cluster, "bob"), "/hub/spawn")

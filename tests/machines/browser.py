@@ -21,6 +21,7 @@ SWITCHES = (
     "disable-background-networking",
     "disable-component-update",
     "disable-sync",
+    "force-prefers-reduced-motion",  # Bootstrap scrolls smoothly otherwise, and a click misses what still moves
     "no-first-run",
     "window-size=1200,900",
 )

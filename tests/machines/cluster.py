@@ -55,6 +55,23 @@ PartitionName=private Nodes=c2 AllowGroups=root
 PartitionName=hidden Nodes=c2 Hidden=YES
 PartitionName=second Nodes=c2 MaxTime=2:00:00
 """
+# What `add_accounting` does: slurmdbd with a database of its own, on the head.
+ACCOUNTING = """\
+AccountingStorageType=accounting_storage/slurmdbd
+AccountingStorageHost=head
+AccountingStorageEnforce=associations,limits,qos
+"""
+SLURMDBD_CONF = """\
+DbdHost=head
+SlurmUser=slurm
+StorageType=accounting_storage/mysql
+StorageHost=localhost
+StorageUser=slurm
+StoragePass=for-tests-alone
+"""
+DATABASE = (
+    "create user slurm@localhost identified by 'for-tests-alone'; grant all on slurm_acct_db.* to slurm@localhost"
+)
 GRES_CONF = "NodeName=c2 Name=gpu File=/dev/null\n"
 
 
@@ -70,6 +87,27 @@ class Cluster:
     def jobs(self) -> list[str]:
         """Return the jobs that are queued or running, as `id user state`."""
         return self.head.succeed("squeue", "--noheader", "--format=%i %u %T").splitlines()
+
+    def add_accounting(self, *commands: str) -> None:
+        """Start slurmdbd, let sacctmgr run these commands, and make slurmctld ask it."""
+        head = self.head
+        head.write("/etc/slurm/slurmdbd.conf", SLURMDBD_CONF)
+        head.succeed("chown", "slurm:", "/etc/slurm/slurmdbd.conf")
+        head.succeed("chmod", "600", "/etc/slurm/slurmdbd.conf")
+        head.succeed("systemctl", "enable", "--now", "--quiet", "mariadb")
+        head.succeed("mariadb", "--execute", DATABASE)
+        for machine in self.machines:
+            conf = machine.succeed("cat", "/etc/slurm/slurm.conf").replace(
+                "AccountingStorageType=accounting_storage/none\n", ACCOUNTING
+            )
+            machine.write("/etc/slurm/slurm.conf", conf)
+        head.succeed("systemctl", "enable", "--now", "--quiet", "slurmdbd")
+        # The first answer can be a failure although the cluster was added.
+        head.eventually("sh", "-c", "sacctmgr -i add cluster testing; sacctmgr -n show cluster | grep testing")
+        for command in commands:
+            head.succeed("sacctmgr", "-i", *command.split())
+        head.succeed("systemctl", "restart", "slurmctld")
+        head.eventually("sh", "-c", "test $(sinfo --noheader --format=%T%D --partition=main) = idle2")
 
     def add_user(self, name: str, uid: int, home: bool = True) -> None:
         """Add an account on all machines, whose password is its name."""

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from barehub_slurm.access import Access
 from barehub_slurm.accounts import Accounts, accounts_of, read_caps
+from barehub_slurm.answer import Answer
 from barehub_slurm.limits import Limit, Rule
 from barehub_slurm.options import RefusedError
 from barehub_slurm.reservations import Reservation, read_reservations
@@ -123,7 +124,7 @@ def test_without_accounting_there_is_nothing_to_choose(commands: Commands) -> No
 def test_that_nobody_could_look_is_not_that_there_is_nothing(
     commands: Commands, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("barehub_slurm.answer.HURRY", 0.2)
+    monkeypatch.setattr("barehub_slurm.answer.FIRST", 0.2)
     for broken in ({"error": "sacctmgr: error: Sending PersistInit msg: Connection refused"}, {"first": "sleep 60"}):
         commands.say("sacctmgr", **broken)
         access = Access(asyncio.run(standing(commands, "alice")))
@@ -133,6 +134,24 @@ def test_that_nobody_could_look_is_not_that_there_is_nothing(
         assert access.choose("main", {"account": "physics"})[:2] == ("physics", "")  # Slurm checks it
         with pytest.raises(RefusedError, match="'physics --uid=0' cannot be the account of a job"):
             access.choose("main", {"account": "physics --uid=0"})
+
+
+def test_the_first_answer_is_worth_waiting_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without it the form has no accounts; a head node that has just started is slow."""
+    monkeypatch.setattr("barehub_slurm.answer.HURRY", 0.01)
+
+    async def slow() -> str:
+        await asyncio.sleep(0.5)
+        return "accounts"
+
+    async def story() -> None:
+        answer: Answer[str] = Answer(0)
+        assert await answer.get(slow) == "accounts"
+        assert not answer.failed
+        assert await answer.get(slow) == "accounts"  # the old one, at once
+        assert answer.failed
+
+    asyncio.run(story())
 
 
 def test_an_answer_that_was_had_stays_while_there_is_no_new_one(

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from barehub_slurm.estimate import Estimates, StartHandler, question, read_start, spoken
 from barehub_slurm.options import Request
+from barehub_slurm.reservations import Reservation, read_reservations
 from barehub_slurm.slurm import SlurmError
 from tornado.web import HTTPError
 
@@ -26,12 +27,19 @@ def commands(tmp_path: Path) -> Commands:
     return Commands(tmp_path)
 
 
-def say(commands: Commands, minutes: int, **more: str) -> dict[str, Any]:
+def say(commands: Commands, minutes: int, *reserved: Reservation, **more: str) -> dict[str, Any]:
     """What a user is told who asks for so many minutes on one core."""
     spawner = SimpleNamespace(
         slurm=commands.slurm(), get_req_subvars=lambda: {"qos": "short", "options": "-C x"} | more
     )
-    return asyncio.run(Estimates().say(spawner, Request("main", 1, 2048, 0, minutes)))
+    return asyncio.run(Estimates().say(spawner, Request("main", 1, 2048, 0, minutes), reserved))
+
+
+def reservation(begins: float, ends: float, flags: str = "MAINT,SPEC_NODES") -> Reservation:
+    """One from and to so many minutes from now, as scontrol prints it."""
+    times = f"StartTime={iso(begins * 60)} EndTime={iso(ends * 60)}"
+    (read,) = read_reservations(f"ReservationName=r {times} Flags={flags} Users=root State=INACTIVE")
+    return read
 
 
 def test_a_job_that_would_start_now(commands: Commands) -> None:
@@ -49,6 +57,24 @@ def test_a_job_that_would_wait_and_a_shorter_one_that_would_not(commands: Comman
     assert told["text"].startswith("It would start about ")
     assert told["text"].endswith(" For 1 h or less, it would start now.")
     assert commands.called("sbatch") == 3
+
+
+def test_before_a_maintenance_the_longest_that_fits_is_found(commands: Commands) -> None:
+    """No half of 4 h is: there are 3 h 20 min until then."""
+    maintenance, other = reservation(202, 600), reservation(3000, 6000)
+    fits = f'time=$(sed -n "s/#SBATCH --time=//p"); [ "$time" -le 200 ] && at={iso(0)} || at={iso(600 * 60)}'
+    commands.say("sbatch", first=f'{fits}; echo "{PRINTED.format("$at")}" >&2')
+    told = say(commands, 240, other, maintenance)
+    assert told["text"] == (
+        f"It would start {spoken(maintenance.end)}, after the maintenance that begins {spoken(maintenance.start)}."
+        " For 3 h 20 min or less, it would start now."
+    )
+    assert told["hours"] == 3.33
+    assert commands.called("sbatch") == 2
+    assert say(commands, 240, reservation(-10, 600))["text"].startswith(
+        f"It would start {spoken(maintenance.end)}, after the maintenance. For 2 h"
+    )
+    assert "maintenance" not in say(commands, 240, reservation(202, 600, "SPEC_NODES"))["text"]
 
 
 def test_it_is_not_asked_without_end(commands: Commands) -> None:
@@ -122,8 +148,9 @@ def test_what_slurm_is_asked_has_no_token_and_nothing_to_run() -> None:
 
 
 def test_what_is_no_time_is_an_error() -> None:
-    with pytest.raises(SlurmError, match="sbatch printed 'odd'"):
-        read_start("odd")
+    for odd in ("odd", "Job 7 to start at 2026-99-99T00:00:00"):
+        with pytest.raises(SlurmError, match="sbatch printed '"):
+            read_start(odd)
 
 
 def test_times_are_said_as_people_say_them() -> None:

@@ -17,18 +17,20 @@ CONFIG = """
 from types import SimpleNamespace
 from barehub.offering import OffersEnvironments
 from barehub_slurm.choosing import ChoosesResources
-from barehub_slurm.estimate import add_handler
+from barehub_slurm import estimate, left
 from barehub_slurm.internals import let_links_fill_in
 from barehub_slurm.slurm import Slurm
 from jupyterhub.spawner import SimpleLocalProcessSpawner
 
-add_handler()
+estimate.add_handler()
+left.add_handler()
 let_links_fill_in()
 
 class FormSpawner(ChoosesResources, OffersEnvironments, SimpleLocalProcessSpawner):
     job = SimpleNamespace(last_end="")
     queue_interval = 5
     req_account = req_qos = req_reservation = ""
+    summary = SimpleNamespace(left=90)
 
     @property
     def slurm(self):  # there is no account alice on this machine
@@ -165,3 +167,13 @@ def test_who_asks_is_told_when_a_server_would_start(hub: RealHub, browser: reque
     assert "Cores: a server in the partition main can have 62, not 1000" in refused
     assert ask("bob").status_code in (403, 404)
     assert requests.post(f"{hub.url}/hub/api/users/alice/slurm-start", json={}, timeout=60).status_code == 403
+
+
+def test_who_may_use_a_server_may_ask_how_much_time_it_has_left(hub: RealHub, browser: requests.Session) -> None:
+    def ask(name: str, **headers: str) -> requests.Response:
+        return browser.get(f"{hub.url}/hub/api/users/{name}/slurm-left/", headers=headers)
+
+    own = {"X-XSRFToken": xsrf(browser)}
+    assert ask("alice", **own).json() == {"seconds": 5400}
+    assert ask("bob", **own).status_code in (403, 404)
+    assert requests.get(f"{hub.url}/hub/api/users/alice/slurm-left/", timeout=60).status_code == 403

@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 from barehub_slurm.jobs import Job
+from barehub_slurm.left import LeftHandler
 from barehub_slurm.options import Request
 from barehub_slurm.summary import asked_for, minutes_left, summary
 from jinja2 import ChoiceLoader, Environment, FileSystemLoader, PrefixLoader
 from jupyterhub._data import DATA_FILES_PATH
+from tornado.web import HTTPError
 
 from tests.unit.slurm_commands import JOB, RUNS
 
@@ -74,6 +76,19 @@ def test_a_job_that_waits_has_no_end_but_a_reason() -> None:
 )
 def test_what_it_asks_for_is_said_in_words(request_: Request, said: str) -> None:
     assert asked_for(request_) == said
+
+
+@pytest.mark.parametrize(("limit", "seconds"), [("4:00:00", 7200), ("1:00:00", 0), ("UNLIMITED", None)])
+def test_jupyterlab_is_told_how_much_is_left(limit: str, seconds: int | None) -> None:
+    told: list[dict[str, Any]] = []
+    spawner = SimpleNamespace(summary=summary(running(120, limit), ""))
+    users = {"ada": SimpleNamespace(spawners={"gpu": spawner, "old": SimpleNamespace(summary=None)})}
+    handler = SimpleNamespace(find_user=users.get, finish=told.append)
+    LeftHandler.get.__wrapped__(handler, "ada", "gpu")
+    assert told[0]["seconds"] == (pytest.approx(seconds, abs=60) if seconds else seconds)
+    for name, server in (("ada", "old"), ("ada", "none"), ("eve", "gpu")):
+        with pytest.raises(HTTPError, match="404"):
+            LeftHandler.get.__wrapped__(handler, name, server)
 
 
 def test_the_home_page_tells_servers_apart_and_warns() -> None:

@@ -26,6 +26,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from barehub.config import leave_out_grammars
 from barehub.errors import Exit
 from barehub.lifecycle import postgres
 from barehub.process import sync_directory
@@ -138,6 +139,7 @@ def alembic_config(url: str) -> Iterator[Any]:
     from alembic.config import Config
     from jupyterhub.dbutil import write_alembic_ini
 
+    leave_out_grammars()  # JupyterHub's migrations import all of it
     with tempfile.TemporaryDirectory() as directory:
         path = f"{directory}/alembic.ini"
         write_alembic_ini(path, url)

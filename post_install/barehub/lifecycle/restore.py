@@ -76,10 +76,11 @@ def restore_dump(installation: Installation, url: str, say: Say) -> None:
 
 
 def finish(layout: Layout) -> None:
-    """End a restore: the release is active. If it is interrupted, no next run goes on with half of it."""
-    with contextlib.suppress(FileNotFoundError):
-        layout.restored.rename(layout.restoring)
-    shutil.rmtree(layout.restoring, ignore_errors=True)
+    """End a restore, if there is one: the release is active. If this fails, the next run finds nothing left to move."""
+    if layout.restored.is_dir():
+        with contextlib.suppress(OSError):
+            layout.restored.rename(layout.restoring)
+        shutil.rmtree(layout.restoring, ignore_errors=True)
 
 
 @contextlib.contextmanager

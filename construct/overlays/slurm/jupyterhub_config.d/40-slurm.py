@@ -1,6 +1,6 @@
 """Servers are Slurm jobs. What differs from site to site goes in a file of your own: see examples/50-site.py."""
 
-from barehub_slurm.estimate import add_handler
+from barehub_slurm import estimate, left
 from barehub_slurm.internals import let_links_fill_in
 from barehub_slurm.port import replace_handler
 from barehub_slurm.settings import refuse_settings
@@ -9,7 +9,8 @@ from barehub_slurm.spawner import SlurmJobSpawner
 c.JupyterHub.spawner_class = SlurmJobSpawner
 replace_handler()
 let_links_fill_in()
-add_handler()
+estimate.add_handler()
+left.add_handler()
 # What batchspawner has a setting for and this spawner does otherwise is refused, with the line that sets it.
 refuse_settings(c)
 

@@ -6,6 +6,7 @@
 Whether there is no accounting, nothing for this user, or nobody could look are three different answers.
 """
 
+import asyncio
 import os
 import pwd
 import re
@@ -170,21 +171,22 @@ async def read_accounting(slurm: Slurm) -> Accounting:
     if "slurmdbd" not in config.get("AccountingStorageType", ""):
         return Accounting()
     enforce = names(config.get("AccountingStorageEnforce", ""))
-    qos = rows(await slurm.run("sacctmgr", *QOS_WORDS), 3)[0]
     site = Accounting(
         config.get("ClusterName", ""),
         not enforce.isdisjoint({"associations", "limits", "qos", "safe", "wckeys", "all"}),  # each implies the first
         not enforce.isdisjoint({"limits", "safe", "all"}),
-        qos={name: read_caps(wall, tres) for name, wall, tres in qos},
     )
-    return await filled(site, slurm.run)
+    # At once: a form waits for them.
+    qos, site = await asyncio.gather(slurm.run("sacctmgr", *QOS_WORDS), filled(site, slurm.run))
+    return replace(site, qos={name: read_caps(wall, tres) for name, wall, tres in rows(qos, 3)[0]})
 
 
 async def filled(site: Accounting, run: Callable[..., Awaitable[str]]) -> Accounting:
     """Return it with the associations that whoever runs this may see. Raises SlurmError."""
-    associations, parents = read_associations(await run("sacctmgr", *ASSOCIATION_WORDS), site.cluster)
-    users = rows(await run("sacctmgr", *USER_WORDS), 2)[0]
-    return replace(site, associations=associations, parents=parents, defaults={row[0]: row[1] for row in users})
+    printed, users = await asyncio.gather(run("sacctmgr", *ASSOCIATION_WORDS), run("sacctmgr", *USER_WORDS))
+    associations, parents = read_associations(printed, site.cluster)
+    defaults = {row[0]: row[1] for row in rows(users, 2)[0]}
+    return replace(site, associations=associations, parents=parents, defaults=defaults)
 
 
 def accounts_of(associations: Iterable[Association]) -> set[str]:

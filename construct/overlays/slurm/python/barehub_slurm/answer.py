@@ -12,6 +12,7 @@ from barehub_slurm.slurm import SlurmError
 log = logging.getLogger("barehub_slurm")
 T = TypeVar("T")
 HURRY = 3.0  # seconds that a form waits
+FIRST = 15.0  # the same, as long as nothing is known: without an answer fields are missing
 RETRY = 30.0  # seconds after which a question that had no answer is asked again
 
 
@@ -30,7 +31,8 @@ class Answer(Generic[T]):
         if self.asking is None and time.monotonic() >= self.due:
             self.asking = asyncio.ensure_future(self.note(ask))
         if self.asking is not None:
-            _, pending = await asyncio.wait([self.asking], timeout=HURRY)
+            new = self.value is None and not self.failed
+            _, pending = await asyncio.wait([self.asking], timeout=FIRST if new else HURRY)
             self.failed = self.failed or bool(pending)
         return self.value
 

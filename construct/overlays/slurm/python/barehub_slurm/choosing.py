@@ -1,5 +1,6 @@
 """What the spawner offers its user: the form, and the check of what is sent."""
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any
 
@@ -62,10 +63,10 @@ class ChoosesResources(HasTraits):
     async def offer(self) -> Offer:
         """Return what the user may ask for, at most `queue_interval` old if Slurm answers. Raises SlurmError."""
         slurm = self.slurm
-        found = await self.catalogue.offered(slurm, self.queue_interval, self.partitions)
         labels = shown(self.fields)
         fixed = {name: value for name, trait in FIXED.items() if (value := getattr(self, trait))}
-        standing = await self.accounts.of(slurm)
+        partitions = self.catalogue.offered(slurm, self.queue_interval, self.partitions)
+        found, standing = await asyncio.gather(partitions, self.accounts.of(slurm))
         reservations = []
         if "reservation" in labels and "reservation" not in fixed:
             accounts = {name for account in accounts_of(standing.associations) for name in standing.lineage(account)}

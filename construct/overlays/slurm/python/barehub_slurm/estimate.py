@@ -11,6 +11,7 @@ import dataclasses
 import math
 import re
 import time
+from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -20,6 +21,7 @@ from tornado.web import HTTPError
 
 from barehub_slurm import form, words
 from barehub_slurm.options import RefusedError, Request
+from barehub_slurm.reservations import Reservation
 from barehub_slurm.script import template
 from barehub_slurm.slurm import Slurm, SlurmError
 
@@ -27,7 +29,8 @@ PATH = r"/api/users/([^/]+)/slurm-start"
 AGE = 60.0  # seconds for which an answer serves
 AT_ONCE = 2
 SOON = 60  # seconds from now that are called "now"
-TRIES = 4  # how many shorter times are tried, each half as long, to find one with which it would start now
+CLOSE = 3600  # seconds after a maintenance that still are because of it
+TRIES = 4  # how many shorter times of each sort are tried, to find one with which it would start now
 
 
 class Estimates:
@@ -49,20 +52,37 @@ class Estimates:
         self.known[slurm.user, request] = (now, starts)
         return starts
 
-    async def say(self, spawner: Any, request: Request) -> dict[str, Any]:
-        """Return in words when a server would start, and with how many hours it would start now. Raises SlurmError."""
+    async def say(self, spawner: Any, request: Request, reserved: Sequence[Reservation] = ()) -> dict[str, Any]:
+        """Return in words when a server would start, and with how many hours it would start now. Raises SlurmError.
+
+        `reserved` has the reservations of the cluster, before which a shorter job may fit.
+        """
         starts = await self.starts(spawner.slurm, request, question(spawner, request))
         if is_now(starts):
             return {"text": "It would start now."}
-        for _ in range(TRIES):
-            request = dataclasses.replace(request, minutes=request.minutes // 2)
-            if request.minutes and is_now(await self.starts(spawner.slurm, request, question(spawner, request))):
-                shorter = f" For {words.spoken(request.minutes)} or less, it would start now."
-                return {
-                    "text": f"It would start {spoken(starts)}.{shorter}",
-                    "hours": math.floor(request.minutes / 0.6) / 100,
-                }
-        return {"text": f"It would start {spoken(starts)}."}
+        text = f"It would start {spoken(starts)}{after(reserved, starts)}."
+        for minutes in shorter(request.minutes, reserved):
+            request = dataclasses.replace(request, minutes=minutes)
+            if is_now(await self.starts(spawner.slurm, request, question(spawner, request))):
+                fits = f" For {words.spoken(minutes)} or less, it would start now."
+                return {"text": text + fits, "hours": math.floor(minutes / 0.6) / 100}
+        return {"text": text}
+
+
+def shorter(minutes: int, reserved: Sequence[Reservation]) -> list[int]:
+    """Return lengths to try, the longest first: what ends before each of the next reservations; halves."""
+    until = [int((one.start - time.time()) / 60) - 1 for one in reserved]
+    before = sorted({one for one in until if 0 < one < minutes}, reverse=True)[:TRIES]
+    halves = [half for power in range(1, TRIES + 1) if (half := minutes >> power)]
+    return before + [half for half in halves if half < min(before, default=minutes)]
+
+
+def after(reserved: Sequence[Reservation], starts: float) -> str:
+    """Return that this is after a maintenance, if one ends then, or a little before."""
+    for one in reserved:
+        if one.maintenance and -SOON <= starts - one.end < CLOSE:
+            return ", after the maintenance" + (f" that begins {spoken(one.start)}" if one.start > time.time() else "")
+    return ""
 
 
 def question(spawner: Any, request: Request) -> str:
@@ -74,9 +94,10 @@ def question(spawner: Any, request: Request) -> str:
 def read_start(printed: str) -> float:
     """Return the time in what sbatch printed, `Job 7 to start at 2026-11-29T07:43:13 ...`. Raises SlurmError."""
     found = re.search(r"to start at (\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)", printed)
-    if not found:
+    starts = words.moment(found[1]) if found else 0.0
+    if not starts:
         raise SlurmError(f"sbatch printed {printed[:200]!r}")
-    return time.mktime(time.strptime(found[1], "%Y-%m-%dT%H:%M:%S"))
+    return starts
 
 
 def is_now(starts: float) -> bool:
@@ -115,7 +136,9 @@ async def answer(estimates: Estimates, spawner: Any, sent: dict[str, Any]) -> di
     try:
         await spawner.apply_group_overrides()  # as the form does, which may be that of another server
         options = form.from_form({name: [str(value)] for name, value in sent.items()})
-        return await estimates.say(spawner, (await spawner.offer()).check(options))
+        request = (await spawner.offer()).check(options)
+        reserved = await spawner.reservations.all(spawner.slurm)
+        return await estimates.say(spawner, request, reserved or [])
     except RefusedError as error:
         return {"text": f"{error}."}
     except SlurmError as error:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from barehub_slurm.answer import Answer
 from barehub_slurm.limits import names
 from barehub_slurm.slurm import Slurm, fields
-from barehub_slurm.words import clock
+from barehub_slurm.words import clock, moment
 
 AGE = 60.0  # seconds for which it is remembered which there are
 
@@ -24,6 +24,9 @@ class Reservation:
     groups: frozenset[str]
     accounts: frozenset[str]
     begins: str  # when, if it has not begun
+    start: float = 0.0  # as time.time has it; so is the end
+    end: float = 0.0
+    maintenance: bool = False
 
     def admits(self, users: Iterable[str], groups: Iterable[str], accounts: Iterable[str]) -> bool:
         """Whether Slurm lets in a job with one of these; with a list of who is kept out, everyone else."""
@@ -52,7 +55,9 @@ def read_reservations(text: str) -> list[Reservation]:
             partition = said.get("PartitionName", "").replace("(null)", "")
             users, groups, accounts = (names(said.get(field, "")) for field in ("Users", "Groups", "Accounts"))
             begins = "" if said.get("State") == "ACTIVE" else clock(said.get("StartTime", ""))
-            found.append(Reservation(name, partition, users, groups, accounts, begins))
+            start, end = (moment(said.get(field, "")) for field in ("StartTime", "EndTime"))
+            maintenance = "MAINT" in said.get("Flags", "").split(",")
+            found.append(Reservation(name, partition, users, groups, accounts, begins, start, end, maintenance))
     return found
 
 
@@ -62,13 +67,17 @@ class Reservations:
     def __init__(self) -> None:
         self.answer: Answer[list[Reservation]] = Answer(AGE)
 
-    async def of(self, slurm: Slurm, users: Iterable[str], accounts: Iterable[str]) -> list[Reservation] | None:
-        """Return those that the user may use, with one of these accounts perhaps; None if nobody could look."""
+    async def all(self, slurm: Slurm) -> list[Reservation] | None:
+        """Return all that there are; None if nobody could look."""
 
         async def ask() -> list[Reservation]:
             return read_reservations(await slurm.run("scontrol", "show", "reservation", "-a", "-o"))
 
-        found = await self.answer.get(ask)
+        return await self.answer.get(ask)
+
+    async def of(self, slurm: Slurm, users: Iterable[str], accounts: Iterable[str]) -> list[Reservation] | None:
+        """Return those that the user may use, with one of these accounts perhaps; None if nobody could look."""
+        found = await self.all(slurm)
         if found is None:
             return None
         groups = groups_of(slurm.user) if any(one.groups for one in found) else set()

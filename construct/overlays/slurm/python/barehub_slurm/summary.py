@@ -47,11 +47,8 @@ def summary(job: Job, asked: str) -> Summary:
 
 def minutes_left(job: Job) -> float:
     """Return the minutes until Slurm ends a job that runs; infinite if its limit or its start cannot be read."""
-    try:
-        started = time.mktime(time.strptime(job.starts, "%Y-%m-%dT%H:%M:%S"))
-    except ValueError:
-        return inf
-    return (started - time.time()) / 60 + minutes(job.limit)
+    started = words.moment(job.starts)
+    return (started - time.time()) / 60 + minutes(job.limit) if started else inf
 
 
 def asked_for(request: Request) -> str:

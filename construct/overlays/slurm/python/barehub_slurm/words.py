@@ -71,6 +71,14 @@ def clock(text: str) -> str:
     return hour[:5] if day == time.strftime("%Y-%m-%d") else f"{day} {hour[:5]}"
 
 
+def moment(text: str) -> float:
+    """Return a time that Slurm printed as time.time has it; 0 if it printed none."""
+    try:
+        return time.mktime(time.strptime(text, "%Y-%m-%dT%H:%M:%S"))
+    except (ValueError, OverflowError):
+        return 0.0
+
+
 def why_it_ended(job: Job | None, found: dict[str, str], launched: bool = True) -> str:
     """Say why a job ended, from what squeue and scontrol report. `launched`: it is known to have had a server."""
     state = found.get("JobState") or (job.state if job else "")
