@@ -166,9 +166,7 @@ def restart(machines: Cluster, ready: int) -> None:
 def stop(machines: Cluster, sessions: list[HubSession], threads: ThreadPoolExecutor) -> None:
     began = time.monotonic()
     list(threads.map(lambda session: session.stop_server(), sessions))
-    until(
-        lambda: not any(one["server"] or one["pending"] for one in api(machines, "users")), "the end", 300
-    )
+    until(lambda: not any(one["server"] or one["pending"] for one in api(machines, "users")), "the end", 300)
     print(f"all stopped          in {time.monotonic() - began:.1f} s")
 
 
