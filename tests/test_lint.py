@@ -1,9 +1,11 @@
 """What checks the code without running it, one test for each tool. None of them needs a network."""
 
+import ast
 import os
 import re
 import subprocess
 import sys
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -67,3 +69,31 @@ def test_zizmor() -> None:
 
 def test_workflows_fit_their_schema() -> None:
     clean("check-jsonschema", "--builtin-schema=vendor.github-workflows", *sorted(WORKFLOWS.iterdir()))
+
+
+def imports(path: Path, module: str) -> set[str]:
+    """The modules that a file names, at any depth of it: an import inside a function is an arrow as well."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return found - {module}
+
+
+def test_no_import_goes_in_a_circle() -> None:
+    """Among the packages' own modules; a package's `__init__` is the package."""
+    files = {}
+    for home in (ROOT, ROOT / "post_install", *ROOT.glob("construct/overlays/*/python")):
+        for package in {path.parent for path in home.glob("*/__init__.py")}:
+            for path in package.rglob("*.py"):
+                name = ".".join(path.relative_to(home).with_suffix("").parts).removesuffix(".__init__")
+                files[name] = path
+    arrows = {name: imports(path, name) & files.keys() for name, path in files.items()}
+    with_code = {name: {one for one in to if files[one].stat().st_size} for name, to in arrows.items()}
+    try:
+        tuple(TopologicalSorter(with_code).static_order())
+    except CycleError as error:
+        pytest.fail(f"a circle: {' <- '.join(error.args[1])}", pytrace=False)
+    assert {"barehub.cli", "barehub_slurm.partitions", "construct.build", "recipe.lock"} <= files.keys()

@@ -22,7 +22,7 @@ def exists(user: str) -> bool:
     """Return True if there is an account of this name."""
     try:
         pwd.getpwnam(user)
-    except KeyError:
+    except (KeyError, ValueError):  # ValueError: a NUL, or what is no text
         return False
     return True
 
@@ -161,8 +161,18 @@ def others_can_write(path: Path, found: os.stat_result) -> bool:
 
 def has_acl(path: Path) -> bool:
     """Return True if an ACL names accounts: what they may do at most are then the group's bits of the mode (acl(5))."""
+    return has_attribute(path, "system.posix_acl_access")
+
+
+def has_capabilities(path: Path) -> bool:
+    """Return True if whoever runs a file gets some of root's rights by it: capabilities(7), "File capabilities"."""
+    return has_attribute(path, "security.capability")
+
+
+def has_attribute(path: Path, name: str) -> bool:
+    """Return True if a file has an extended attribute, xattr(7)."""
     try:
-        return bool(os.getxattr(path, "system.posix_acl_access"))
+        return bool(os.getxattr(path, name))
     except OSError:
         return False
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import CodeType
 
-from barehub.accounts import others_can_write
+from barehub.accounts import has_capabilities, others_can_write
 from barehub.manifest import RECORDS, Entry, walk, without_prefix
 
 # The parts of a code object that `==` does not compare in each version of Python.
@@ -85,6 +85,8 @@ def exposed(path: Path, status: os.stat_result, owners: frozenset[int]) -> str:
         return f"it belongs to the account with the number {status.st_uid}"
     if stat.S_ISREG(status.st_mode) and status.st_mode & (stat.S_ISUID | stat.S_ISGID):
         return "whoever runs it gets its owner's or its group's rights"
+    if stat.S_ISREG(status.st_mode) and has_capabilities(path):
+        return "whoever runs it gets rights of root's: setcap -r takes them away"
     if stat.S_ISLNK(status.st_mode):
         return ""
     if others_can_write(path, status):

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 from barehub import systemd
 from barehub.accounts import current_user
-from barehub.config import CONFIG_EXIT, ConfigError, load_hub, located
+from barehub.config import CONFIG_EXIT, ConfigError, leave_out_grammars, load_hub, located
 from barehub.environments import offered_by
 from barehub.errors import UserError, render
 from barehub.health import Endpoints
@@ -98,9 +98,7 @@ def evaluate(
 
 def evaluate_here(layout: Layout, *, rehearsal: bool = True) -> str:
     """Return, as JSON, what the configuration says to this process, which runs it; or the error."""
-    # JupyterHub imports jsonschema, which builds the grammars of rfc3987_syntax if it is there: more than half of the
-    # import's time, while clients wait for the proxy to restart. It validates nothing here.
-    sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment]  # the import system's way to say "not found"
+    leave_out_grammars()
     sys.path += os.environ.get("PYTHONPATH", "").split(os.pathsep) if sys.flags.isolated else []
     if layout.hub_state.is_dir() and os.access(layout.hub_state, os.X_OK):
         os.chdir(layout.hub_state)

@@ -126,6 +126,10 @@ class Layout:
     def maintenance(self) -> Path:
         return self.base / "maintenance.md"
 
+    @property
+    def maintenance_page(self) -> Path:
+        return self.base / "maintenance.html"
+
     # a restore that has not ended yet
     @property
     def restoring(self) -> Path:
@@ -141,6 +145,11 @@ class Layout:
     @property
     def state(self) -> Path:
         return self.base / "state"
+
+    @property
+    def last_backup(self) -> Path:
+        """A file whose time is that of the last whole file that `barehub backup` has written."""
+        return self.state / "last-backup"
 
     @property
     def hub_state(self) -> Path:

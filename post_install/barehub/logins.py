@@ -6,7 +6,9 @@ can decide otherwise. The hub makes no accounts.
 """
 
 import contextlib
+import ctypes
 import pwd
+from pathlib import Path
 from typing import Any
 
 from jupyterhub.auth import Authenticator, PAMAuthenticator
@@ -44,6 +46,21 @@ class NoAccountError(NoServerError):
     """The user has no account on this machine."""
 
     kind = "account"
+
+
+# Where distributions have PAM's modules.
+SSSD_MODULE = ("lib*/security/pam_sss.so", "lib/*/security/pam_sss.so")
+
+
+def keep_sssd_loaded() -> None:
+    """Keep SSSD's PAM module in memory, if this machine has it, so that the hub does not crash when it ends.
+
+    PAM unloads the module after each login. Up to SSSD 2.8 a thread that has used it calls it once more when it ends:
+    https://github.com/SSSD/sssd/issues/6505
+    """
+    for module in (found for pattern in SSSD_MODULE for found in Path("/").glob(pattern)):
+        with contextlib.suppress(OSError):  # it is for another kind of machine
+            ctypes.CDLL(str(module))
 
 
 def canonical(login: str) -> str | None:

@@ -1,4 +1,4 @@
-"""Maintenance: while BASE/maintenance.md is there, the hub is open only to those who maintain it.
+"""Maintenance: while BASE/maintenance.md or .html is there, the hub is open only to those who maintain it.
 
 These are the hub's administrators and the members of its group `maintenance`. The proxy does not know who asks, and
 JupyterHub has no setting for this. So the step that all of its handlers begin with, which finds out who asks, gets one
@@ -11,9 +11,9 @@ What running servers need stays open, since they continue. Services continue as 
 
 import functools
 from html import escape
-from pathlib import Path
 from typing import Any
 
+from jupyterhub.apihandlers import APIHandler
 from jupyterhub.handlers import BaseHandler
 from jupyterhub.orm import Service
 from tornado.httputil import url_concat
@@ -42,7 +42,7 @@ class ClosedError(HTTPError):
         who, settings = handler.current_user, handler.settings
         login = url_concat(settings["login_url"], {"next": handler.request.uri})
         way, link = ("Log out", settings["logout_url"]) if who else ("Administrators: log in", login)
-        self.headers = {"Retry-After": str(RETRY), "Refresh": str(RETRY)}
+        self.headers = {"Retry-After": str(RETRY), "Refresh": str(RETRY), "Cache-Control": "no-store"}
         self.jupyterhub_message = "the hub is closed for maintenance: try again later"
         self.jupyterhub_html_message = (
             '<span class="d-block fs-5 mb-4">Servers that are running continue, with their notebooks and kernels.<br>'
@@ -52,21 +52,34 @@ class ClosedError(HTTPError):
 
 
 def close_during_maintenance(layout: Layout) -> None:
-    """Let JupyterHub's handlers in this process obey BASE/maintenance.md."""
+    """Let JupyterHub's handlers in this process obey BASE/maintenance.md and .html."""
     prepare = getattr(BaseHandler.prepare, "__wrapped__", BaseHandler.prepare)  # the configuration may load twice
 
     @functools.wraps(prepare)
     async def prepare_unless_closed(handler: Any) -> None:
         await prepare(handler)
-        if is_closed(handler, layout.maintenance):
-            raise ClosedError(handler)
+        if is_closed(handler, layout):
+            page = "" if isinstance(handler, APIHandler) else notices.page(layout)
+            if not page:
+                raise ClosedError(handler)
+            show(handler, page)
 
     BaseHandler.prepare = prepare_unless_closed
 
 
-def is_closed(handler: Any, notice: Path) -> bool:
+def show(handler: Any, page: str) -> None:
+    """Answer with a site's own page, in place of JupyterHub's."""
+    closed = ClosedError(handler)
+    handler.set_status(closed.status_code, closed.reason)
+    ours = {"Content-Type": "text/html; charset=utf-8", "Content-Security-Policy": notices.POLICY}
+    for name, value in (closed.headers | ours).items():
+        handler.set_header(name, value)
+    handler.finish(page)
+
+
+def is_closed(handler: Any, layout: Layout) -> bool:
     """Return True if maintenance keeps the one who asks from this handler of JupyterHub's."""
-    if is_open(type(handler)) or not notices.is_there(notice):
+    if is_open(type(handler)) or not any(map(notices.is_there, notices.closing(layout))):
         return False
     who = handler.current_user
     if isinstance(who, Service):

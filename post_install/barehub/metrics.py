@@ -60,7 +60,7 @@ def metrics(status: Status) -> Iterator[tuple[str, str, Samples]]:
     yield "healthy", "1 if barehub status finds no problem.", [({}, status.healthy)]
     yield "problems", "How many problems barehub status finds.", [({}, len(status.problems))]
     yield "warnings", "How many warnings barehub status has.", [({}, len(status.warnings))]
-    yield "closed", "1 while maintenance.md keeps people out.", [({}, status.closed)]
+    yield "closed", "1 while maintenance.md or .html keeps people out.", [({}, status.closed)]
     yield "config_valid", "1 if the configuration loads.", [] if "config" in unknown else [({}, loads)]
     # What the proxy answers is not all its own: it is asked for the hub's health.
     answers = {"hub": status.hub == HTTPStatus.OK, "proxy": status.proxy is not None}
@@ -71,6 +71,8 @@ def metrics(status: Status) -> Iterator[tuple[str, str, Samples]]:
     ends: Samples = [({}, datetime.fromisoformat(end).timestamp()) for end in filter(None, [status.certificate_ends])]
     yield "certificate_end_timestamp_seconds", "When the certificate that the proxy serves expires.", ends
     yield "backup_timestamp_seconds", "When the database was backed up, as a release left it.", backups(status)
+    last: Samples = [({}, datetime.fromisoformat(one).timestamp()) for one in filter(None, [status.last_backup])]
+    yield "last_backup_timestamp_seconds", "When barehub backup last wrote a whole file.", last
     found = [({"environment": one, "state": state}, 1) for one, state in status.environment_states.items()]
     yield "environment", "What users' servers run from: it fits the hub, is a misfit, missing, or unknown.", found
     yield "unknown", "1 for what could not be looked at.", [({"what": one}, one in unknown) for one in LOOKED_AT]

@@ -3,9 +3,10 @@
     announcement.md     on the hub's own pages
     maintenance.md      there, too, and the hub is closed to most people (barehub.maintenance); also on the page that
                         stands in for the hub while it is away (barehub.proxy_unit.pages)
+    maintenance.html    closes the hub, too, and is itself the page that both show
 
 The text becomes HTML with paragraphs, line breaks, **bold**, # headings in bold, and links. Everything else, HTML for
-example, is shown as it was written. The hub environment holds no Markdown library.
+example, is shown as it was written. The hub environment holds no Markdown library. A page is shown as it is.
 """
 
 import os
@@ -20,6 +21,12 @@ from barehub.process import call_as
 from barehub.untrusted import UntrustedError, content_of, opened
 
 SECONDS = 10.0  # for another account to look
+SIZE = 1 << 18  # bytes; the page is sent to everybody who waits
+# Of a page: its styles and pictures are in it. It comes from the hub's address: no script gets the rights of a reader.
+POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'self'"
+)
 MARKS = re.compile(
     r"^\#{1,6}[ ]+(?P<heading>.+)$"
     r"|\*\*(?P<bold>[^*\n]+)\*\*"
@@ -51,14 +58,15 @@ def element(found: re.Match[str]) -> str:
 def text_of(path: Path) -> str | None:
     """Return what such a file says; None if there is none.
 
-    Raises UntrustedError if it cannot be read, or if another account than root and the owner of BASE can change it.
+    Raises UntrustedError if it cannot be read, is larger than SIZE, or if another account than root and the owner of
+    BASE can change it.
     """
     try:
         with opened(path) as descriptor:
             found = os.fstat(descriptor)
             if found.st_uid not in (0, path.parent.stat().st_uid) or found.st_mode & 0o022:
                 raise UntrustedError(path, "can be changed by other accounts")
-            return content_of(descriptor, path).decode(errors="replace")
+            return content_of(descriptor, path, SIZE).decode("utf-8-sig", errors="replace")
     except FileNotFoundError:
         return None
 
@@ -71,10 +79,21 @@ def is_there(path: Path) -> bool:
         return False  # `barehub status` says so
 
 
-def is_there_for(user: str, path: Path) -> bool:
-    """Return True if there is such a file for this account; False if it cannot read it."""
+def places(layout: Layout) -> dict[str, Path]:
+    """Return where the files would be, by the names that `barehub status` has for them."""
+    page = layout.maintenance_page
+    return {"announcement": layout.announcement, "maintenance": layout.maintenance, "maintenance page": page}
+
+
+def closing(layout: Layout) -> tuple[Path, Path]:
+    """Return the files that close the hub, either of them."""
+    return layout.maintenance, layout.maintenance_page
+
+
+def is_there_for(user: str, *paths: Path) -> bool:
+    """Return True if there is one of these files for this account; False if it can read none."""
     try:
-        return call_as(user, lambda: "yes" if is_there(path) else "", {}, SECONDS) == "yes"
+        return call_as(user, lambda: "yes" if any(map(is_there, paths)) else "", {}, SECONDS) == "yes"
     except UserError:
         return False  # there is no such account
 
@@ -83,6 +102,14 @@ def shown(path: Path) -> str:
     """Return what a page shows of such a file, as HTML; nothing if there is none, or none that can be trusted."""
     try:
         return as_html(text_of(path) or "")
+    except UserError:
+        return ""  # `barehub status` says so
+
+
+def page(layout: Layout) -> str:
+    """Return BASE/maintenance.html; nothing if there is none, or none that can be trusted."""
+    try:
+        return text_of(layout.maintenance_page) or ""
     except UserError:
         return ""  # `barehub status` says so
 

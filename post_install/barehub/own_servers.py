@@ -1,8 +1,9 @@
 """A route to a user's server leads to that user's own process, from its first request to its last.
 
 The hub chooses a free port for a server on this machine, and the server takes it seconds later. Until then any account
-can. So can any account once the server has ended; JupyterHub notices that half a minute later, when it polls. Whoever
-is there gets what the user's browser sends, and answers with the hub's origin.
+can. So can any account once the server has ended, unless the hub holds its port (held_port.py); JupyterHub notices that
+half a minute later, when it polls. Whoever is there gets what the user's browser sends, and answers with the hub's
+origin.
 """
 
 import asyncio
@@ -14,6 +15,7 @@ from urllib.parse import urlsplit
 
 from jupyterhub_traefik_proxy.fileprovider import TraefikFileProviderProxy
 
+from barehub.held_port import HoldsPort
 from barehub.listeners import Listener, Ports, listeners, listening, user_id
 
 LOOK = 0.5  # seconds between two looks at who listens
@@ -63,6 +65,7 @@ class OwnServers(TraefikFileProviderProxy):  # type: ignore[misc]  # it ships no
     def __init__(self, **traits: Any) -> None:
         self._watched: dict[Any, Place] = {}  # by spawner
         self._watching: asyncio.Task[None] | None = None
+        self._freeing: set[asyncio.Task[None]] = set()
         super().__init__(**traits)
 
     async def add_user(self, user: Any, server_name: str = "") -> None:
@@ -76,6 +79,21 @@ class OwnServers(TraefikFileProviderProxy):  # type: ignore[misc]  # it ships no
             return
         await super().add_user(user, server_name)
         self._watch(spawner, ports)
+
+    async def delete_user(self, user: Any, server_name: str = "") -> None:
+        """Delete a user's server; its port is free when no route leads there any more."""
+        spawner = user.spawners[server_name]
+        await super().delete_user(user, server_name)
+        if isinstance(spawner, HoldsPort):
+            self._freeing.add(task := asyncio.create_task(self._free_port(spawner)))
+            task.add_done_callback(self._freeing.discard)
+
+    async def _free_port(self, spawner: HoldsPort) -> None:
+        await self.settle()
+        spawner.free_port()
+
+    async def settle(self) -> None:
+        """Return when the routes are as they have been written, or traefik does not answer."""
 
     async def check_routes(self, user_dict: Any, service_dict: Any, routes: Any = None) -> None:
         """Let the routes be those of the servers that run, and watch these from now on."""
@@ -94,6 +112,8 @@ class OwnServers(TraefikFileProviderProxy):  # type: ignore[misc]  # it ships no
         place = Place.of(spawner)
         if not place.is_own(ports):
             return  # what cannot be seen now, as on another machine, cannot be seen to end
+        if isinstance(spawner, HoldsPort):
+            spawner.keep_port()
         self._watched[spawner] = place
         if self._watching is None or self._watching.done():
             self._watching = asyncio.create_task(self._look_again())

@@ -203,6 +203,10 @@ class BarehubProxy(WithMetrics):
         """Delete a route; return when that is written. Raises OSError if it could not be."""
         await self._change(self.validate_routespec(routespec), None)
 
+    async def settle(self) -> None:
+        if self._latest:
+            await asyncio.shield(self._latest.live)
+
     async def _change(self, routespec: str, route: Config | None) -> Batch:
         """Write a change, together with all others of the moment. Of two for one route the later counts."""
         if self._start_future and not self._start_future.done():

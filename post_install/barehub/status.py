@@ -1,9 +1,10 @@
 """`barehub status`: what is installed, what runs, and what is wrong."""
 
+import contextlib
 import json
 import os
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 from typing import Any
 
@@ -42,6 +43,7 @@ class Status:
     closed: bool = False  # the hub, but for those who maintain it
     database_revision: str | None = None
     backups: list[str] = field(default_factory=list)
+    last_backup: str = ""  # when `barehub backup` has last written a whole file, ISO 8601
     environments: dict[str, str] = field(default_factory=dict)  # label -> what is there
     environment_states: dict[str, str] = field(default_factory=dict)  # label -> environments.Found.state
     certificate: str = ""  # the one that the proxy serves
@@ -72,9 +74,13 @@ def check(layout: Layout) -> Status:
         check_environments(installation, found, status)
     else:
         check_last_proxy(installation, status)
-    check_notices(layout, status)
-    status.closed = notices.is_there_for(installation.settings.hub_user, layout.maintenance)
+    status.notices = {name: str(path) for name, path in notices.places(layout).items() if os.path.lexists(path)}
+    status.warnings += filter(None, map(notices.complaint, notices.places(layout).values()))
+    status.closed = notices.is_there_for(installation.settings.hub_user, *notices.closing(layout))
     check_database(installation, found, status)
+    with contextlib.suppress(FileNotFoundError):
+        last = datetime.fromtimestamp(layout.last_backup.stat().st_mtime, UTC)
+        status.last_backup = last.isoformat(timespec="seconds")
     return status
 
 
@@ -218,14 +224,6 @@ def check_source(layout: Layout, source: Source, status: Status) -> None:
         status.problems.append(f"{error}; the proxy goes on with the certificate it has")
 
 
-def check_notices(layout: Layout, status: Status) -> None:
-    """Record the files that tell people something; one that is not shown is worth a warning."""
-    for name, path in (("announcement", layout.announcement), ("maintenance", layout.maintenance)):
-        if path.exists() or path.is_symlink():
-            status.notices[name] = str(path)
-            status.warnings += filter(None, [notices.complaint(path)])
-
-
 def check_database(installation: Installation, found: Evaluated | None, status: Status) -> None:
     """Check that the database has the schema that this release needs; without a configuration, that of the default."""
     layout = installation.layout
@@ -283,6 +281,7 @@ def text(status: Status) -> str:
     unseen = not_known(status, "database") if "database" in status.unknown else ""
     rows.append(("database", "; ".join(filter(None, (seen, unseen))) or "none yet"))
     rows += [("backup", path) for path in status.backups]
+    rows += [("backed up", f"last at {status.last_backup}, by `barehub backup`")] if status.last_backup else []
     rows += [("environment", f"{label}: {what}") for label, what in status.environments.items()]
     rows += [("config" if index == 0 else "", path) for index, path in enumerate(status.config or ["no files"])]
     rows += [("masked", path) for path in status.masked]

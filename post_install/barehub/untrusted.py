@@ -51,12 +51,12 @@ def opened(path: Path, *, follow: bool = False, directory: int | None = None) ->
         os.close(descriptor)
 
 
-def content_of(descriptor: int, path: Path) -> bytes:
-    """Return all of an opened file, which is at `path`. Raises UntrustedError if that is more than LIMIT bytes."""
+def content_of(descriptor: int, path: Path, limit: int = LIMIT) -> bytes:
+    """Return all of an opened file, which is at `path`. Raises UntrustedError if that is more than `limit` bytes."""
     with open(descriptor, "rb", closefd=False) as file:
-        content = file.read(LIMIT + 1)
-    if len(content) > LIMIT:
-        raise UntrustedError(path, f"is larger than {LIMIT >> 20} MB")
+        content = file.read(limit + 1)
+    if len(content) > limit:
+        raise UntrustedError(path, f"is larger than {limit >> 10} KB")
     return content
 
 

@@ -19,8 +19,8 @@ HERE = Path(__file__).parent
 # The longest first (`--durations=0` tells).
 LONG = (
     *("other_systems", "power_cut", "variations", "upgrade", "slurm", "slurm_faults", "other_machine", "https_acme"),
-    *("https_files", "managed", "oidc", "single_node", "ldap", "environment", "constructor", "overlay", "readme"),
-    "first_day",
+    *("https_files", "managed", "oidc", "campus", "single_node", "environment", "constructor", "overlay", "readme"),
+    *("ldap", "first_day"),
 )
 
 broken: set[pytest.Collector | None] = set()  # modules with a failed test

@@ -1,8 +1,11 @@
 """The build, once more: it gives the same file, and what lies beside the installer fits it."""
 
 import hashlib
+import io
 import json
+import re
 import subprocess
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -34,3 +37,12 @@ def test_what_lies_beside_the_installer_fits_it(installer: Path) -> None:
     sbom = json.loads((installer.parent / f"{stem}.cdx.json").read_text())
     assert len(sbom["components"]) == len(listed.splitlines())
     assert not [line for line in listed.splitlines() if line.startswith("nodejs")]
+
+
+def test_the_libraries_for_logins_are_small(installer: Path) -> None:
+    with tarfile.open(fileobj=io.BytesIO(installer.read_bytes()[32768:])) as tar:
+        found = [
+            one.size for one in tar if re.search(r"/(ldap3|pyasn1|jupyterhub-ldapauth\w+|oauthenticator)-", one.name)
+        ]
+    assert len(found) == 4
+    assert sum(found) < 1.3e6  # as construct/README.md has it

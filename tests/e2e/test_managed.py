@@ -120,6 +120,23 @@ def test_a_rollback_restores_the_dump_and_the_guides_lines_restore_what_it_kept(
     HubSession(site, "bob").login()
 
 
+def test_a_backup_brings_the_data_back_to_an_empty_database(site: Machine) -> None:
+    bob = HubSession(site, "bob")
+    bob.login()
+    assert "not in it" not in site.succeed(BAREHUB, "backup", "/root/hub.tar")
+    site.succeed(BAREHUB, "uninstall", "-y")
+    restore = ("sh", "/mnt/newer.sh", "-b", "--restore", "/root/hub.tar")
+    assert "fix: create the database again, empty" in site.fails(*restore, code=7)
+    for statement in (
+        "drop database hub",
+        "create database hub owner hub encoding 'UTF8' template template0",
+    ):
+        site.succeed("runuser", "-u", "postgres", "--", "psql", "-c", statement)
+    site.succeed(*restore)
+    assert users(site) == ["alice", "bob"]
+    assert bob.is_logged_in()
+
+
 def test_the_password_is_in_no_log_and_the_hub_starts_at_boot(site: Machine) -> None:
     journal = site.succeed("journalctl", "--boot", "--output=cat")
     assert "pass%20" not in journal

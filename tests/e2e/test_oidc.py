@@ -52,7 +52,7 @@ def provider(machine: Machine) -> Iterator[None]:
 @pytest.fixture(scope="module")
 def site(machine: Machine, provider: None) -> Machine:
     """A hub by the commands of the overlay's guide, of a release that is not the newest."""
-    machine.copy_in(installers.campus_with_oidc(date="2026.10.24"), "/mnt/campus.sh")
+    machine.copy_in(installers.campus("oidc", "2026.10.24"), "/mnt/campus.sh")
     for command in admin_commands("oidc", "/mnt/campus.sh", f"sed -i {EDIT}"):
         machine.shell(f"printf '%s\\n' \"{SECRET}\" | {command}")
     machine.eventually(BAREHUB, "status")
@@ -108,7 +108,7 @@ def test_she_is_still_in_and_can_log_in_again_after_a_change_of_release(
     log_in(browser, "alice")
     browser.find_element(By.CSS_SELECTOR, ".jp-Launcher")
     if change == "upgrade":
-        site.copy_in(installers.campus_with_oidc(), "/mnt/newer.sh")
+        site.copy_in(installers.campus("oidc"), "/mnt/newer.sh")
         site.succeed("sh", "/mnt/newer.sh", "-b", "-u")
     else:
         site.succeed(BAREHUB, "rollback", "-y")

@@ -1,4 +1,4 @@
-"""The power goes before each single step of an upgrade: after a boot the old release runs, or the new one, whole.
+"""The power goes at ten points of an installation, and before each single step of an upgrade: what is active is whole.
 
 What was not synced is lost. tests/bench/power_cut.py cuts the power while a release's files are written.
 """
@@ -9,11 +9,23 @@ from pathlib import Path
 
 import pytest
 
-from tests.machines.hub_client import BAREHUB, HubSession, let_users_in
+from tests.machines.hub_client import BAREHUB, TEST_CONFIG, HubSession, wait_for_hub
 from tests.machines.machine import Machine, booted
 
-UPGRADE = "sh /mnt/newer.sh -b -u >/run/output 2>&1; echo $? >/run/code"
-STATE = "/opt/barehub/state/hub"
+INSTALL, UPGRADE = "sh /mnt/older.sh -b", "sh /mnt/newer.sh -b -u"
+BASE = "/opt/barehub"
+STATE = f"{BASE}/state/hub"
+CONFIG = f"{BASE}/jupyterhub_config.d"
+POINTS = 10
+# What an installation has made, but for the files of its release and alice's right to log in.
+CLEAR = f"""
+systemctl disable --quiet --now barehub.target barehub-hub barehub-proxy 2>/dev/null || :
+cd {BASE}
+find . -mindepth 1 -maxdepth 1 ! -name releases ! -name jupyterhub_config.d -exec rm -r {{}} +
+rm -rf {CONFIG}/10-install.py /etc/systemd/system/barehub*
+systemctl daemon-reload
+sync
+"""
 
 
 @pytest.fixture(scope="module")
@@ -22,37 +34,82 @@ def machine(root: Path) -> Iterator[Machine]:
         yield new
 
 
-def test_a_power_cut_before_any_step_of_an_upgrade(machine: Machine, older: Path, installer: Path) -> None:
-    old, new = (path.name.split("-")[1] for path in (older, installer))
-    machine.copy_in(older, "/mnt/older.sh")
-    machine.copy_in(installer, "/mnt/newer.sh")
-    machine.succeed("sh", "/mnt/older.sh", "-b")
-    let_users_in(machine)
-    alice = HubSession(machine, "alice")
-    alice.login()
-    # Filling a prefix is cut off in other tests; here its release is ready.
-    machine.succeed("sh", "/mnt/newer.sh", "-b", "-u", "-s")
-    site = machine.shell(f"echo /opt/barehub/releases/{new}/lib/python3*/site-packages").strip()
+def fill(machine: Machine, command: str, label: str) -> None:
+    """Let a release be complete, with what stops its hooks in it. Filling a prefix is cut off in other tests."""
+    machine.succeed(*command.split(), "-s")
+    site = machine.shell(f"echo {BASE}/releases/{label}/lib/python3*/site-packages").strip()
     machine.copy_in(Path(__file__).with_name("stopper.py"), f"{site}/stopper.py")
     machine.write(f"{site}/stopper.pth", "import stopper\n")
     machine.succeed("sync")
 
-    active, seen = [], []
-    while True:
-        machine.write("/run/stop-at", str(len(seen) + 1))
-        machine.succeed("systemd-run", "--quiet", "--collect", "sh", "-c", UPGRADE)
-        machine.eventually("sh", "-c", "test -s /run/stopped || test -s /run/code")
-        if machine.run("test", "-s", "/run/stopped").returncode:
-            assert machine.read("/run/code") == "0\n", machine.read("/run/output")
-            break
-        seen.append(machine.read("/run/stopped"))
-        machine.power_cut()
-        machine.boot()
+
+def stopped_before(machine: Machine, command: str, step: int) -> str:
+    """Run the installer until it comes to a step, and return what that is; empty if it has ended before."""
+    machine.write("/run/stop-at", str(step))
+    script = f"{command} >/run/output 2>&1; echo $? >/run/code"
+    machine.succeed("systemd-run", "--quiet", "--collect", "sh", "-c", script)
+    machine.eventually("sh", "-c", "test -s /run/stopped || test -s /run/code")
+    if machine.run("test", "-s", "/run/stopped").returncode:
+        assert machine.read("/run/code") == "0\n", machine.read("/run/output")
+        return ""
+    return machine.read("/run/stopped")
+
+
+def cut(machine: Machine) -> str:
+    """Cut the power, boot, and return the release that is active then; empty for none."""
+    machine.power_cut()
+    machine.boot()
+    return machine.run("readlink", f"{BASE}/hub").stdout.strip().rpartition("/")[2]
+
+
+def require_whole(machine: Machine) -> None:
+    wait_for_hub(machine)
+    told = machine.run(BAREHUB, "verify").stdout
+    assert not re.findall(r"^  (?!extra .*/stopper\.|fix: ).*", told, re.MULTILINE), told
+
+
+def test_a_power_cut_at_ten_points_of_an_installation(machine: Machine, older: Path) -> None:
+    machine.copy_in(older, "/mnt/older.sh")
+    fill(machine, INSTALL, older.name.split("-")[1])
+    machine.write(f"{CONFIG}/50-test.py", TEST_CONFIG)
+    assert stopped_before(machine, INSTALL, 10_000) == ""
+    steps = machine.read("/run/steps").splitlines()
+    seen, active = [], []
+    for number in range(POINTS):
+        machine.shell(f"{CLEAR}\nrm -f /run/steps /run/code")
+        point = 1 + number * (len(steps) - 1) // (POINTS - 1)  # the first step, the last one, and between them
+        seen.append(stopped_before(machine, INSTALL, point))
+        active.append(cut(machine))
+        print(f"cut before: {seen[-1]}; active: {active[-1]}")
+        if active[-1]:
+            require_whole(machine)
+        machine.succeed(*INSTALL.split())
+        require_whole(machine)
+        alice = HubSession(machine, "alice")
+        alice.login()
+        assert alice.is_logged_in()
+    assert all(seen)
+    assert len(steps) >= POINTS
+    assert active == sorted(active)  # nothing, then the release
+    assert not active[0]
+    assert active[-1]
+
+
+def test_a_power_cut_before_any_step_of_an_upgrade(machine: Machine, older: Path, installer: Path) -> None:
+    old, new = (path.name.split("-")[1] for path in (older, installer))
+    machine.copy_in(installer, "/mnt/newer.sh")
+    alice = HubSession(machine, "alice")
+    alice.login()
+    fill(machine, UPGRADE, new)
+
+    active: list[str] = []
+    seen: list[str] = []
+    while step := stopped_before(machine, UPGRADE, len(seen) + 1):
+        seen.append(step)
+        active.append(cut(machine))
         print(f"cut before: {seen[-1]}")
-        machine.eventually(BAREHUB, "status")
-        active.append(machine.succeed("readlink", "/opt/barehub/hub").strip().rpartition("/")[2])
+        require_whole(machine)
         assert alice.is_logged_in()  # by a cookie that only the right database knows
-        assert not re.findall(r"^  (?!extra .*/stopper\.|fix: ).*", machine.run(BAREHUB, "verify").stdout, re.MULTILINE)
         if active[-1] == new:
             machine.succeed("sh", "/mnt/newer.sh", "-b", "-u")
             machine.succeed(BAREHUB, "rollback", "-y")

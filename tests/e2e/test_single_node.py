@@ -56,6 +56,7 @@ def restart(machine: Machine) -> None:
 
 def test_a_server_is_a_unit_of_its_users(machine: Machine, kernel: Kernel) -> None:
     assert machine.unit(UNIT, "ActiveState") == "active"
+    assert machine.unit(UNIT, "OOMScoreAdjust") == "200"
     assert machine.unit(UNIT, "User") == machine.succeed("id", "-u", "alice").strip()
     assert kernel.execute("import getpass, os; print(getpass.getuser(), os.getcwd())") == "alice /home/alice\n"
     assert "hub/bin" not in kernel.execute("print(os.environ['PATH'])")

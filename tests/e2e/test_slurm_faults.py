@@ -3,6 +3,7 @@
 An environment that does not fit, a node that dies, a hub or a slurmctld that is away, a job that is not what it claims.
 """
 
+import re
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -11,9 +12,26 @@ import pytest
 from websocket import WebSocketException
 
 from tests.machines.cluster import Cluster
+from tests.machines.hub_client import URL
 from tests.machines.machine import until
 from tests.machines.slurm_abuse import abuse
 from tests.machines.slurm_site import BAREHUB, HUB, api, failure, full, page, require_clean, site, user
+
+THIEF = """\
+import contextlib, socket, sys
+
+with socket.socket() as thief:
+    thief.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    while True:
+        with contextlib.suppress(OSError):
+            if not thief.getsockname()[1]:
+                thief.bind(("0.0.0.0", int(sys.argv[1])))
+            thief.listen()
+            break
+    print("took", flush=True)
+    while True:
+        print(thief.accept()[0].recv(1000), flush=True)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +102,27 @@ def test_a_server_that_is_killed_says_why(cluster: Cluster) -> None:
     assert "second: down at present, none of its nodes is in service" in text
     cluster.nodes["c2"].boot()
     until(lambda: "idle2" in cluster.head.succeed("sinfo", "-hp", "main", "--format=%T%D"), "both nodes in service")
+
+
+def test_who_waits_for_the_port_of_a_server_gets_nothing_of_its_user(cluster: Cluster) -> None:
+    """Another account of the node, and a browser that goes on asking for the server's pages."""
+    alice, node = user(cluster, "alice"), cluster.nodes["c2"]
+    alice.start_server(partition="second")
+    port = api(cluster, "proxy")["/user/alice/"]["target"].rpartition(":")[2]
+    node.write("/opt/thief.py", THIEF)
+    node.succeed("systemd-run", "--quiet", "--unit=thief", "--uid=bob", "/usr/bin/python3", "/opt/thief.py", port)
+    browser = f"while :; do curl -s -o /dev/null {URL}/user/alice/api; done"
+    cluster.head.succeed("systemd-run", "--quiet", "--unit=browser", "sh", "-c", browser)
+    (server,) = re.findall(r"pid=(\d+)", node.succeed("ss", "-Hltnp", f"sport = :{port}"))
+    node.succeed("kill", "-KILL", server)
+    thief = ("journalctl", "--no-pager", "--output=cat", "--identifier=python3", "-u", "thief")
+    until(lambda: "took" in node.succeed(*thief), "the thief's turn")
+    until(lambda: not api(cluster, "users/alice")["server"], "the end of her server")
+    assert alice.get("/user/alice/api").status_code == 424  # the hub's answer, and the last that the browser waits for
+    cluster.head.succeed("systemctl", "stop", "browser")
+    assert node.succeed(*thief) == "took\n"
+    node.succeed("systemctl", "stop", "thief")
+    assert "most likely because it used more than its" in page(alice, "/hub/spawn")
 
 
 def job_of(cluster: Cluster, name: str) -> str:

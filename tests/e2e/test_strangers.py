@@ -139,6 +139,17 @@ def test_what_a_user_asks_for_does_nothing_to_a_terminal(old_hub: Machine) -> No
     assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f]", journal)
 
 
+def test_a_notebook_neither_speaks_for_the_hub_nor_starves_it(old_hub: Machine) -> None:
+    kernel = kernel_of(old_hub, "alice")
+    kernel.execute("import os, resource; os.write(1, b'[I JupyterHub] forged\\n')")
+    old_hub.eventually("sh", "-c", f'journalctl -u {HUB} -t "alice\'s server" | grep forged')
+    assert "forged" not in old_hub.succeed("journalctl", "--no-pager", "-u", HUB, "-t", "jupyterhub")
+    assert kernel.execute("print(open('/proc/self/oom_score_adj').read())").strip() == "200"
+    most = int(old_hub.unit(HUB, "TasksMax")) // 4
+    assert kernel.execute("print(*resource.getrlimit(resource.RLIMIT_NPROC))") == f"{most} {most}\n"
+    kernel.session.stop_server()
+
+
 def test_who_is_in_the_hubs_place_is_named_and_gets_no_token(old_hub: Machine) -> None:
     old_hub.write(f"{CONFIG}/90-port.py", "c.JupyterHub.hub_port = 8081\n")  # which the thief has
     status = json.loads(old_hub.fails(BAREHUB, "status", "--json"))

@@ -15,7 +15,7 @@ import requests
 import websocket
 from requests.cookies import get_cookie_header
 
-from tests.machines.machine import Machine
+from tests.machines.machine import Machine, until
 from tests.machines.rootfs import USERS, USERS_ENVIRONMENT
 
 URL = "http://127.0.0.1:8000"
@@ -55,6 +55,20 @@ def let_users_in(machine: Machine, config: str = TEST_CONFIG) -> None:
     machine.write("/opt/barehub/jupyterhub_config.d/50-test.py", config)
     machine.succeed("systemctl", "restart", HUB)
     machine.eventually(BAREHUB, "status")
+
+
+def wait_for_hub(machine: Machine) -> None:
+    """Wait until the hub is well. Until it answers at all, asking costs next to nothing: the machine has work to do."""
+    hub = HubSession(machine, "")
+    until(lambda: answers(hub), "the hub's answer")
+    machine.eventually(BAREHUB, "status")
+
+
+def answers(hub: "HubSession") -> bool:
+    try:
+        return hub.get("/hub/health").ok
+    except requests.ConnectionError:
+        return False
 
 
 def kernel_of(machine: Machine, user: str) -> "Kernel":

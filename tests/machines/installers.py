@@ -23,14 +23,14 @@ def older() -> Path:
     return ready("auto", date="2026.10.24", overlays=[ROOT / "tests/overlays/jupyterhub-5"])
 
 
-def with_overlay(*overlays: str, name: str = "") -> Path:
-    """An installer with a stack of the overlays, named like the last one unless it has a name of its own."""
-    return ready("auto", name=name or overlays[-1], overlays=[ROOT / "construct/overlays" / one for one in overlays])
+def with_overlay(name: str) -> Path:
+    """An installer with one of the overlays, named like it."""
+    return ready("auto", name=name, overlays=[ROOT / "construct/overlays" / name])
 
 
-def campus_with_oidc(date: str | None = None) -> Path:
-    """An installer for one machine whose people log in at an OpenID Connect provider."""
-    overlays = [ROOT / "construct/overlays" / one for one in ("single-node", "oidc")]
+def campus(login: str, date: str | None = None) -> Path:
+    """An installer for one machine whose people log in with the overlay `login`."""
+    overlays = [ROOT / "construct/overlays" / one for one in ("single-node", login)]
     return ready("auto", date=date, name="campus", overlays=overlays)
 
 

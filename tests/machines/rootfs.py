@@ -45,12 +45,12 @@ ROOT_PACKAGES = (
     "openssl",
     "slurmctld", "slurmd", "slurm-client", "munge", "sudo",  # not started at boot: a test makes a cluster of machines
     "slurmdbd", "mariadb-server",  # the same: Slurm's accounting
-    "slapd", "ldap-utils",  # the same: a test makes a directory
+    "slapd", "ldap-utils", "sssd-ldap", "libnss-sss", "libpam-sss",  # the same: a test makes a directory
     "postgresql", "ansible-core",  # the same: a test manages a hub and its database
     "python3-cffi-backend",  # for ansible-core: debootstrap does not find what others call it
 )  # fmt: skip
 
-NOT_AT_BOOT = ("munge", "slapd", "slurmctld", "slurmd", "slurmdbd", "mariadb", "postgresql")
+NOT_AT_BOOT = ("munge", "slapd", "slurmctld", "slurmd", "slurmdbd", "mariadb", "postgresql", "sssd")
 
 # Nothing of the caller's environment gets into a machine, pip's settings and TMPDIR included.
 CLEAN = ("env", "-i", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root")

@@ -1,5 +1,6 @@
 """Programs that the unit tests start, such as `python -m barehub.proxy_unit.supervisor`, import this tree."""
 
+import gc
 import importlib
 import os
 import shutil
@@ -9,22 +10,29 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
+from barehub.config import leave_out_grammars
 from barehub.layout import Layout
-from barehub.lifecycle import backup
+from barehub.lifecycle import backup, database
+from sqlalchemy.orm import configure_mappers
 
 from tests.unit.backups import another_machine, hub_at_work
-from tests.unit.installations import OLD, OLD_SCHEMA, SHARE, belongs_to, worker
+from tests.unit.installations import OLD, OLD_SCHEMA, SHARE, belongs_to, forked_worker, worker
 
 os.environ["PYTHONPATH"] = str(Path(__file__).parents[2] / "post_install")
-# Half of the time that importing JupyterHub takes (barehub.evaluation says why); nothing here validates a URL.
-sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment]  # the import system's way to say "not found"
+leave_out_grammars()
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _imported() -> None:
-    """Import once what each child that evaluates a configuration would import by itself."""
-    for module in ("jupyterhub.app", "barehub.proxy"):
+    """Do once what each child that evaluates a configuration would do by itself: it is forked off here.
+
+    That is, import what JupyterHub imports, every authenticator that is installed included, and map its tables.
+    """
+    for module in ("barehub.proxy", "barehub.rehearsal"):
         importlib.import_module(module)
+    importlib.import_module("jupyterhub.app").JupyterHub()
+    configure_mappers()
+    gc.freeze()  # a child that collects what was made here would copy it
 
 
 @pytest.fixture(autouse=True)
@@ -32,6 +40,11 @@ def _environment() -> Iterator[None]:
     """What a test sets in the environment, by what it calls, ends with it."""
     with mock.patch.dict(os.environ):
         yield
+
+
+@pytest.fixture(autouse=True)
+def _forked_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database, "attempt_as", forked_worker)
 
 
 @pytest.fixture

@@ -2,10 +2,13 @@
 
 import contextlib
 import functools
+import io
 import json
 import os
 import shutil
+import signal
 import sqlite3
+import subprocess
 import sys
 import tempfile
 import threading
@@ -17,10 +20,11 @@ from typing import Any
 import pytest
 from barehub.config import ConfigError
 from barehub.layout import Layout
-from barehub.lifecycle import database_worker
+from barehub.lifecycle import database_worker, postgres
 from barehub.lifecycle.database import newest_revision, own_database
 from barehub.lifecycle.install import install
 from barehub.lifecycle.options import Request
+from barehub.process import attempt_as, call_as
 from barehub.settings import Installation, Settings
 from jupyterhub import orm
 
@@ -168,6 +172,27 @@ def worker(directory: Path) -> str:
     """An interpreter that runs the database worker of this tree, which `python -I` does not see."""
     code = "from barehub.lifecycle.database_worker import main\nsys.exit(main())"
     return str(interpreter(directory / "worker", code))
+
+
+def forked_worker(user: str, *argv: str | Path, text: str) -> subprocess.CompletedProcess[str]:
+    """In place of `attempt_as`: the database worker in a child that need not import what it works with.
+
+    That takes longer than the work. Another program is started as ever.
+    """
+    if "barehub.lifecycle.database_worker" not in argv:
+        return attempt_as(user, *argv, text=text)
+
+    def work() -> str:
+        postgres.PROCESS["env"] = {**os.environ, "PGCLIENTENCODING": "UTF8"}
+        printed, complaints = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(complaints):
+            sys.stdin = io.StringIO(text)
+            code = int(database_worker.main())
+        return json.dumps([code, printed.getvalue(), complaints.getvalue()])
+
+    answer = call_as(user, work, {"PATH": os.defpath, "LC_ALL": "C.UTF-8"}, 600)
+    code, printed, complaints = json.loads(answer) if answer else (-signal.SIGKILL, "", "")
+    return subprocess.CompletedProcess(argv, code, printed, complaints)
 
 
 def fake_command(directory: Path, name: str, script: str, monkeypatch: pytest.MonkeyPatch) -> Path:

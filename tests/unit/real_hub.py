@@ -1,17 +1,21 @@
 """A JupyterHub of a test's own: a process with a site's configuration, without a proxy in front, without notebooks."""
 
 import contextlib
+import logging
+import multiprocessing
 import os
 import re
-import subprocess
+import resource
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 import requests
+from jupyterhub.app import JupyterHub
 
 from tests.unit.installations import SHARE
 from tests.unit.proxies import free_port, wait_until
@@ -86,17 +90,28 @@ def running(base: Path, config: str, overlay: str = "") -> Iterator[RealHub]:
         "PYTHONPATH": os.pathsep.join(map(str, paths)),
     }
     hub = RealHub(f"http://127.0.0.1:{port}", base / "hub.log")
-    with hub.log.open("w") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "jupyterhub", f"--config={base}/config.py"],
-            cwd=base, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-        )  # fmt: skip
+    process = multiprocessing.get_context("fork").Process(target=serve, args=(base, environment, hub.log), daemon=True)
+    process.start()
     try:
         wait_until(lambda: answers(hub, process))
         yield hub
     finally:
         process.terminate()
-        process.wait()
+        process.join()
+
+
+def serve(base: Path, environment: Mapping[str, str], log: Path) -> None:
+    """Be what `jupyterhub --config=config.py` is, in a child that need not import JupyterHub: it takes seconds."""
+    os.chdir(base)
+    os.environ.clear()
+    os.environ.update(environment)
+    for descriptor, path in enumerate((os.devnull, log, log)):
+        os.dup2(os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND), descriptor)
+    os.closerange(3, resource.getrlimit(resource.RLIMIT_NOFILE)[0])  # such as ports of the test's
+    sys.stdout = sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115 - until this process ends
+    logging.getLogger().handlers.clear()
+    JupyterHub.clear_instance()
+    JupyterHub.launch_instance([f"--config={base}/config.py"])
 
 
 @contextlib.contextmanager
@@ -109,8 +124,8 @@ def with_example(name: str, token: str, base: Path, config: str = "") -> Iterato
         yield new
 
 
-def answers(hub: RealHub, process: "subprocess.Popen[bytes]") -> bool:
-    if process.poll() is not None:
+def answers(hub: RealHub, process: BaseProcess) -> bool:
+    if process.exitcode is not None:
         pytest.fail(f"the hub has ended:\n{hub.log.read_text()}")
     with contextlib.suppress(requests.ConnectionError):
         return hub.get("/hub/health").status_code == 200

@@ -4,6 +4,7 @@ import contextlib
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -20,15 +21,15 @@ print("server:", sys.flags.no_user_site, "tornado" in sys.modules, flush=True)
 print(*("{}={}".format(*one) for one in sorted(os.environ.items())), sep="\\n")
 print("cwd=" + os.getcwd())
 """
-# Listens as jupyterhub-singleuser does, until it is told to end.
+# Listens as jupyterhub-singleuser does, with SO_REUSEADDR, until it is told to end.
 LISTENER = """\
 import os, re, socket, time
 port = int(re.search(":([0-9]+)", os.environ["JUPYTERHUB_SERVICE_URL"]).group(1))
 while not os.path.exists(os.environ["HOME"] + "/listen"):
     time.sleep(0.01)
-with socket.socket() as server:
-    server.bind(("0.0.0.0", port))
-    server.listen()
+with socket.create_server(("0.0.0.0", port)):
+    with open(os.environ["HOME"] + "/pids", "w") as pids:
+        print(os.getpid(), os.getppid(), file=pids)
     while not os.path.exists(os.environ["HOME"] + "/end"):
         time.sleep(0.01)
 """
@@ -38,6 +39,8 @@ class Hub(BaseHTTPRequestHandler):
     """Answers as the hub does, and keeps what is reported, and from where."""
 
     reports: ClassVar[list[bytes]] = []
+    ends: ClassVar[list[str]] = []  # the path of each request that tells of an end
+    routed = threading.Event()  # while it is set, the proxy has a route
 
     def do_GET(self) -> None:
         assert "Authorization" not in self.headers
@@ -47,6 +50,14 @@ class Hub(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self.reports.append(self.rfile.read(int(self.headers["Content-Length"])))
         self.send_response(201)
+        self.end_headers()
+
+    def do_DELETE(self) -> None:
+        assert self.headers["Authorization"] == "token a token's"
+        self.ends.append(self.path)
+        while self.routed.is_set():
+            time.sleep(0.01)
+        self.send_response(204)
         self.end_headers()
 
     def log_message(self, *words: Any) -> None:
@@ -93,20 +104,25 @@ class Node:
 
     def run(self, script: str = "", **environment: str) -> tuple[str, str]:
         """Run the job; return its log and what it told Slurm."""
+        self.start(script, **environment).wait(60)
+        log, comments = self.home / ".jupyterhub/job-17.log", self.path / "comments"
+        return log.read_text() if log.is_file() else "", comments.read_text() if comments.exists() else ""
+
+    def start(self, script: str = "", **environment: str) -> "subprocess.Popen[bytes]":
         path = self.path / "job.sh"
         path.write_text(script or self.script())
         path.chmod(0o755)
         env = {"HOME": str(self.home), "SLURM_JOB_ID": "17", "SLURMD_NODENAME": "c1"}
         env |= {"PATH": f"{self.path}/bin:/usr/bin:/bin"} | environment
-        subprocess.run([path], env=env, stdin=subprocess.DEVNULL, check=False, timeout=60)
-        log, comments = self.home / ".jupyterhub/job-17.log", self.path / "comments"
-        return log.read_text() if log.is_file() else "", comments.read_text() if comments.exists() else ""
+        return subprocess.Popen([path], env=env, stdin=subprocess.DEVNULL)
 
 
 @contextlib.contextmanager
 def node_with_hub(path: Path) -> Iterator[Node]:
     """A node below a directory, and a hub that answers, to which nothing has been reported yet."""
     Hub.reports.clear()
+    Hub.ends.clear()
+    Hub.routed.clear()
     with HTTPServer(("127.0.0.1", 0), Hub) as server:
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
         yield Node(path, f"http://127.0.0.1:{server.server_port}/hub/api")

@@ -22,7 +22,7 @@ def serve(name: str, listener: socket.socket) -> None:
     while True:
         client, _ = listener.accept()
         with client, (BASE / f"{name}.asked").open("a") as asked:
-            asked.write(client.recv(4096).decode().partition("\r\n")[0] + "\n")
+            asked.write(client.recv(4096).decode(errors="replace").partition("\r\n")[0] + "\n")
             asked.flush()
             if (BASE / name).exists():
                 client.sendall(f"HTTP/1.0 {(BASE / name).read_text()} X\r\n\r\n".encode())

@@ -11,6 +11,7 @@ import stat
 import subprocess
 import sys
 import tarfile
+import time
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,7 @@ def test_everything_that_an_installer_does_not_bring_is_in_it(hub: Layout, targe
         "  not in it: packages that were added by hand: site-spawner==1.2",
     ]
     assert os.listdir(hub.backups) == []  # noqa: PTH208
+    assert time.time() - hub.last_backup.stat().st_mtime < 600
 
 
 def test_nobody_else_can_read_it_at_any_moment(hub: Layout, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,6 +141,7 @@ def test_a_file_system_without_modes_is_no_place_for_secrets(
 def test_a_failure_leaves_what_was_there(hub: Layout, target: Path) -> None:
     """A database that is damaged, while an earlier backup is to be replaced."""
     back_up(hub, target)
+    os.utime(hub.last_backup, (7, 7))
     before = target.read_bytes()
     with database.own_database(hub).open("r+b") as file:
         file.seek(4096)
@@ -147,6 +150,7 @@ def test_a_failure_leaves_what_was_there(hub: Layout, target: Path) -> None:
         back_up(hub, target, overwrite=True)
     assert target.read_bytes() == before
     assert [one.name for one in target.parent.iterdir()] == [target.name]
+    assert hub.last_backup.stat().st_mtime == 7
 
 
 def test_a_database_of_the_sites_that_is_damaged_is_named(hub: Layout, target: Path) -> None:
@@ -178,7 +182,10 @@ def test_a_link_of_the_administrators_becomes_a_file(hub: Layout, target: Path, 
     assert in_the_backup(target)["jupyterhub_config.d/50-site.py"] == b"# the site's\n"
 
 
-def test_what_is_elsewhere_is_named_with_what_to_do(hub: Layout, target: Path, tmp_path: Path) -> None:
+def test_what_is_elsewhere_is_named_with_what_to_do(
+    hub: Layout, target: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "defpath", "")  # where PostgreSQL's programs are looked for
     (tmp_path / "secret").write_text("s\n")
     (hub.config / "50-site.py").write_text(
         "from barehub.secret import read_secret\n"
@@ -187,6 +194,7 @@ def test_what_is_elsewhere_is_named_with_what_to_do(hub: Layout, target: Path, t
     said = "\n".join(back_up(hub, target))
     assert f"not in it: {tmp_path}/secret, which the configuration names" in said
     assert "not in it: the database at postgresql://db/hub: pg_dump --format=custom" in said
+    assert "hub; or install PostgreSQL's client programs, and run this again" in said
     manifest = json.loads(in_the_backup(target)[MANIFEST])
     assert (manifest["schema"], manifest["outside"]) == (None, [str(tmp_path / "secret")])
     (hub.config / "50-site.py").write_text(f"c.JupyterHub.db_url = 'sqlite:///{tmp_path}/hub.sqlite'\n")

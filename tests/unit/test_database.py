@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from barehub import process
 from barehub.errors import Exit, UserError
 from barehub.layout import Layout
 from barehub.lifecycle import database
@@ -36,6 +37,17 @@ def layout(tmp_path: Path) -> Layout:
 def plan(layout: Layout, url: str = "", previous: str | None = None, release: str = "2026.11.24") -> Migration:
     url = url or f"sqlite:///{database.own_database(layout)}"
     return Migration.plan(Installation(layout, Settings(hub_user="root")), url, release, previous)
+
+
+def test_the_worker_is_a_program_of_its_own(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other tests fork it, see `forked_worker`."""
+    monkeypatch.setattr(database, "attempt_as", process.attempt_as)
+    old = make_database(layout.hub_state / f"jupyterhub-{OLD_SCHEMA}.sqlite")
+    plan(layout).migrate()
+    assert users(database.own_database(layout)) == users(old) == ["alice"]
+    old.write_bytes(b"no database")
+    with pytest.raises(UserError, match=r"the database cannot be copied: DatabaseError: .*not a database"):
+        database.run_as_hub_user(ME, "copy", source=str(old), target=str(layout.hub_state / "copy"))
 
 
 def test_there_is_nothing_to_do_without_a_database(layout: Layout) -> None:

@@ -91,3 +91,11 @@ def test_a_server_without_an_account_is_not_started() -> None:
                 require_local_account(spawner)
         else:
             require_local_account(spawner)
+
+
+def test_a_name_that_no_account_can_have_has_none() -> None:
+    for name in ("a\0b", "\udcff", "x" * 100_000):
+        with pytest.raises(NoAccountError):
+            require_account(name)
+        with pytest.raises(HTTPError, match="There is no account"):
+            login(name)

@@ -1,4 +1,4 @@
-"""BASE/maintenance.md in a real hub: who is kept out, who is let through, and what goes on."""
+"""BASE/maintenance.md and .html in a real hub: who is kept out, who is let through, and what goes on."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -133,6 +133,33 @@ def test_an_empty_file_closes_and_one_that_others_can_change_does_not(hub: RealH
     notice.write_text("")
     assert page(hub, bob, "/hub/home").status_code == CLOSED
     notice.chmod(0o666)
+    assert page(hub, bob, "/hub/home").status_code == OPEN
+
+
+def test_a_page_of_the_sites_is_shown_as_it_is_to_people_and_closes_the_hub_to_programs_as_well(
+    hub: RealHub, base: Path
+) -> None:
+    own, bob = base / "maintenance.html", log_in(hub, "bob")
+    own.write_text("<!DOCTYPE html><title>Zurück um 14:00</title><script>alert(1)</script>$HOME {{ 7 * 7 }}")
+    try:
+        for browser in (bob, requests.Session()):
+            closed = page(hub, browser, "/hub/home")
+            assert (closed.status_code, closed.reason) == (CLOSED, "Closed for maintenance")
+            assert (closed.content, closed.headers["Content-Type"]) == (own.read_bytes(), "text/html; charset=utf-8")
+            assert closed.headers["Retry-After"] == closed.headers["Refresh"] == "60"
+            assert closed.headers["Cache-Control"] == "no-store"
+            assert "default-src 'none'" in closed.headers["Content-Security-Policy"]  # so its script does not run
+        told = hub.get("/hub/api/users/bob", token_of(hub, "bob"))
+        assert (told.status_code, told.json()["status"]) == (CLOSED, CLOSED)
+        assert page(hub, log_in(hub, "root"), "/hub/home").status_code == OPEN
+        assert page(hub, requests.Session(), "/hub/login").status_code == OPEN
+        own.chmod(0o666)
+        assert page(hub, bob, "/hub/home").status_code == OPEN
+        own.chmod(0o644)
+        own.write_text("")
+        assert "Servers that are running continue" in page(hub, bob, "/hub/home").text  # an empty one: the hub's own
+    finally:
+        own.unlink()
     assert page(hub, bob, "/hub/home").status_code == OPEN
 
 

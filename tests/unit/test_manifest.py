@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import os
+import struct
 import subprocess
 import tarfile
 from collections.abc import Iterator
@@ -129,3 +130,22 @@ def test_names_that_the_format_cannot_hold_are_refused(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="a package has a file of this name"):
             describe(tmp_path)
         (tmp_path / name).unlink()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file capabilities")
+def test_a_program_that_gives_whoever_runs_it_rights_of_roots_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "program"
+    path.write_text("x")
+    manifest = {"program": parse(describe(tmp_path))["program"]}
+    assert differences(tmp_path, manifest, {}, frozenset({0})) == []
+    # linux/capability.h, vfs_cap_data of revision 2: CAP_SETUID, effective at once.
+    os.setxattr(path, "security.capability", struct.pack("<5I", 0x02000001, 1 << 7, 0, 0, 0))
+    (wrong,) = differences(tmp_path, manifest, {}, frozenset({0}))
+    assert (wrong.path, wrong.what) == ("program", "exposed")
+    os.removexattr(path, "security.capability")
+    path.unlink()
+    (path / "program").mkdir(parents=True)  # a directory in its place
+    (tmp_path / "other").write_text("x")
+    (tmp_path / "hard").hardlink_to(tmp_path / "other")
+    found = {(one.path, one.what) for one in differences(tmp_path, manifest, {}, frozenset({0}))}
+    assert found == {("program", "missing"), ("other", "extra"), ("hard", "extra")}

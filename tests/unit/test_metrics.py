@@ -45,6 +45,8 @@ def test_a_healthy_installation(installed: Layout, tmp_path: Path) -> None:
     installed.backups.mkdir()
     installed.backup(NEW).touch()
     os.utime(installed.backup(NEW), (5, 5))
+    installed.last_backup.touch()
+    os.utime(installed.last_backup, (7, 7))
     found = of(installed)
     ((release, url),) = found["info"]
     assert release == NEW
@@ -53,6 +55,7 @@ def test_a_healthy_installation(installed: Layout, tmp_path: Path) -> None:
     assert (found["problems"], found["warnings"], found["closed"]) == ({(): 0}, {(): 1}, {(): 0})
     assert found["up"] == {("hub",): 1, ("proxy",): 1}
     assert found["backup_timestamp_seconds"] == {(NEW,): 5}
+    assert found["last_backup_timestamp_seconds"] == {(): 7}
     assert found["environment"] == {(str(prefix), "misfit"): 1}
     assert set(found["unknown"].values()) == {0}
     assert "certificate_end_timestamp_seconds" not in found  # no HTTPS

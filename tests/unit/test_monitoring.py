@@ -36,7 +36,8 @@ TOKEN = "5" * 64
 CONFIG = """
 import logging
 from barehub.config import NoScrapes
-logging.getLogger("tornado.access").addFilter(NoScrapes())
+for name in ("tornado.access", "tornado.application"):
+    logging.getLogger(name).addFilter(NoScrapes())
 """
 
 
@@ -104,6 +105,33 @@ def test_the_hub_logs_one_line_for_a_request_and_none_for_checks(hub: RealHub) -
     assert [line for line in lines if re.search("200 GET /hub/(health|metrics|static)", line)] == []
     assert len([line for line in lines if "403 GET /hub/metrics?token=[secret]" in line]) == 1
     assert len([line for line in lines if "200 GET /hub/login?next=/hub/metrics" in line]) == 1
+
+
+def test_a_visitors_first_request_is_one_line(hub: RealHub) -> None:
+    before = len(hub.log.read_text().splitlines())
+    assert requests.get(f"{hub.url}/hub/login?first", timeout=60).cookies["_xsrf"]
+    wait_until(lambda: "/hub/login?first" in hub.log.read_text())
+    (line,) = hub.log.read_text().splitlines()[before:]
+    assert "200 GET /hub/login?first" in line
+
+
+@pytest.mark.parametrize(
+    ("text", "is_noise"),
+    [
+        ("200 GET /hub/health (@127.0.0.1) 1234.56ms", True),  # of a hub with much to do
+        ("200 HEAD /dev/hub/health (@127.0.0.1) 1234.56ms", True),
+        ("200 GET /hub/static/js/home.js?v=1 (@::1) 1234.56ms", True),
+        ('{\n  "Host": "hub.example.org"\n}', True),
+        ("500 GET /hub/home (alice@::1) 1.00ms", False),
+        ("503 GET /hub/health (@127.0.0.1) 1.00ms", False),
+        ("200 GET /hub/healthy (@127.0.0.1) 1.00ms", False),
+        ("200 GET /hub/login?next=/hub/health (@::1) 1.00ms", False),
+        ("200 POST /hub/metrics (@::1) 1.00ms", False),
+    ],
+)
+def test_what_comes_every_few_seconds_is_not_logged_if_it_went_well(text: str, is_noise: bool) -> None:
+    record = logging.LogRecord("tornado.access", logging.INFO, "", 0, text, (), None)
+    assert NoScrapes().filter(record) != is_noise
 
 
 @pytest.mark.parametrize("level", ["INFO", "DEBUG"])
@@ -177,6 +205,7 @@ def test_the_dashboard_shows_what_is_really_exported(hub: RealHub, place: Place)
     wait_until(lambda: "traefik_entrypoint_requests_total" in scrape(place.api).text)
     ours = Status("/b", "2026.11.24", [], units={"barehub-hub.service": "active"}, hub=200, proxy=200)
     ours.certificate_ends, ours.backups = "2026-12-24T12:00:00+00:00", [str(place.base / "state/proxy/traefik.yaml")]
+    ours.last_backup = ours.certificate_ends
     ours.environment_states = {"lab": "misfit"}
     exported = known(hub.get("/hub/metrics", TOKEN).text, scrape(place.api).text, exposition(ours))
     dashboard = json.loads((EXAMPLES / "grafana-dashboard.json").read_text())

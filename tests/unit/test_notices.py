@@ -110,6 +110,26 @@ def test_a_link_is_not_followed_and_status_says_so(installed: Layout, tmp_path: 
     assert not status.closed
 
 
+@pytest.mark.parametrize("name", ["announcement", "maintenance", "maintenance_page"])
+def test_what_is_too_large_is_not_shown_and_status_says_so(installed: Layout, name: str) -> None:
+    path = getattr(installed, name)
+    path.write_bytes(b"\xef\xbb\xbf" + b"\xff" * (notices.SIZE - 3))  # with a mark of Windows' editors, and no UTF-8
+    path.chmod(0o644)
+    assert notices.text_of(path) == "\ufffd" * (notices.SIZE - 3)
+    assert f"{path}\n" in text(check(installed))
+    path.write_bytes(b"x" * (notices.SIZE + 1))
+    assert notices.shown(path) == notices.page(installed) == ""
+    status = check(installed)
+    assert any(one.startswith(f"{path} is larger than 256 KB, so it is not shown: ") for one in status.warnings)
+    assert not status.closed
+
+
+def test_a_page_of_the_sites_own_closes_the_hub_and_status_names_it(installed: Layout) -> None:
+    installed.maintenance_page.touch(mode=0o644)
+    assert f"maintenance page  {installed.maintenance_page}\n" in text(status := check(installed))
+    assert status.closed
+
+
 def test_what_the_hub_and_the_proxy_cannot_read_is_not_shown_and_status_says_so(installed: Layout) -> None:
     installed.maintenance.write_text("Back at 14:00")
     installed.maintenance.chmod(0o644)

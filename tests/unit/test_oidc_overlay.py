@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 import requests
@@ -66,7 +67,7 @@ def config(base: Path, port: int) -> str:
         assert old in example
         example = example.replace(old, new)
     # The accounts that every machine has are the system's.
-    return f"{text}{example}\nc.GenericOAuthenticator.least_uid = 1\n"
+    return f"{text}{example}\nc.GenericOAuthenticator.least_uid = 1\nc.Application.log_level = 'DEBUG'\n"
 
 
 @pytest.fixture
@@ -131,3 +132,28 @@ def test_a_provider_that_is_down_is_said(site: Site) -> None:
     assert stopped.value.response
     page = browser.get(stopped.value.response.headers["Location"])
     assert (page.status_code, "The login service does not answer the hub" in page.text) == (503, True)
+
+
+@pytest.mark.parametrize("path", ["/token", "/me"])
+def test_a_provider_that_is_down_in_part_is_said(site: Site, path: str) -> None:
+    with site.provider(broken=path):
+        page = site.log_in("bin")
+    assert (page.status_code, "The login service does not answer the hub" in page.text) == (503, True)
+    assert f"localhost:{site.port}{path}" in site.hub.log.read_text()
+
+
+def test_a_logout_while_the_provider_is_down_ends_the_hubs_login(site: Site) -> None:
+    browser = site.browser()
+    with site.provider():
+        assert oidc.log_in(browser, site.hub.url, "bin").url == f"{site.hub.url}/hub/home"
+    assert browser.get(f"{site.hub.url}/hub/home").url == f"{site.hub.url}/hub/home"  # who is in stays in
+    with pytest.raises(requests.ConnectionError):  # at the provider's address
+        browser.get(f"{site.hub.url}/hub/logout")
+    assert "/hub/login" in browser.get(f"{site.hub.url}/hub/home").url
+
+
+def test_no_secret_is_logged_with_debug(site: Site, running_provider: None) -> None:
+    assert "[D " in site.hub.log.read_text()
+    site.log_in("bin")
+    for secret in (SECRET, SECRET.replace(" ", "+"), quote(SECRET)):
+        assert secret not in site.hub.log.read_text()

@@ -11,13 +11,16 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from traitlets import Integer
 
 from tests.unit import proxies
+from tests.unit.thief import HOSTS, stolen
 
 if os.environ.get("CI") != "true":
     pytest.importorskip("jupyterhub_traefik_proxy")
 
 from barehub import own_servers
+from barehub.held_port import HoldsPort
 from barehub.listeners import Listener, Ports, listening
 from barehub.own_servers import Place
 from barehub.proxy import BarehubProxy
@@ -131,6 +134,45 @@ def test_a_server_that_has_ended_loses_its_route_at_once(hub: Hub) -> None:
             assert spawner.callback is None  # JupyterHub has been told
 
     hub.run(story)
+
+
+class HoldingSpawner(HoldsPort, LocalProcessSpawner):
+    port, ip = Integer(), "127.0.0.1"
+
+
+def test_nobody_gets_the_port_before_the_route_has_gone(hub: Hub) -> None:
+    async def story(proxy: BarehubProxy) -> None:
+        spawner, told = HoldingSpawner(USER, port := proxies.free_port()), asyncio.Event()
+
+        async def stopped() -> None:
+            await told.wait()
+            await proxy.delete_user(spawner.user)
+
+        spawner.callback, spawner.port = stopped, port
+        server = listener(UID, port)
+        await proxy.add_user(spawner.user)
+        spawner.ended = True
+        server.close()
+        await eventually(lambda: asyncio.sleep(0, spawner.callback is None))
+        assert await proxy.get_route(spawner.proxy_spec)
+        assert await asyncio.to_thread(stolen, port, HOSTS[:3]) == []  # the route leads to 127.0.0.1
+        told.set()
+        await eventually(lambda: asyncio.to_thread(stolen, port, HOSTS[:3]))
+        assert await is_gone(proxy, spawner)
+
+    hub.run(story)
+
+
+def test_a_port_that_is_held_already_does_not_keep_a_server_from_starting() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        spawner = HoldingSpawner(USER, 1)
+        spawner.port = other.getsockname()[1]
+    spawner.keep_port()
+    spawner.free_port()
+    for _ in range(2):  # a start that has failed, and the next one
+        spawner.port = proxies.free_port()
+        listener(UID, spawner.port).close()
+        spawner.keep_port()
 
 
 def server_port(spawner: LocalProcessSpawner) -> int:

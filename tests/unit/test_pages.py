@@ -22,6 +22,7 @@ from tests.unit.supervised import Place, place_in
 if os.environ.get("CI") != "true":
     pytest.importorskip("jupyterhub_traefik_proxy")
 
+from barehub import notices
 from barehub.proxy import BarehubProxy
 from jupyterhub.app import JupyterHub
 
@@ -173,6 +174,23 @@ def test_what_maintenance_md_says_is_on_the_page_while_it_is_there(away: Place) 
     assert "14:00" not in ask(away.web, "/user/alice/", BROWSER).text
     path.chmod(0o666)
     assert "14:00" not in ask(away.web, "/hub/home", BROWSER).text
+    path.unlink()
+    assert RELOADS in ask(away.web, "/hub/home", BROWSER).text
+
+
+def test_a_page_of_the_sites_own_is_shown_as_it_is_while_it_is_there(away: Place) -> None:
+    path = away.base / "maintenance.html"
+    path.write_bytes(b"<title>Zur\xc3\xbcck</title> $HOME \xff")
+    path.chmod(0o644)
+    shown = ask(away.web, "/hub/home", BROWSER)
+    assert (shown.status, shown.text) == (503, "<title>Zurück</title> $HOME \ufffd")
+    assert (shown.headers["Retry-After"], shown.headers["Refresh"]) == ("5", "5")
+    assert ask(away.web, "/hub/api/user", PROGRAM).headers["Content-Type"] == "application/json"
+    assert "Zurück" not in ask(away.web, "/user/alice/", BROWSER).text
+    for text, mode in ((b"x" * (notices.SIZE + 1), 0o644), (b"x", 0o666)):
+        path.write_bytes(text)
+        path.chmod(mode)
+        assert RELOADS in ask(away.web, "/hub/home", BROWSER).text
     path.unlink()
     assert RELOADS in ask(away.web, "/hub/home", BROWSER).text
 

@@ -22,7 +22,7 @@ Load = Callable[[], contextlib.AbstractContextManager[None]]
 
 NAME = "hub.example.org"
 ROOT = authority()
-PAIR = issue(ROOT, NAME)
+PAIR, RENEWED = issue(ROOT, NAME), issue(ROOT, NAME)
 OTHER = issue(ROOT, "other.example.org")
 MANY = [issue(ROOT, f"n{number}.example.org") for number in range(300)]  # of which traefik needs a while to load
 
@@ -151,6 +151,60 @@ def test_http_is_redirected_when_the_door_opens(slow: Place) -> None:
     assert "READY=1" not in slow.systemd.messages
     (slow.base / "web").write_text("301")
     slow.systemd.wait_until_ready()
+
+
+@pytest.mark.parametrize(
+    ("http", "rules", "what"),
+    [
+        ({}, True, f"error: traefik does not answer /{READY} at the entrypoint web after 1 s"),
+        ({"redirections": {}}, False, "error: traefik does not answer / at the entrypoint web after 1 s"),
+        (
+            {"tls": {"domains": [{"main": NAME}]}},
+            True,
+            f"warning: traefik does not serve the certificate for {NAME} in ",
+        ),
+    ],
+)
+def test_a_door_opens_without_what_it_promises_after_a_while_and_the_journal_says_what(
+    slow: Place, http: dict, rules: bool, what: str
+) -> None:
+    config = slow.base / "state/proxy/traefik.yaml"
+    entrypoints = json.loads(config.read_text())["entryPoints"]
+    entrypoints["web"]["http"] = http
+    config.write_text(json.dumps({"entryPoints": entrypoints}))
+    slow.write_certificate(PAIR)
+    if rules:
+        slow.write_rules("http://127.0.0.1:9", certificate=slow.certificate)
+    (slow.base / "api").write_text("401")
+    (slow.base / "web").write_text("404")
+    slow.systemd.start(LOADING="1")
+    slow.systemd.wait_until_ready()
+    assert get(slow.web)[0] == 404
+    (slow.base / "end").touch()
+    slow.systemd.stop()
+    told = slow.systemd.complaints()
+    assert what in told
+    assert told.endswith("after 1 s; the doors open nevertheless\n")
+
+
+def test_who_comes_to_an_open_door_while_rules_and_certificate_change_sees_no_other_certificate(place: Place) -> None:
+    proxies.serve_https(place.base, NAME, acme=False)
+    place.write_certificate(PAIR)
+    with named_server("hub") as hub:
+        place.write_rules(hub, certificate=place.certificate)
+        place.systemd.start()
+        place.systemd.wait_until_ready()
+        with regulars(lambda: get_by_tls(place.web, NAME)) as few:
+            for pair in (RENEWED, PAIR, RENEWED):
+                few.got.clear()
+                renewed = place.base / "state/proxy/renewed.pem"
+                renewed.write_text(pair.cert + pair.key)
+                renewed.replace(place.certificate)
+                place.write_rules(hub, certificate=place.certificate)
+                os.kill(place.systemd.pid, signal.SIGHUP)
+                wait_until(lambda pair=pair: (200, pair.serial) in few.got)
+                few.wait_for_more()
+                assert set(few.got) <= {(200, PAIR.serial), (200, RENEWED.serial)}, few.got
 
 
 def test_a_reload_of_a_traefik_that_starts_is_done_when_it_has_started(slow: Place) -> None:

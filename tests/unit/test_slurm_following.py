@@ -96,6 +96,21 @@ def test_an_error_between_two_empty_answers_starts_the_time_again(commands: Comm
     assert job.unseen == 0
 
 
+def test_who_listens_when_the_server_has_ended_is_not_connected_to(commands: Commands) -> None:
+    commands.say("squeue", RUNS)
+    connected = []
+
+    async def story() -> None:
+        thief = await asyncio.start_server(lambda *streams: connected.append(streams), "localhost", 0)
+        job = follow(commands, launch_timeout=1)
+        job.reported, job.left = thief.sockets[0].getsockname()[1], 1.0
+        with pytest.raises(JobError, match="the hub cannot connect to it"):
+            await job.wait_until_up()
+
+    run(story())
+    assert connected == []
+
+
 def test_the_log_and_the_node_of_a_server_that_ends_early_are_named(commands: Commands) -> None:
     commands.say("squeue", RUNS.replace("RUNNING", "FAILED"))
     commands.say("scontrol", SHOWN.format("FAILED").replace("ExitCode=0:0", "ExitCode=1:0"))

@@ -11,10 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from barehub_slurm import launch
+from barehub_slurm import launch, node_ports
 
 from tests.unit.proxies import wait_until
 from tests.unit.slurm_node import LISTENER, Hub, Node, node_with_hub
+from tests.unit.thief import stolen
 
 
 @pytest.fixture
@@ -69,10 +70,63 @@ def test_a_port_that_another_account_has_taken_is_not_told(
     assert "was taken by the account" in capfd.readouterr().err
 
 
+@pytest.mark.parametrize("end", ["by itself", "killed", "cancelled"])
+def test_nobody_else_gets_the_port_while_a_route_leads_to_it(node: Node, end: str) -> None:
+    """Neither while the server runs, nor once it has ended and the hub does not know that yet."""
+    node.program("users/bin/server", f"#!{node.path}/users/bin/python\n{LISTENER}")
+    (node.home / "listen").touch()
+    with node.start() as job:
+        wait_until(lambda: Hub.reports)
+        port = json.loads(Hub.reports[0])["port"]
+        assert stolen(port) == []
+        Hub.routed.set()
+        server, parent = map(int, (node.home / "pids").read_text().split())
+        assert parent == job.pid
+        match end:
+            case "by itself":
+                (node.home / "end").touch()
+            case "killed":
+                os.kill(server, signal.SIGKILL)
+            case "cancelled":  # Slurm's SIGTERM is for all processes of a job
+                os.kill(job.pid, signal.SIGTERM)
+                os.kill(server, signal.SIGTERM)
+        wait_until(lambda: Hub.ends)
+        assert node_ports.accounts_at(port) == set()
+        assert stolen(port) == []
+        assert job.poll() is None
+        Hub.routed.clear()
+    assert job.returncode == {"by itself": 0, "killed": -signal.SIGKILL, "cancelled": -signal.SIGTERM}[end]
+    assert Hub.ends == ["/hub/api/batchspawner"]
+    assert len(stolen(port)) > 20  # these ways would have worked
+    assert not (node.path / "comments").exists()
+
+
+def test_a_hub_that_is_away_does_not_keep_a_job(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as away:
+        port = away.getsockname()[1]
+    monkeypatch.setenv("JUPYTERHUB_API_TOKEN", "token")
+    launch.tell_end(f"http://127.0.0.1:{port}/hub/api", 0.1)
+
+
+def test_a_signal_for_the_first_process_of_a_job_alone_reaches_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch, "GRACE", 0)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, launch.SIGNALS)
+    try:
+        with subprocess.Popen(["python3", "-c", UNBLOCKED]) as server:
+            signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+            status = launch.wait_for(server.pid)
+            server.returncode = 0  # it has been waited for
+        assert os.WTERMSIG(status) == signal.SIGTERM
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+UNBLOCKED = "import signal, time; signal.pthread_sigmask(signal.SIG_SETMASK, []); time.sleep(60)"
+
+
 def test_a_server_that_never_listens_is_not_waited_for(node: Node) -> None:
     with socket.socket() as reserved, subprocess.Popen(["true"]) as server:
         reserved.bind(("127.0.0.1", 0))  # not listening
-        server.wait()
         launch.tell_when_ours(node.hub, reserved.getsockname()[1], server.pid, 5)
     assert Hub.reports == []
 
@@ -114,7 +168,7 @@ def test_a_job_with_a_range_tries_the_next_port_where_somebody_listens(node: Nod
         first = free_run_of(4)
         taken.enter_context(socket.create_server(("", first)))
         taken.enter_context(socket.create_server(("::1", first + 1), family=socket.AF_INET6))
-        taken.enter_context(launch.claimed(first + 2))
+        taken.enter_context(node_ports.claimed(first + 2))
         node.program("users/bin/server", f"#!{node.path}/users/bin/python\n{LISTENER}")
         (node.home / "listen").touch()
         path = f"export PATH={node.path}/bin:$PATH"  # which the machine's /etc/profile may have replaced
@@ -136,21 +190,22 @@ def free_run_of(count: int) -> int:
     return next(
         first
         for first in range(20000, 30000, count)
-        if not any(launch.accounts_at(first + one) for one in range(count))
+        if not any(node_ports.accounts_at(first + one) for one in range(count))
     )
 
 
 def test_jobs_that_start_at_the_same_time_choose_different_ports() -> None:
     first = free_run_of(5)
     with contextlib.ExitStack() as claims:
-        found = [launch.free_port(f"{first}-{first + 4}") for _ in range(5)]
-        for _, claim in found:
-            claims.enter_context(claim)
+        found = [node_ports.free_port(f"{first}-{first + 4}") for _ in range(5)]
+        for _, held in found:
+            for one in held:
+                claims.enter_context(one)
     assert sorted(port for port, _ in found) == [*range(first, first + 5)]
 
 
 def test_listeners_of_either_family_count() -> None:
     for family, host in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
         with socket.create_server((host, 0), family=family) as server:
-            assert launch.accounts_at(server.getsockname()[1]) == {os.getuid()}
-    assert launch.accounts_at(1, tables=["/nowhere"]) == set()
+            assert node_ports.accounts_at(server.getsockname()[1]) == {os.getuid()}
+    assert node_ports.accounts_at(1, tables=["/nowhere"]) == set()

@@ -20,7 +20,7 @@ from barehub_slurm.slurm import Turns
 from barehub_slurm.spawner import SlurmJobSpawner
 from traitlets.config import Config
 
-from tests.unit.slurm_commands import USER, Commands
+from tests.unit.slurm_commands import RUNS, UID, USER, Commands
 
 # Of a server that runs, from a release whose spawner was a subclass of batchspawner's.
 OLDER_STATE = """{
@@ -78,6 +78,21 @@ def test_a_state_of_an_older_release_is_gone_on_with_and_kept_for_a_rollback() -
     assert made.get_state()[SURVIVES_RESTART]
     made.clear_state()
     assert (made.job_id, made.job.job_name) == ("", "")
+
+
+def test_a_server_that_has_ended_has_no_route_for_the_next_hub_either(commands: Commands) -> None:
+    """The hub was stopped while the job waited for its answer, and Slurm still shows the job."""
+    commands.say("squeue", RUNS)
+    made = ready_to_start(commands, Turns())
+    made.load_state(json.loads(OLDER_STATE) | {"job_name": "jupyterhub-1", "job_id": "17", "uid": UID, "left": 1.0})
+    assert made.get_state()["left"] == 1.0
+    assert (made.pending, made.ready) == ("stop", False)  # JupyterHub adds no route
+    made._check_pending = True
+    assert asyncio.run(made.poll()) == 0
+    made._check_pending, made._stop_pending = False, True
+    assert asyncio.run(made.poll()) is None  # so it is cancelled
+    made.clear_state()
+    assert made.get_state().get("left") is None
 
 
 # Starting and stopping, with Slurm's commands as scripts

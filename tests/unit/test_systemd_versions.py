@@ -13,7 +13,7 @@ OF_239 = """
     WantedBy Also OnCalendar AccuracySec
     Type User AmbientCapabilities Environment EnvironmentFile WorkingDirectory ExecStartPre ExecStart ExecReload
     FileDescriptorStoreMax NotifyAccess Restart RestartSec RestartPreventExitStatus WatchdogSec TimeoutStartSec KillMode
-    UMask LimitNOFILE LogLevelMax SyslogLevel MemoryHigh MemoryMax
+    UMask LimitNOFILE LogLevelMax SyslogLevel MemoryHigh MemoryMax TasksMax
     CapabilityBoundingSet NoNewPrivileges ProtectSystem ReadWritePaths InaccessiblePaths ProtectHome PrivateTmp
     PrivateDevices PrivateMounts PrivateNetwork DevicePolicy ProtectKernelTunables ProtectKernelModules
     ProtectControlGroups RestrictNamespaces RestrictRealtime RemoveIPC LockPersonality MemoryDenyWriteExecute

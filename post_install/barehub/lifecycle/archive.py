@@ -3,6 +3,7 @@
     install.json announcement.md allowed_signers ... files of BASE
     state/hub/ state/acme/ jupyterhub_config.d/      directories of BASE
     units/barehub-hub.service.d/site.conf            from /etc/systemd/system
+    state/hub/backups/barehub-backup.dump            of PostgreSQL, where that is the hub's database and can be dumped
     barehub-backup.json                              the manifest
 
 The manifest comes last, since the sums are known then. So a file that was cut off has none.
@@ -29,7 +30,9 @@ from barehub.lifecycle.database import known_revisions
 
 FORMAT = 1
 MANIFEST = "barehub-backup.json"
-FILES = ("install.json", "announcement.md", "maintenance.md", "allowed_signers", "allowed_signers.gpg")
+NOTICES = ("announcement.md", "maintenance.md", "maintenance.html")
+FILES = ("install.json", *NOTICES, "allowed_signers", "allowed_signers.gpg")
+DUMP = "state/hub/backups/barehub-backup.dump"
 TREES = ("state/hub", "state/acme", "jupyterhub_config.d")
 UNITS = "units"
 NAME = re.compile("[a-z][a-z0-9-]*")  # check_options in preflight.sh
@@ -46,7 +49,7 @@ class DamagedError(UserError):
 class Manifest:
     """What a backup says of itself. The installer's preflight.sh reads some of it, too.
 
-    `made` is a time in UTC; `schema` is that of the SQLite database, None without one; `outside` are files that the
+    `made` is a time in UTC; `schema` is that of the database, None if it is not in it; `outside` are files that the
     configuration names elsewhere on the machine; `added` are packages that were added by hand, as pip names them;
     `sha256` has the sum of each file, by its name in the tar.
     """

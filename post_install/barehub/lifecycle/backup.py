@@ -1,7 +1,7 @@
 """`barehub backup`: all that an installer does not bring, in one private file, while the hub runs.
 
 The hub's and the proxy's directories are their accounts', so root follows no link there and reads no file that has
-other names (barehub.untrusted). SQLite copies databases itself, as the hub's account.
+other names (barehub.untrusted). SQLite and PostgreSQL copy databases themselves, as the hub's account.
 """
 
 import contextlib
@@ -20,10 +20,10 @@ from barehub.config import ConfigError
 from barehub.errors import Exit, UserError
 from barehub.evaluation import Evaluated, evaluate
 from barehub.layout import Layout
-from barehub.lifecycle.archive import FILES, MANIFEST, UNITS, Manifest, Output, Summed, member_of
+from barehub.lifecycle.archive import DUMP, FILES, MANIFEST, UNITS, Manifest, Output, Summed, member_of
 from barehub.lifecycle.comparison import added
-from barehub.lifecycle.database import asked, own_database, revision, run_as_hub_user
-from barehub.lifecycle.database_urls import dump_command, sqlite_file, without_password
+from barehub.lifecycle.database import asked, own_database, revision, revision_of, run_as_hub_user
+from barehub.lifecycle.database_urls import can_dump, sqlite_file, why_not_in_it
 from barehub.process import locked, sync_directory
 from barehub.proxy_unit.renewal import Source
 from barehub.settings import Installation
@@ -48,8 +48,11 @@ def back_up(layout: Layout, target: Path | None, *, overwrite: bool, say: Say) -
         raise UserError(f"{layout.prefix} is not the active release", fix, Exit.BASE)
     with locked(layout.base), written(target, layout, overwrite=overwrite) as descriptor:
         found = evaluated(installation, say)
-        backup = Backup(installation, database_of(layout, found), descriptor, certain=found is not None)
+        url = found.db_url if found and can_dump(found.db_url) else None
+        backup = Backup(installation, database_of(layout, found), url, descriptor, certain=found is not None)
         manifest = backup.write(release, outside(layout, found))
+    with contextlib.suppress(OSError):  # the backup is whole; that nobody hears of it is no loss
+        layout.last_backup.touch()
     what = f"{manifest.distribution} {release} to {target or 'standard output'}"
     say(f"backed up {what}: {len(manifest.sha256)} files, {backup.output.size / 1e6:.1f} MB")
     for line in [*backup.left_out, *not_in_it(layout, found, manifest)]:
@@ -130,20 +133,23 @@ def not_in_it(layout: Layout, found: Evaluated | None, manifest: Manifest) -> li
         lines.append(f"packages that were added by hand: {' '.join(manifest.added)}")
     if database:
         lines.append(f"""the database {database}: sqlite3 {database} ".backup COPY\"""")
-    elif found and not database_of(layout, found):
-        lines.append(f"the database at {without_password(found.db_url)}: {dump_command(found.db_url)}")
+    elif found and not database_of(layout, found) and not can_dump(found.db_url):
+        lines.append(why_not_in_it(found.db_url))
     return lines
 
 
 class Backup:
     """A backup that is being written to a file: the tar, the sum of each file in it, and what was left out.
 
-    `certain` tells that the hub uses `database`, and no other one: then those of other releases are left out.
+    `url` is that of a PostgreSQL database to dump. `certain` tells that the hub uses `database`, and no other one: then
+    those of other releases are left out.
     """
 
-    def __init__(self, installation: Installation, database: Path | None, descriptor: int, *, certain: bool) -> None:
+    def __init__(
+        self, installation: Installation, database: Path | None, url: str | None, descriptor: int, *, certain: bool
+    ) -> None:
         self.installation = installation
-        self.database, self.certain = database, certain
+        self.database, self.url, self.certain = database, url, certain
         self.output = Output(descriptor)
         self.tar = tarfile.open(fileobj=cast("IO[bytes]", self.output), mode="w")  # noqa: SIM115
         self.sums: dict[str, str] = {}
@@ -158,6 +164,8 @@ class Backup:
             self.add_file(name, layout.base / name)
         self.add_tree("jupyterhub_config.d", layout.config, follow=True)
         self.add_tree("state/hub", layout.hub_state)
+        if self.url and (schema := revision_of(self.installation, self.url)):
+            self.add_dump(self.url)
         self.add_tree("state/acme", layout.acme)
         for unit in settings.units:
             for path in sorted((layout.system_units / f"{unit}.d").glob("*.conf")):
@@ -230,8 +238,20 @@ class Backup:
             if not is_database:
                 self.add(name, descriptor, path)
         if is_database:
-            with copied(self.installation, path) as descriptor:
-                self.add(name, descriptor, path)
+            try:
+                with made(self.installation, ".being-backed-up.sqlite", "copy", source=str(path)) as descriptor:
+                    self.add(name, descriptor, path)
+            except UserError as error:
+                raise UserError(f"{path}: {error}", error.fix, error.code) from None
+
+    def add_dump(self, url: str) -> None:
+        """Add a dump of a PostgreSQL database, and the directory that it will be in."""
+        path = self.installation.layout.base / DUMP
+        with made(self.installation, ".being-backed-up.dump", "dump", url=url) as descriptor:
+            place = os.open(path.parent, os.O_RDONLY | os.O_NOFOLLOW | os.O_DIRECTORY)
+            self.tar.addfile(member_of(str(Path(DUMP).parent), place))
+            os.close(place)
+            self.add(DUMP, descriptor, path)
 
     def add(self, name: str, descriptor: int, path: Path) -> None:
         """Add an open file, of `path`, with its mode and the names of its owners."""
@@ -243,16 +263,13 @@ class Backup:
 
 
 @contextlib.contextmanager
-def copied(installation: Installation, path: Path) -> Iterator[int]:
-    """Give a copy of a SQLite database in use, opened, which is gone afterwards."""
+def made(installation: Installation, name: str, how: str, **details: str) -> Iterator[int]:
+    """Give a copy of a database in use, opened, which is gone afterwards; `how` is the database worker's function."""
     layout, settings = installation.layout, installation.settings
-    copy = layout.backups / ".being-backed-up.sqlite"
+    copy = layout.backups / name
     ensure_directory(layout.backups, 0o700, *ids(settings.hub_user))
     try:
-        try:
-            run_as_hub_user(settings, "copy", source=str(path), target=str(copy))
-        except UserError as error:
-            raise UserError(f"{path}: {error}", error.fix, error.code) from None
+        run_as_hub_user(settings, how, target=str(copy), **details)
         with opened(copy) as descriptor:
             yield descriptor
     finally:

@@ -23,7 +23,7 @@ from barehub.untrusted import UntrustedError, parse_json
 
 # The name that releases before this scheme used, and the one for a copy from another hub.
 FIRST = "jupyterhub.sqlite"
-VERBS = {"copy": "copied", "dump": "copied", "restore": "restored"} | dict.fromkeys(
+VERBS = {"copy": "copied", "dump": "copied", "restore": "restored", "fill": "restored"} | dict.fromkeys(
     ("print_schema", "print_dump_schema", "print_losses"), "read"
 )
 SECONDS = 60.0  # for a question that SQLite answers at once, if nobody holds a lock

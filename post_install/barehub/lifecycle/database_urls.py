@@ -13,6 +13,8 @@ FIXES = {  # words of PostgreSQL's programs, of libpq, and of psycopg: what to d
     "no pq wrapper available": "install libpq, PostgreSQL's library: package libpq5 or libpq",
     "connection failed": "start the database server, or correct c.JupyterHub.db_url",
     "connection is bad": "start the database server, or correct c.JupyterHub.db_url",
+    "unsupported version": "install PostgreSQL's client programs (pg_restore) of the dump's version or newer",
+    "is not empty": "create the database again, empty",
     "must be owner": "let the hub's role own its tables",
 }
 
@@ -34,6 +36,12 @@ def can_dump(url: str) -> bool:
     return url.startswith("postgresql") and not missing_programs()
 
 
+def why_not_in_it(url: str) -> str:
+    """Return that such a database is in no backup of ours, and how to dump it."""
+    more = "; or install PostgreSQL's client programs, and run this again" if url.startswith("postgresql") else ""
+    return f"the database at {without_password(url)}: {dump_command(url)}{more}"
+
+
 def why_no_dump(url: str) -> tuple[str, str]:
     """Return why such a database cannot be backed up by us, and what to do."""
     missing = f", since {' and '.join(missing_programs())} cannot be found" if url.startswith("postgresql") else ""
@@ -45,6 +53,15 @@ def why_no_dump(url: str) -> tuple[str, str]:
 def fix_for(why: str, otherwise: str = "fix the cause") -> str:
     """Return what to do if a database cannot be used for this reason."""
     return next((fix for known, fix in FIXES.items() if known in why), otherwise)
+
+
+def why_no_restore(url: str) -> tuple[str, str] | None:
+    """Return why a dump of PostgreSQL cannot be restored to such a database, and what to do; None if it can be."""
+    if not url.startswith("postgresql"):
+        return "it is no PostgreSQL", "name the database in c.JupyterHub.db_url"
+    if missing := missing_programs():
+        return f"{' and '.join(missing)} cannot be found", "install PostgreSQL's client programs"
+    return None
 
 
 def dump_command(url: str) -> str:

@@ -10,6 +10,7 @@ stdin: a URL may hold a password, and every account can read a command line.
     {"do": "print_schema", "url": URL}                          prints nothing if there is no schema yet
     {"do": "dump", "url": URL, "target": PATH}                  of PostgreSQL; so are those below
     {"do": "restore", "url": URL, "source": PATH}
+    {"do": "fill", "url": URL, "source": PATH}
     {"do": "print_dump_schema", "source": PATH}
     {"do": "print_losses", "url": URL, "source": PATH}          as JSON: what is not in the dump
 """
@@ -25,6 +26,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from barehub.config import leave_out_grammars
 from barehub.errors import Exit
 from barehub.lifecycle import postgres
 from barehub.process import sync_directory
@@ -86,6 +88,13 @@ def restore(url: str, source: str) -> None:
     postgres.restore(url, Path(source))
 
 
+def fill(url: str, source: str) -> None:
+    """Restore a dump into the database at a URL, which has no tables of the hub's role, all or nothing."""
+    if postgres.tables_of(url):
+        raise postgres.ProgramError("it is not empty, and a restore replaces nothing")
+    restore(url, source)
+
+
 def print_dump_schema(source: str) -> None:
     """Print the schema revision of the data in a dump."""
     print(postgres.schema_in(Path(source)))
@@ -130,6 +139,7 @@ def alembic_config(url: str) -> Iterator[Any]:
     from alembic.config import Config
     from jupyterhub.dbutil import write_alembic_ini
 
+    leave_out_grammars()  # JupyterHub's migrations import all of it
     with tempfile.TemporaryDirectory() as directory:
         path = f"{directory}/alembic.ini"
         write_alembic_ini(path, url)
@@ -141,7 +151,7 @@ def main() -> int:
     task = json.load(sys.stdin)
     functions: tuple[Callable[..., None], ...] = (
         *(copy, migrate, upgrade, downgrade, print_schema),
-        *(dump, restore, print_dump_schema, print_losses),
+        *(dump, restore, fill, print_dump_schema, print_losses),
     )
     do = {one.__name__: one for one in functions}[task.pop("do")]
     try:

@@ -5,6 +5,8 @@
     install.json    comes last, so that nothing takes BASE for an installation before
     .restored/      is removed, with the manifest in it, when the release is active
 
+A dump of PostgreSQL goes into the database that the configuration names, once that is in place.
+
 Root reads the backup as if somebody else had made it: names that lead elsewhere, links, and devices are refused.
 """
 
@@ -24,10 +26,12 @@ from typing import BinaryIO
 from barehub import accounts
 from barehub.errors import Exit, UserError
 from barehub.layout import Layout
-from barehub.lifecycle.archive import FILES, MANIFEST, TREES, UNITS, DamagedError, Manifest, belongs
+from barehub.lifecycle.archive import DUMP, FILES, MANIFEST, TREES, UNITS, DamagedError, Manifest, belongs
+from barehub.lifecycle.database import run_as_hub_user
+from barehub.lifecycle.database_urls import why_no_restore, without_password
 from barehub.lifecycle.options import Request
 from barehub.process import sync_directory, write_atomically
-from barehub.settings import Settings
+from barehub.settings import Installation, Settings
 
 BLOCK = 1 << 20
 UNREADABLE = (ValueError, OverflowError, RecursionError, EOFError)  # what tarfile raises besides its own errors
@@ -54,11 +58,29 @@ def restore(layout: Layout, request: Request, say: Say) -> None:
             say(f"  to add them: {layout.prefix}/bin/python -m pip install {' '.join(manifest.added)}")
 
 
+def restore_dump(installation: Installation, url: str, say: Say) -> None:
+    """Restore the dump of a backup that is being restored into the empty database at `url`, and remove the dump.
+
+    Raises UserError if that cannot be done, or if the hub's role has tables there; then nothing has changed.
+    """
+    layout = installation.layout
+    dump = layout.base / DUMP
+    if not (layout.restored.is_dir() and os.path.lexists(dump)):
+        return
+    if why := why_no_restore(url):
+        what = f"the dump in the backup cannot be restored to {without_password(url)}: {why[0]}"
+        raise UserError(what, f"{why[1]}, then run this again; or begin without the data: rm {dump}", Exit.HOOK)
+    run_as_hub_user(installation.settings, "fill", url=url, source=str(dump))
+    dump.unlink()
+    say(f"restored the database at {without_password(url)}")
+
+
 def finish(layout: Layout) -> None:
-    """End a restore: the release is active. If it is interrupted, no next run goes on with half of it."""
-    with contextlib.suppress(FileNotFoundError):
-        layout.restored.rename(layout.restoring)
-    shutil.rmtree(layout.restoring, ignore_errors=True)
+    """End a restore, if there is one: the release is active. If this fails, the next run finds nothing left to move."""
+    if layout.restored.is_dir():
+        with contextlib.suppress(OSError):
+            layout.restored.rename(layout.restoring)
+        shutil.rmtree(layout.restoring, ignore_errors=True)
 
 
 @contextlib.contextmanager

@@ -25,6 +25,7 @@ from barehub.lifecycle.directories import ensure_directories
 from barehub.lifecycle.migration import Migration
 from barehub.lifecycle.options import Request, report_changed_options, trying_lines, write_installer_config
 from barehub.lifecycle.releases import proxy_differs, switch
+from barehub.lifecycle.restore import restore_dump
 from barehub.lifecycle.servers import Api, Server, read_token, wait_for_starting, wait_until_known
 from barehub.listeners import Owner
 from barehub.process import write_atomically
@@ -105,6 +106,7 @@ class Switchover:
         running = self.old.settings if self.old else settings  # whose account may be another
         api = Api(found.endpoints.api, read_token(layout), Owner.of_hub(running))
         misfits.report_environments(settings.hub_user, found.environments, self.say)
+        restore_dump(self.new, found.db_url, self.say)
         migration = Migration.plan(self.new, found.db_url, self.request.release, self.previous)
         restarts = self.managed and self.previous is not None and self.request.start
         may_move = restarts and safe_ports.may_move(layout, found.endpoints) and safe_ports.can_listen(settings)

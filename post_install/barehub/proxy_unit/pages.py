@@ -96,8 +96,10 @@ class Pages:
         # Not by the path: a browser follows links below /hub/api, too, when it logs in to a server (OAuth). Nor by the
         # method, which traefik does not tell: who sent a form reads HTML.
         accept = ",".join(line.partition(":")[2] for line in lines if line.lower().startswith("accept:"))
+        own = ""
         if "text/html" in accept:
-            kind, content = "text/html; charset=utf-8", self.html(is_hub, query.get("home", "/hub/home"))
+            own = notices.page(self.layout) if is_hub else ""
+            kind, content = "text/html; charset=utf-8", own or self.html(is_hub, query.get("home", "/hub/home"))
         else:
             said = {"status": code, "message": (HUB if is_hub else SERVER)[2]}
             kind, content = "application/json", json.dumps(said)
@@ -107,9 +109,9 @@ class Pages:
             f"Content-Type: {kind}",
             f"Content-Length: {len(body)}",
             *([f"Retry-After: {RETRY}"] if is_hub else []),
+            *([f"Refresh: {RETRY}"] if own else []),
             "Cache-Control: no-store",
-            "Content-Security-Policy: default-src 'none'; style-src 'unsafe-inline'; img-src data:; "
-            "base-uri 'none'; form-action 'none'; frame-ancestors 'self'",
+            f"Content-Security-Policy: {notices.POLICY}",
             "X-Content-Type-Options: nosniff",
             "Connection: close",
         ]

@@ -58,11 +58,17 @@ def fetch(home: Path) -> str:
 
 @contextlib.contextmanager
 def provider(
-    port: int, pair: Pair, callback: str, people: Mapping[str, list[str]], secret: str, clock: int = 0
+    port: int,
+    pair: Pair,
+    callback: str,
+    people: Mapping[str, list[str]],
+    secret: str,
+    clock: int = 0,
+    broken: str = "",
 ) -> Iterator[str]:
     """A provider at https://localhost:PORT with one client, jupyterhub; its URL.
 
-    `people` has the groups of each name, `clock` the seconds that its clock is ahead.
+    `people` has the groups of each name, `clock` the seconds that its clock is ahead. The path `broken` never answers.
     """
     issuer = f"https://localhost:{port}"
     settings: dict[str, object] = {
@@ -72,7 +78,7 @@ def provider(
         "secret": secret,
         "callback": callback,
     }
-    settings |= {"people": people, "clock": clock}
+    settings |= {"people": people, "clock": clock, "broken": broken}
     process = subprocess.Popen(
         [NODE / "bin/node", installed() / "provider.js"],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=sys.stderr, text=True,

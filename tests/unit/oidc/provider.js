@@ -24,6 +24,7 @@ const provider = new Provider(site.issuer, {
   }),
   pkce: { required: () => true },
 });
+provider.use((context, next) => (context.path === site.broken ? context.req.destroy() : next()));
 https
   .createServer({ cert: site.cert, key: site.key }, provider.callback())
   .listen(new URL(site.issuer).port, "127.0.0.1", () => console.log("ready"));

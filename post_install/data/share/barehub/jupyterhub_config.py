@@ -12,7 +12,7 @@ from barehub.errors import PrintableRecord, render
 from barehub.layout import Layout
 from barehub.lifecycle.database import own_database
 from barehub.lifecycle.servers import register_service
-from barehub.logins import require_local_account
+from barehub.logins import keep_sssd_loaded, require_local_account
 from barehub.maintenance import close_during_maintenance
 from barehub.notices import register_announcement
 from barehub.proxy_unit.certificates import find_authorities
@@ -31,6 +31,7 @@ c.JupyterHub.cleanup_servers = False
 c.JupyterHub.spawner_class = "barehub.local_spawner.KnownProcessSpawner"
 # A user without an account on this machine is told so.
 c.Spawner.pre_spawn_hook = require_local_account
+keep_sssd_loaded()
 
 # Pages of ours; a site's own come before them: c.JupyterHub.template_paths.insert(0, DIRECTORY)
 c.JupyterHub.template_paths = [str(layout.share / "templates")]
@@ -47,7 +48,9 @@ except ConfigError as error:
 register_service(layout, c)
 register_announcement(layout, c)
 close_during_maintenance(layout)
-# With DEBUG, what keeps the hub from starting has its traceback, and each scrape a line.
+# With DEBUG, what keeps the hub from starting has its traceback, and each scrape a line. The second and the third log
+# are JupyterHub's of requests, and of what it says besides.
 if c.JupyterHub.get("log_level", c.Application.get("log_level")) not in ("DEBUG", logging.DEBUG):
     logging.getLogger("JupyterHub").addFilter(OneLine())
     logging.getLogger("tornado.access").addFilter(NoScrapes())
+    logging.getLogger("tornado.application").addFilter(NoScrapes())

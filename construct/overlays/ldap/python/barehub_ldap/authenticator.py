@@ -67,13 +67,31 @@ class DirectoryAuthenticator(AccountNames, LDAPAuthenticator):  # type: ignore[m
         raise HTTPError(503, NO_ANSWER)
 
     def ask(self, handler: Any, data: dict[str, str]) -> Any:
-        """Authenticate in this thread: ldapauthenticator's coroutine waits for nothing but sockets that block."""
-        self.opened.connections = []
+        """Authenticate in this thread: ldapauthenticator's coroutine waits for nothing but sockets that block.
+
+        A server that has accepted a bind may still leave a search without an answer: the login begins again with the
+        others.
+        """
+        self.opened.connections, self.opened.silent = [], set()
         try:
-            return asyncio.run(super().authenticate(handler, data))
+            while True:
+                try:
+                    return asyncio.run(super().authenticate(handler, data))
+                except UNREACHABLE as error:
+                    self.note_silent(self.opened.server, error)
         finally:
             for connection in self.opened.connections:
                 connection.strategy.close()
+
+    def note_silent(self, name: str, error: Exception) -> None:
+        """Ask a server no more for this login."""
+        self.log.warning("LDAP server %s: %s", name, error)
+        self.opened.silent.add(name)
+
+    def resolve_username(self, username_supplied_by_user: str) -> tuple[str | None, str | None]:
+        """Return a user's name and DN, None for nobody. To ldapauthenticator, { in the DN would be a template's."""
+        name, dn = super().resolve_username(username_supplied_by_user)
+        return name, dn and dn.replace("{", "{{").replace("}", "}}")
 
     def get_connection(self, userdn: str | None, password: str | None) -> Any:
         """Return a connection bound as `userdn`, or anonymous; None if its password is refused.
@@ -82,14 +100,16 @@ class DirectoryAuthenticator(AccountNames, LDAPAuthenticator):  # type: ignore[m
         """
         servers = sorted(self.server_address.split(), key=lambda name: name != self.answered_last)
         for name in servers:
+            if name in self.opened.silent:
+                continue
             try:
                 connection = self.connect(name, userdn, password)
             except UNREACHABLE as error:
-                self.log.warning("LDAP server %s: %s", name, error)
+                self.note_silent(name, error)
                 continue
-            self.answered_last = name
+            self.answered_last = self.opened.server = name
             return connection
-        raise LDAPCommunicationError(f"no server answers: {self.server_address or 'server_address is not set'}")
+        raise LDAPException(f"no server answers: {self.server_address or 'server_address is not set'}")
 
     def connect(self, name: str, userdn: str | None, password: str | None) -> Any:
         """Ask one server, as `get_connection` does. Raises an exception of UNREACHABLE if it gives no verdict."""

@@ -3,6 +3,8 @@
 from typing import Any
 
 from barehub.environments import STATE, inside, started_from
+from barehub.held_port import HoldsPort
+from barehub.local_spawner import OOM_SCORE
 from barehub.logins import NO_ACCOUNT, NoServerError
 from barehub.offering import FIELD, OffersEnvironments, look
 from systemdspawner import SystemdSpawner  # type: ignore[import-not-found]  # only in this overlay's releases
@@ -16,6 +18,8 @@ PROPERTIES = {
     # Only the server is asked to end, and ends its kernels. If they end first it starts them again, and may never end:
     # InvalidStateError from jupyter_client/multikernelmanager.py:320, seen with jupyter-client 8.
     "KillMode": "mixed",
+    # A machine that is out of memory takes it from the servers first, not from the hub.
+    "OOMScoreAdjust": str(OOM_SCORE),
 }
 
 
@@ -25,7 +29,7 @@ class StartError(NoServerError):
     kind = "unit"
 
 
-class UnitSpawner(OffersEnvironments, SystemdSpawner):  # type: ignore[misc]  # systemdspawner ships no types
+class UnitSpawner(OffersEnvironments, HoldsPort, SystemdSpawner):  # type: ignore[misc]  # systemdspawner ships no types
     """systemdspawner 1.0.2 knows one unit for each user, so that a second named server would end the first."""
 
     starting = False

@@ -19,7 +19,7 @@ from barehub_slurm.slurm import Slurm, SlurmError
 MARGIN = 5  # seconds before JupyterHub's own time limit, which gives no reason
 REFUSALS = 5  # of scancel, before its user is told to cancel the job
 
-KEPT = ("job_name", "job_id", "uid", "token_id", "reported", STATE, "up", "submitted", "asked")
+KEPT = ("job_name", "job_id", "uid", "token_id", "reported", STATE, "up", "left", "submitted", "asked")
 
 
 class JobError(NoServerError):
@@ -54,6 +54,7 @@ class Following:
     reported: int = 0  # the port, once the job has told it
     environment: dict[str, str] = field(default_factory=dict)  # that the server runs from, as the job has told
     up: bool = False
+    left: float = 0.0  # when the job told that its server has ended; what listens there afterwards is another's
     submitted: float = 0.0
     asked: str = ""  # what the job asks for, in words
     seen: Job | None = None  # as squeue has shown it last
@@ -83,7 +84,7 @@ class Following:
         self.queue.forget(self.job_name)
         self.job_name, self.job_id, self.uid, self.token_id, self.reported, self.up = "", "", -1, 0, 0, False
         self.environment, self.asked, self.seen = {}, "", None
-        self.doubt, self.ended, self.lost, self.unseen_since = "", False, False, 0.0
+        self.doubt, self.ended, self.lost, self.unseen_since, self.left = "", False, False, 0.0, 0.0
         self.said = "Asking Slurm"
         self.news.clear()
 
@@ -159,7 +160,7 @@ class Following:
                 raise JobError(f"Your server did not start: {await self.why(job)}.", await self.log())
             if job and job.running:
                 started = started or time.time()
-                if self.reported and (address := await self.reachable_address(job.node)):
+                if self.reported and not self.left and (address := await self.reachable_address(job.node)):
                     self.up, self.last_end = True, ""
                     return address, self.reported
             if gives_up := self.impatient(job, started):

@@ -63,3 +63,10 @@ def let_links_fill_in() -> None:
 async def add_route(spawner: Any) -> None:
     """Add the server's route, as JupyterHub does at the end of a start (handlers/base.py, finish_user_spawn)."""
     await spawner.user.settings["proxy"].add_user(spawner.user, spawner.name)
+
+
+async def delete_route(spawner: Any) -> None:
+    """Delete the server's route, as JupyterHub does before a stop. Returns when the proxy has none. Raises OSError."""
+    proxy = spawner.user.settings["proxy"]
+    await proxy.delete_user(spawner.user, spawner.name)
+    await proxy.settle()

@@ -2,9 +2,10 @@
 
     python launch.py OLDEST HUBS PATIENCE PORTS LAB COMMAND...
 
-Chooses a free port, of PORTS if that is a range such as 50000-50999, and becomes COMMAND, the server. A process beside
-it reports the port to the hub once it is the server's: on a node that others use, whoever else listens there would be
-served to the user in the server's place.
+Chooses a free port, of PORTS if that is a range such as 50000-50999, runs COMMAND, the server, and ends as it does.
+On a node that others use, whoever else listens at the port would be served to the user in the server's place. So the
+port is reported to the hub once it is the server's, and held here until no route leads to it: when the server has
+ended, the hub is told, and answers when the route is gone.
 OLDEST is the oldest version of jupyterhub that the hub accepts, HUBS the hub's own, PATIENCE the seconds for which the
 hub may be away, LAB the text of lab.js, which JupyterLab is to load. The reason of a failure becomes the job's comment,
 where the hub finds it even if it cannot be reached from here.
@@ -15,8 +16,8 @@ where the hub finds it even if it cannot be reached from here.
 import contextlib
 import json
 import os
-import random
 import re
+import resource
 import shutil
 import signal
 import socket
@@ -28,82 +29,105 @@ import urllib.parse
 import urllib.request
 import zlib
 from pathlib import Path
-from typing import List, NoReturn, Sequence, Set, Tuple
+from typing import List, NoReturn, Sequence
 
-TABLES = ("/proc/net/tcp", "/proc/net/tcp6")
+from barehub_slurm.node_ports import accounts_at, free_port
+
 LAB = "barehub-slurm"  # the name that lab.js has, too
-LISTEN = "0A"  # TCP_LISTEN of net/tcp_states.h
+SIGNALS = range(1, 32)  # those of signal(7) that are not for real-time
+# Seconds until the server gets a SIGTERM of ours. Slurm's reaches all processes of a job, unless it is for the first
+# one alone (`--signal=B:`); and a server that is told twice may leave its kernels behind.
+GRACE = 20
 
 
 def main(oldest: str, hubs: str, patience: float, ports: str, lab: str, command: List[str]) -> None:
     jupyterhub = require_jupyterhub(oldest, hubs)
     api = os.environ["JUPYTERHUB_API_URL"].rstrip("/")
     reach(api, urllib.request.Request(api + "/"), patience)  # noqa: S310 - the hub's own URL
-    port, claim = free_port(ports)
-    server = os.getpid()
-    if beside():  # which keeps the claim until the server listens
-        tell_when_ours(api, port, server, patience, jupyterhub)
-        os._exit(0)
-    claim.close()
+    try:
+        port, held = free_port(ports)
+    except OSError:
+        give_up(f"all ports of {ports} on {node()} are in use, and the site lets servers listen at no others")
     reach_hub_directly(api)
     with contextlib.suppress(OSError):  # without room in the home JupyterLab does without it
         extend_lab(lab)
     # jupyterhub-singleuser takes its address from here.
     os.environ["JUPYTERHUB_SERVICE_URL"] = f"http://0.0.0.0:{port}{os.environ['JUPYTERHUB_SERVICE_PREFIX']}"
     command = without_user_site(command)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # they must not end this process before the server
+    server = os.fork()
+    if not server:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        become(command)
+    tell_when_ours(api, port, server, patience, jupyterhub, held)
+    status = wait_for(server)
+    tell_end(api, patience)
+    end_as(status)
+
+
+def become(command: List[str]) -> NoReturn:
     try:
         os.execvp(command[0], command)
     except OSError as error:
         give_up(f"{command[0]} cannot be run on {node()}: {error.strerror}")
 
 
-def beside() -> bool:
-    """Return True in a new process, which is no child of this one: the server knows nothing of it."""
-    child = os.fork()
-    if child:
-        os.waitpid(child, 0)
-        return False
-    if os.fork():
-        os._exit(0)
-    return True
+def tell_when_ours(
+    api: str, port: int, server: int, patience: float, jupyterhub: str = "", held: Sequence[socket.socket] = ()
+) -> None:
+    """Report the port when the server listens there, and let nobody else. Ends the job if another account does.
 
-
-def tell_when_ours(api: str, port: int, server: int, patience: float, jupyterhub: str = "") -> None:
-    """Report the port when the server listens there, and end the job if another account does. Ends with the server."""
+    Returns when that is done, or the server has ended.
+    """
     try:
-        while True:
-            found = accounts_at(port)
-            others = found - {os.getuid()}
-            if others:
-                give_up(f"port {port} on {node()}, chosen for the server, was taken by the account {min(others)}")
-            if found:
-                break
-            os.kill(server, 0)
+        while not accounts_at(port):
+            if os.waitid(os.P_PID, server, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+                return
             time.sleep(0.1)
-        report = urllib.request.Request(  # noqa: S310 - the hub's own URL
-            api + "/batchspawner?" + urllib.parse.urlencode({"environment": sys.prefix, "jupyterhub": jupyterhub}),
-            json.dumps({"port": port}).encode(),
-            {"Authorization": "token " + os.environ["JUPYTERHUB_API_TOKEN"], "Content-Type": "application/json"},
-        )
-        reach(api, report, patience)
-    except ProcessLookupError:
-        pass  # it has ended and said why
+        for one in held:  # nobody else, not even with SO_REUSEADDR, can listen beside a socket that is without it
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
+        others = accounts_at(port) - {os.getuid()}
+        if others:
+            give_up(f"port {port} on {node()}, chosen for the server, was taken by the account {min(others)}")
+        query = urllib.parse.urlencode({"environment": sys.prefix, "jupyterhub": jupyterhub})
+        reach(api, to_hub(f"{api}/batchspawner?{query}", "POST", json.dumps({"port": port}).encode()), patience)
     except BaseException:
         os.kill(server, signal.SIGTERM)
         raise
 
 
-def accounts_at(port: int, tables: Sequence[str] = TABLES) -> Set[int]:
-    """Return the ids of the accounts that listen at a port, at whatever address."""
-    found = set()
-    for table in tables:
-        try:
-            with open(table) as file:
-                lines = [line.split() for line in file][1:]
-        except OSError:  # no IPv6
-            continue
-        found |= {int(one[7]) for one in lines if one[3] == LISTEN and int(one[1].rpartition(":")[2], 16) == port}
-    return found
+def wait_for(server: int) -> int:
+    """Return the status of the server (wait(2)) once it has ended. It gets a SIGTERM that only we have got."""
+    due = 0.0
+    while True:
+        got = signal.sigtimedwait(SIGNALS, GRACE if due else 3600)
+        ended, status = os.waitpid(server, os.WNOHANG)
+        if ended:
+            return status
+        if got and got.si_signo in (signal.SIGTERM, signal.SIGINT):
+            due = due or time.time() + GRACE
+        if due and time.time() >= due:
+            os.kill(server, signal.SIGTERM)
+            due = 0.0
+
+
+def tell_end(api: str, patience: float) -> None:
+    """Tell the hub that the server has ended. It answers when no route leads to the port any more."""
+    why = ask(to_hub(api + "/batchspawner", "DELETE"), patience)
+    if why:
+        print(f"the end of the server could not be told to the hub at {api}: {why}", file=sys.stderr)
+
+
+def end_as(status: int) -> NoReturn:
+    """End as the server did, since Slurm says of a job how its first process has ended."""
+    if os.WIFSIGNALED(status):
+        number = os.WTERMSIG(status)
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # the core file of interest is the server's
+        with contextlib.suppress(OSError):  # SIGKILL
+            signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [number])
+    sys.exit(os.WEXITSTATUS(status))
 
 
 def require_jupyterhub(oldest: str, hubs: str) -> str:
@@ -142,64 +166,35 @@ def numbers(version: str) -> List[int]:
     return [int(part) for part in version.split(".") if part.isdigit()]
 
 
-def free_port(ports: str = "") -> Tuple[int, socket.socket]:
-    """Return a port that nobody on the node listens at, and the claim that keeps our other jobs from choosing it.
-
-    `ports` is a range, FIRST-LAST, or empty: then the kernel chooses. Ends the job if there is none.
-    """
-    choice = [0] * 10
-    if ports:
-        first, last = map(int, ports.split("-"))
-        choice = list(range(first, last + 1))
-        random.shuffle(choice)  # or jobs that start at the same time would all try the first ones
-    for one in choice:
-        with contextlib.suppress(OSError):
-            port = bindable(one)
-            return port, claimed(port)
-    return give_up(f"all ports of {ports} on {node()} are in use, and the site lets servers listen at no others")
-
-
-def bindable(port: int) -> int:
-    """Return a port that can be bound: this one, or one that the kernel chooses for 0. Raises OSError."""
-    with socket.socket() as probe:
-        # As servers do it: a port on which connections have just ended is free.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1 if port else 0)
-        probe.bind(("", port))
-        return int(probe.getsockname()[1])
-
-
-def claimed(port: int) -> socket.socket:
-    """Claim a port in the node's abstract namespace (unix(7)) until it is listened at. Raises OSError if it is in use.
-
-    A server takes some seconds until it listens. Jobs that start meanwhile would choose the same port of a small range.
-    """
-    if accounts_at(port):  # of another family, which did not keep us from binding it
-        raise OSError(f"{port} is in use")
-    claim = socket.socket(socket.AF_UNIX)
-    try:
-        claim.bind("\0barehub/" + str(port))
-    except OSError:
-        claim.close()
-        raise
-    return claim
+def to_hub(url: str, method: str, body: bytes = b"") -> urllib.request.Request:
+    """Return a request of the job's: it has the server's token."""
+    headers = {"Authorization": "token " + os.environ["JUPYTERHUB_API_TOKEN"], "Content-Type": "application/json"}
+    return urllib.request.Request(url, body or None, headers, method=method)  # noqa: S310 - the hub's own URL
 
 
 def reach(api: str, request: urllib.request.Request, patience: float) -> None:
-    """Send the hub a request. Retry for `patience` seconds, because the hub may be restarting."""
+    """Send the hub a request, as `ask` does. Ends the job if that fails."""
+    why = ask(request, patience)
+    if why:
+        give_up(f"the server on {node()} could not reach the hub at {api}: {why}")
+
+
+def ask(request: urllib.request.Request, patience: float) -> str:
+    """Send the hub a request; why that failed, if it did. Retries for `patience` seconds: the hub may be restarting."""
     deadline = time.time() + patience
     directly = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     while True:
         try:
             directly.open(request, timeout=10)
-            return
+            return ""
         except urllib.error.HTTPError as error:
             why = f"it answered {error.code}"
             if error.code < 500:  # retrying would not help
-                deadline = 0
+                return why
         except OSError as error:
             why = str(getattr(error, "reason", error))
         if time.time() > deadline:
-            give_up(f"the server on {node()} could not reach the hub at {api}: {why}")
+            return why
         time.sleep(1)
 
 

@@ -2,13 +2,9 @@
 
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
 
 from barehub_slurm.slurm import fields
-
-if TYPE_CHECKING:
-    from barehub_slurm.partitions import Partition
 
 
 @dataclass(frozen=True)
@@ -75,14 +71,3 @@ def names(text: str) -> frozenset[str]:
 def number(text: str) -> int:
     found = re.match(r"\d+", text)
     return int(found[0]) if found else 0
-
-
-def within(partition: "Partition", limits: Limits) -> "Partition":
-    """Return the partition with nodes no larger than it lets a job use of each."""
-    limit = limits.get(partition.name, Limit())
-    limited = replace(partition, shapes=[])
-    for shape in partition.shapes:
-        cores = min(shape.cores, limit.cores or shape.cores)
-        memory = min(shape.memory, limit.memory or shape.memory, cores * limit.memory_of_core or shape.memory)
-        limited.add(replace(shape, cores=cores, memory=memory))
-    return limited

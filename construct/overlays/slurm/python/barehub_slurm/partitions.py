@@ -6,12 +6,12 @@ import re
 import time
 from collections.abc import Collection, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import inf
 
 from barehub_slurm.answer import HURRY
 from barehub_slurm.gpus import count_gpus, read_gpus
-from barehub_slurm.limits import Limit, Limits, number, read_limits, within
+from barehub_slurm.limits import Limit, Limits, number, read_limits
 from barehub_slurm.nodes import NODE_WORDS, Free, Kept, free_by_partition, kept_of, read_nodes
 from barehub_slurm.slurm import Slurm, SlurmError, rows
 
@@ -91,6 +91,17 @@ def partitions(text: str, kept: Kept | None = None) -> dict[str, Partition]:
                 left = max(managed - less_memory, 0)
                 partition.add(Shape(number(cores) - less_cores, left, count_gpus(gres), read_gpus(gres)))
     return found
+
+
+def within(partition: Partition, limits: Limits) -> Partition:
+    """Return the partition with nodes no larger than it lets a job use of each."""
+    limit = limits.get(partition.name, Limit())
+    limited = replace(partition, shapes=[])
+    for shape in partition.shapes:
+        cores = min(shape.cores, limit.cores or shape.cores)
+        memory = min(shape.memory, limit.memory or shape.memory, cores * limit.memory_of_core or shape.memory)
+        limited.add(replace(shape, cores=cores, memory=memory))
+    return limited
 
 
 def minutes(text: str) -> float:

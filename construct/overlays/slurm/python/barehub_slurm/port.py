@@ -1,10 +1,11 @@
-"""What a job reports to the hub, once, with its own token: its server's port, and the environment that it runs from.
+"""What a job tells the hub, with its own token: its server's port, with the environment that it runs from, and its end.
 
 The URL is batchspawner's: batchspawner-singleuser reports there, and the jobs of older releases, which outlive an
 upgrade. batchspawner's own handler, which is there if a site has added that package, is replaced: it sets any attribute
 of the spawner that it is sent, so that a user could run commands as the hub's account.
 
     POST /hub/api/batchspawner?environment=PREFIX&jupyterhub=VERSION   Authorization: token TOKEN   {"port": 43210}
+    DELETE /hub/api/batchspawner                                       Authorization: token TOKEN
 
 The environment is in the query, which releases from before, to which `barehub rollback` may go, ignore. It is what the
 job says: an upgrade shows it, and nothing else depends on it.
@@ -12,6 +13,7 @@ job says: an upgrade shows it, and nothing else depends on it.
 
 import json
 from http import HTTPStatus
+from typing import Any
 
 from barehub.environments import VERSION, started_from
 from jupyterhub.apihandlers import APIHandler, default_handlers
@@ -23,7 +25,8 @@ PATH_MAX = 4096  # linux/limits.h
 
 
 class PortHandler(APIHandler):  # type: ignore[misc]  # JupyterHub ships no types
-    def post(self) -> None:
+    def spawner(self) -> Any:
+        """Return the spawner of the job that asks. Raises HTTPError if that is no job of the hub's."""
         token = self.get_token()  # from the Authorization header; a browser's cookie does not count
         if token is None or token.user is None:
             raise HTTPError(HTTPStatus.FORBIDDEN, "this needs the token of a job")
@@ -31,12 +34,21 @@ class PortHandler(APIHandler):  # type: ignore[misc]  # JupyterHub ships no type
         spawner = next((one for one in spawners if getattr(one, "token_id", None) == token.id), None)
         if spawner is None:
             raise HTTPError(HTTPStatus.FORBIDDEN, "this is not the token of a job that the hub waits for")
+        return spawner
+
+    def post(self) -> None:
+        spawner = self.spawner()
         port = reported(self.request.body)
         environment = [self.get_query_argument(name, "") for name in ("environment", "jupyterhub")]
         if not spawner.take_port(port, from_report(*environment)):
             raise HTTPError(HTTPStatus.CONFLICT, "the port of this job is known already")
         self.set_status(HTTPStatus.CREATED)
         self.finish({"message": "thank you"})
+
+    async def delete(self) -> None:
+        """The job holds its port until this is answered, so that no route leads to whoever takes it then."""
+        await self.spawner().leave_port()
+        self.set_status(HTTPStatus.NO_CONTENT)
 
 
 def reported(body: bytes) -> int:

@@ -13,6 +13,7 @@ import asyncio
 import os
 import secrets
 import shutil
+import time
 from collections.abc import AsyncIterator
 from html import escape
 from typing import Any
@@ -56,6 +57,7 @@ class SlurmJobSpawner(ChoosesResources, OffersEnvironments, JobSettings, SlurmSp
     def __init__(self, **traits: Any) -> None:
         self.job = Following(self, self.queue)
         self.submission: asyncio.Future[str] | None = None
+        self.noticing: asyncio.Task[None] | None = None
         self.job_id = ""
         super().__init__(**traits)
 
@@ -198,18 +200,37 @@ class SlurmJobSpawner(ChoosesResources, OffersEnvironments, JobSettings, SlurmSp
 
     # Poll and stop
 
+    @property
+    def pending(self) -> Any:
+        """As JupyterHub has it: while anything is pending, it adds no route."""
+        return "stop" if self.job.left else super().pending
+
+    async def leave_port(self) -> None:
+        """Delete the route: the server has ended, and its job frees the port when this returns."""
+        if not self.job.left:
+            self.job.left = time.time()
+            self.remember()
+            self.noticing = asyncio.create_task(self.notice_end())
+        await internals.delete_route(self)
+
+    async def notice_end(self) -> None:
+        while await self.poll_and_notify() is None:
+            await asyncio.sleep(self.queue_interval / 5)
+
     async def poll(self) -> int | None:
         """Return None while the job exists or may exist, else 0. JupyterHub's stop() asks this first."""
         if self.submission and not self.submission.done():
             return None
         if not self.job.job_name:
             return 0
+        stopping = internals.is_being_stopped(self)
+        if self.job.left and not stopping and (internals.is_being_checked(self) or time.time() > self.job.left + 60):
+            return 0  # whatever the job does: JupyterHub's stop() cancels it
         if internals.is_being_checked(self) and not self.job.up:
             return await self.adopt()
-        stopping = internals.is_being_stopped(self)
         try:
             if not (self.job.ended and stopping):
-                job = await self.job.look(0 if stopping else self.queue_interval)
+                job = await self.job.look(0 if stopping or self.job.left else self.queue_interval)
         except SlurmError as error:
             self.log.warning("squeue: %s; treating %s as running", error, internals.log_name(self))
             return None

@@ -1,4 +1,4 @@
-# People with an account on this machine log in with its password (PAM, JupyterHub's default authenticator).
+# People with an account on this machine log in with its password (PAM).
 # Copy to BASE/jupyterhub_config.d, choose one, then: systemctl restart barehub-hub
 
 # Everybody with an account, except root:
@@ -9,9 +9,8 @@ c.Authenticator.blocked_users = {"root"}
 # c.PAMAuthenticator.allowed_groups = {"hpc-users"}
 # c.Authenticator.allowed_users = {"ada", "grace"}
 
-# For accounts with capitals in their names, or with several names (winbind, sssd): a login becomes the account's own
-# name.
-# c.JupyterHub.authenticator_class = "barehub.logins.AccountPAM"
+# A login becomes the account's own name: accounts have capitals, or several names (SSSD, winbind).
+c.JupyterHub.authenticator_class = "barehub.logins.AccountPAM"
 
 # Who may see and stop other people's servers:
 # c.Authenticator.admin_users = {"ada"}
