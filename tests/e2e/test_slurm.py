@@ -88,9 +88,11 @@ def test_alice_waits_works_and_stops(cluster: Cluster, browser: Chrome, screensh
     server = f"{LAB}/releases/1/bin/python -s {LAB}/releases/1/bin/jupyterhub-singleuser"
     assert server in node.succeed("ps", "-ww", "-u", "alice", "-o", "args")
     browser.find_element(By.CSS_SELECTOR, ".jp-Notebook-ExecutionIndicator[data-status=idle]")
-    code = "import os, socket; print('on', socket.gethostname(), os.getcwd(), 'XDG_RUNTIME_DIR' in os.environ)"
+    plot = "import matplotlib.pyplot as plt, os, socket; plt.plot([1, 4, 9])"
+    code = f"{plot}; print('on', socket.gethostname(), os.getcwd(), 'XDG_RUNTIME_DIR' in os.environ)"
     printed = run_cell(browser, code)
     assert printed in ("on c1 /home/alice False", "on c2 /home/alice False")
+    browser.find_element(By.CSS_SELECTOR, ".jp-OutputArea-output img")
     browser.save_screenshot(screenshots / "slurm-cell.png")
     # JupyterLab has no extension of its own for this. What the hub has heard meanwhile counts.
     left = browser.find_element(By.ID, "slurm-time-left")

@@ -86,17 +86,20 @@ def test_modules_that_cannot_be_loaded_are_named(node: Node) -> None:
     assert "module load none brings no python3 on the node c1" in comments
 
 
-def test_the_hub_is_told_what_the_server_runs_from(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_hub_is_told_what_the_server_runs_from(node: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
     monkeypatch.setattr(
         Hub, "do_POST", lambda self: (asked.append(self.path), self.send_response(201), self.end_headers())
     )
     monkeypatch.setenv("JUPYTERHUB_API_TOKEN", "token")
     monkeypatch.setattr(launch, "accounts_at", lambda _: {os.getuid()})
+    (tmp_path / "lab/releases/1").mkdir(parents=True)
+    (tmp_path / "lab/current").symlink_to("releases/1")
+    monkeypatch.setattr(launch.sys, "prefix", f"{tmp_path}/lab/current")  # as a module may name it
     launch.tell_when_ours(node.hub, 43210, os.getpid(), 5, "6.1.1")
     (path,) = asked
     prefix = parse_qs(urlsplit(path).query)["environment"][0]
-    assert from_report(prefix, "6.1.1") == started_from(launch.sys.prefix, "6.1.1")
+    assert from_report(prefix, "6.1.1") == started_from(f"{tmp_path}/lab/releases/1", "6.1.1")
 
 
 @pytest.mark.parametrize(
