@@ -4,13 +4,17 @@
 # hand_over alone. They need the variables of preflight.sh, and debug and written: yes or no.
 
 print_changes() {
-    if [ "$opt_rehearse" = yes ]; then say "this rehearses the upgrade of $base to $release, and leaves nothing"; return; fi
+    if [ "$opt_rehearse" = yes ]; then
+        say "this rehearses the upgrade of $base to $release, and leaves nothing"
+        return
+    fi
     say "this installs $distribution $release:"
     if [ "$complete" = no ] || [ "$repair" = yes ]; then say "  write    $prefix ($((installed_kb / 1024)) MB)"; fi
     [ -e "$base/.lock" ] || say "  write    $base/.lock"
     if [ "$keep" = yes ]; then say "  write    $base/channel"; fi
     if [ "$hooks" = no ]; then return; fi
-    for path in state state/hub state/rules state/proxy state/acme state/environments jupyterhub_config.d systemd install.json \
+    for path in state state/hub state/rules state/proxy state/acme state/environments jupyterhub_config.d systemd \
+        install.json \
         "systemd/$unit.target" "systemd/$unit-hub.service" "systemd/$unit-proxy.service" \
         "systemd/$unit-certificates.timer" "systemd/$unit-certificates.service"; do
         [ -e "$base/$path" ] || say "  write    $base/$path"

@@ -212,7 +212,7 @@ class SlurmJobSpawner(ChoosesResources, OffersEnvironments, JobSettings, SlurmSp
     @property
     def pending(self) -> Any:
         """As JupyterHub has it: while anything is pending, it adds no route."""
-        return "stop" if self.job.left else super().pending
+        return "stop" if self.job.left and self.job.up else super().pending
 
     async def leave_port(self) -> None:
         """Delete the route: the server has ended, and its job frees the port when this returns."""
