@@ -171,7 +171,7 @@ def test_a_database_that_cannot_be_copied_is_not_touched(real: Installation) -> 
     site(real, "c.JupyterHub.db_url = 'postgresql://hub:secret@db/hub'")
     with second_hub.second_hub(real, Request(NEW)) as second:
         assert second.copy_database() is None
-        with pytest.raises(UserError, match="does not tell whether ada has a server"):
+        with pytest.raises(UserError, match="does not report whether ada has a server"):
             require_no_server(second, "ada", None)
 
 

@@ -99,7 +99,7 @@ def evaluated(installation: Installation, say: Say) -> Evaluated | None:
     try:
         return evaluate(installation.layout, installation.settings, rehearsal=False)
     except ConfigError as error:
-        say(f"warning: {error}; so what is elsewhere than in {installation.layout.base} is not known")
+        say(f"warning: {error}; so files outside {installation.layout.base} that it names are not known")
         return None
 
 
