@@ -27,7 +27,7 @@ from barehub.lifecycle.database_urls import can_dump, sqlite_file, why_not_in_it
 from barehub.process import locked, sync_directory
 from barehub.proxy_unit.renewal import Source
 from barehub.settings import Installation
-from barehub.untrusted import UntrustedError, opened
+from barehub.untrusted import UntrustedError, content_of, opened
 
 MAGIC = b"SQLite format 3\0"  # https://www.sqlite.org/fileformat.html
 # What SQLite keeps beside a database, which must not meet a copy of it; and what is written to be renamed.
@@ -166,7 +166,7 @@ class Backup:
         self.add_tree("state/hub", layout.hub_state)
         if self.url and (schema := revision_of(self.installation, self.url)):
             self.add_dump(self.url)
-        self.add_tree("state/acme", layout.acme)
+        self.add_store()
         for unit in settings.units:
             for path in sorted((layout.system_units / f"{unit}.d").glob("*.conf")):
                 self.add_file(f"{UNITS}/{unit}.d/{path.name}", path)
@@ -186,6 +186,22 @@ class Backup:
         """Add a file of root's, or what a link there leads to."""
         with self.naming_what_is_left_out(), opened(path, follow=True) as descriptor:
             self.add(name, descriptor, path)
+
+    def add_store(self) -> None:
+        """Add what traefik got from an ACME server, and its directory.
+
+        Nothing else there is traefik's, but whoever has taken it over may have put it there to stop or fill a backup.
+        """
+        layout = self.installation.layout
+        if not layout.acme.is_dir():
+            return
+        directory = os.open(layout.acme, os.O_RDONLY | os.O_DIRECTORY)
+        self.tar.addfile(member_of("state/acme", directory))
+        with self.naming_what_is_left_out(), opened(layout.acme_store, directory=directory) as descriptor:
+            content_of(descriptor, layout.acme_store)  # not more than is reasonable
+            os.lseek(descriptor, 0, os.SEEK_SET)
+            self.add(f"state/acme/{layout.acme_store.name}", descriptor, layout.acme_store)
+        os.close(directory)
 
     @contextlib.contextmanager
     def naming_what_is_left_out(self) -> Iterator[None]:
