@@ -11,6 +11,7 @@ from typing import Any
 from jupyterhub.spawner import LocalProcessSpawner
 
 from barehub.errors import printable
+from barehub.from_release import StartsFromRelease
 from barehub.held_port import HoldsPort
 from barehub.listeners import fields_of
 
@@ -21,7 +22,7 @@ OOM_SCORE = 200  # of servers: what counts as a fifth of the machine's memory mo
 SHARE = 4  # accounts that together may have as many tasks as the hub's unit may
 
 
-class KnownProcessSpawner(HoldsPort, LocalProcessSpawner):  # type: ignore[misc]  # JupyterHub ships no types
+class KnownProcessSpawner(StartsFromRelease, HoldsPort, LocalProcessSpawner):  # type: ignore[misc]  # JupyterHub ships no types
     """JupyterHub remembers the number of a server's process alone.
 
     Once the server has ended while the hub was down, or the machine has booted again, the number may be any other

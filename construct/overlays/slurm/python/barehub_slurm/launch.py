@@ -90,7 +90,8 @@ def tell_when_ours(
         others = accounts_at(port) - {os.getuid()}
         if others:
             give_up(f"port {port} on {node()}, chosen for the server, was taken by the account {min(others)}")
-        query = urllib.parse.urlencode({"environment": sys.prefix, "jupyterhub": jupyterhub})
+        prefix = os.path.realpath(sys.prefix)  # a module may name it by a link that leads elsewhere later
+        query = urllib.parse.urlencode({"environment": prefix, "jupyterhub": jupyterhub})
         reach(api, to_hub(f"{api}/batchspawner?{query}", "POST", json.dumps({"port": port}).encode()), patience)
     except BaseException:
         os.kill(server, signal.SIGTERM)
