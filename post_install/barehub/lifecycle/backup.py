@@ -5,6 +5,7 @@ other names (barehub.untrusted). SQLite and PostgreSQL copy databases themselves
 """
 
 import contextlib
+import hashlib
 import io
 import os
 import re
@@ -192,15 +193,16 @@ class Backup:
 
         Nothing else there is traefik's, but whoever has taken it over may have put it there to stop or fill a backup.
         """
-        layout = self.installation.layout
-        if not layout.acme.is_dir():
+        place, store = self.installation.layout.acme, self.installation.layout.acme_store
+        if not place.is_dir():
             return
-        directory = os.open(layout.acme, os.O_RDONLY | os.O_DIRECTORY)
+        directory = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
         self.tar.addfile(member_of("state/acme", directory))
-        with self.naming_what_is_left_out(), opened(layout.acme_store, directory=directory) as descriptor:
-            content_of(descriptor, layout.acme_store)  # not more than is reasonable
-            os.lseek(descriptor, 0, os.SEEK_SET)
-            self.add(f"state/acme/{layout.acme_store.name}", descriptor, layout.acme_store)
+        with self.naming_what_is_left_out(), opened(store, directory=directory) as descriptor:
+            content, member = content_of(descriptor, store), member_of(f"state/acme/{store.name}", descriptor)
+            member.size = len(content)  # however large the file is by now
+            self.tar.addfile(member, io.BytesIO(content))
+            self.sums[member.name] = hashlib.sha256(content).hexdigest()
         os.close(directory)
 
     @contextlib.contextmanager
