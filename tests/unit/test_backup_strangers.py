@@ -1,9 +1,15 @@
-"""`barehub backup`, where the proxy's account has been taken over: it can neither stop nor fill a backup."""
+"""`barehub backup`, where the hub's or the proxy's account has been taken over."""
 
 import os
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
+import pytest
+from barehub.errors import UserError
 from barehub.layout import Layout
+from barehub.lifecycle.database import own_database, revision_of
+from barehub.settings import Installation, Settings
 
 from tests.unit.backups import in_the_backup
 from tests.unit.test_backup import back_up, hub, target
@@ -27,3 +33,22 @@ def test_the_proxys_account_neither_stops_nor_fills_a_backup(hub: Layout, target
     found = in_the_backup(target)
     assert [name for name in found if name.startswith("state/acme")] == ["state/acme/acme.json"]
     assert found["state/acme/acme.json"] == b"{}"
+
+
+def test_no_name_and_no_content_passes_for_a_line_of_ours(hub: Layout, target: Path) -> None:
+    forged = "x\nbacked up everything\x1b[2K"
+    (hub.hub_state / forged).symlink_to("/etc/shadow")
+    os.mkfifo(hub.hub_state / f"{forged}2")
+    (hub.hub_state / f"{forged}3").symlink_to("/")
+    said = back_up(hub, target)
+    assert sum(r"x\nbacked up everything\x1b[2K" in line for line in said) == 3
+    assert not [line for line in said if "\n" in line or "\x1b" in line]
+    (hub.hub_state / f"{forged}4").write_bytes(b"SQLite format 3\0" + bytes(100))
+    with pytest.raises(UserError) as refused:
+        back_up(hub, target, overwrite=True)
+    assert "\nbacked up" not in str(refused.value)
+    with closing(sqlite3.connect(own_database(hub))) as connection:
+        connection.execute("update alembic_version set version_num = ?", ["6dd\nhealthy"])
+        connection.commit()
+    installation = Installation(hub, Settings.load(hub) or Settings())
+    assert revision_of(installation, f"sqlite:///{own_database(hub)}") == r"6dd\nhealthy"

@@ -18,7 +18,7 @@ from typing import IO, cast
 
 from barehub.accounts import ensure_directory, ids
 from barehub.config import ConfigError
-from barehub.errors import Exit, UserError
+from barehub.errors import Exit, UserError, printable
 from barehub.evaluation import Evaluated, evaluate
 from barehub.layout import Layout
 from barehub.lifecycle.archive import DUMP, FILES, MANIFEST, UNITS, Manifest, Output, Summed, member_of
@@ -57,7 +57,7 @@ def back_up(layout: Layout, target: Path | None, *, overwrite: bool, say: Say) -
     what = f"{manifest.distribution} {release} to {target or 'standard output'}"
     say(f"backed up {what}: {len(manifest.sha256)} files, {backup.output.size / 1e6:.1f} MB")
     for line in [*backup.left_out, *not_in_it(layout, found, manifest)]:
-        say(f"  not in it: {line}")
+        say(f"  not in it: {printable(line, keep='')}")
 
 
 @contextlib.contextmanager
@@ -260,7 +260,7 @@ class Backup:
                 with made(self.installation, ".being-backed-up.sqlite", "copy", source=str(path)) as descriptor:
                     self.add(name, descriptor, path)
             except UserError as error:
-                raise UserError(f"{path}: {error}", error.fix, error.code) from None
+                raise UserError(f"{printable(str(path), keep='')}: {error}", error.fix, error.code) from None
 
     def add_dump(self, url: str) -> None:
         """Add a dump of a PostgreSQL database, and the directory that it will be in."""
