@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from barehub.errors import UserError
 from barehub.layout import Layout
-from barehub.lifecycle.database import own_database, revision_of
+from barehub.lifecycle.database import own_database, revision_of, used_by
 from barehub.settings import Installation, Settings
 
 from tests.unit.backups import in_the_backup
@@ -50,5 +50,10 @@ def test_no_name_and_no_content_passes_for_a_line_of_ours(hub: Layout, target: P
     with closing(sqlite3.connect(own_database(hub))) as connection:
         connection.execute("update alembic_version set version_num = ?", ["6dd\nhealthy"])
         connection.commit()
+    (hub.hub_state / f"jupyterhub-{forged}.sqlite").touch()
+    own_database(hub).rename(hub.hub_state / "jupyterhub-other.sqlite")
+    with pytest.raises(UserError, match=r"holds jupyterhub-other.sqlite and jupyterhub-unused.sqlite and jup.*x1b.2K"):
+        used_by(hub, None)
+    (hub.hub_state / "jupyterhub-other.sqlite").rename(own_database(hub))
     installation = Installation(hub, Settings.load(hub) or Settings())
     assert revision_of(installation, f"sqlite:///{own_database(hub)}") == r"6dd\nhealthy"

@@ -66,7 +66,7 @@ def used_by(layout: Layout, release: str | None) -> Path:
         own = own_database(layout)
         found = [own] if own.exists() else sorted(layout.hub_state.glob("jupyterhub*.sqlite"))
         if len(found) > 1:
-            what = f"{layout.hub_state} holds {' and '.join(path.name for path in found)}"
+            what = f"{layout.hub_state} holds {' and '.join(printable(path.name, keep='') for path in found)}"
             raise UserError(what, f"copy the one to use to {own}", Exit.HOOK)
         return found[0] if found else own
     named = own_database(layout, newest_revision(theirs))
