@@ -24,7 +24,27 @@ trap 'end 143' TERM # not `exit`: that would end an `end` that has just begun
 # It looks for package files in one directory.
 mkdir "$stage/bundle"
 find "$channel" \( -name '*.conda' -o -name '*.tar.bz2' \) -exec ln {} "$stage/bundle" \;
-here=$(dirname -- "$0")
+here=$(cd -- "$(dirname -- "$0")" && pwd)
+# Then it runs `python -m compileall`, which opens every file to see whether it is compiled: a third of the time, since
+# nearly all are. `-m` looks in the current directory first. This one looks at names, and has Python's do the rest.
+mkdir "$stage/first"
+cat >"$stage/first/compileall.py" <<'END'
+import os, sys
+
+del sys.path[0]
+import compileall
+
+lib, tag, left = sys.argv[-1], sys.implementation.cache_tag, []
+for directory, names, files in os.walk(lib):
+    done = os.listdir(f"{directory}/__pycache__") if "__pycache__" in names else []
+    left += [f"{directory}/{name}" for name in files if name[-3:] == ".py" and f"{name[:-3]}.{tag}.pyc" not in done]
+if len(left) > 500:
+    compileall.compile_dir(lib, quiet=2, workers=0)
+else:
+    for path in left:
+        compileall.compile_file(path, quiet=2)
+END
+cd "$stage/first"
 # Its first start fills the prefix, then runs the environment's python with these arguments. A certificate, since it
 # panics on a machine without ca-certificates ("No CA certificates were loaded"), offline or not.
 BAREHUB_BUNDLE=$stage/bundle BAREHUB_OFFLINE=1 CONDA_SHIP_PREFIX=$prefix \

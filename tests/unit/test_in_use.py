@@ -20,6 +20,7 @@ from barehub_slurm.jobs import Queue
 
 from tests.unit.installations import interpreter
 from tests.unit.proxies import wait_until
+from tests.unit.real_hub import ADMIN, PEOPLE, log_in, running, start
 from tests.unit.test_environments import make_environment
 
 NO_ENVIRONMENT: dict[str, Any] = {}
@@ -111,3 +112,31 @@ def test_a_job_that_is_queued_counts_already() -> None:
     assert job.state["environment"] == started_from("/lab/releases/1", "")
     job.begin("jupyterhub-1", 1, prefix="module load lab")
     assert job.state["environment"] == {}  # until the job has told
+
+
+def test_a_hub_tells_it_from_a_servers_start_to_its_end(tmp_path: Path, layout: Layout, told: Path) -> None:
+    """Each server of a user, also a named one, by what `current` meant when it was started."""
+    code = "import runpy\nsys.argv.insert(0, '')\nrunpy.run_module('barehub.environments', run_name='__main__')"
+    lab, me = tmp_path / "lab", current_user()
+    for release in ("1", "2"):
+        server = make_environment(lab / "releases" / release, "6.1.1") / "bin/jupyterhub-singleuser"
+        server.write_text(f'#!/bin/sh\nexec {sys.executable} {Path(__file__).with_name("a_server.py")} "$@"\n')
+    (lab / "current").symlink_to("releases/1")
+    config = f"""
+sys.executable = {str(interpreter(tmp_path / "python", code))!r}
+c.JupyterHub.spawner_class = "barehub.local_spawner.KnownProcessSpawner"
+c.Spawner.cmd = ["{lab}/current/bin/jupyterhub-singleuser"]
+c.JupyterHub.allow_named_servers = True
+"""
+    with running(layout.base, PEOPLE + config) as hub:
+        log_in(hub, me)
+        start(hub, me, ADMIN)
+        (lab / "current").unlink()
+        (lab / "current").symlink_to("releases/2")
+        assert told.read_text() == f"{lab}/releases/1\n"
+        named = f"/hub/api/users/{me}/servers/two"
+        assert hub.ask("POST", named, ADMIN).status_code in (201, 202)
+        wait_until(lambda: told.read_text() == f"{lab}/releases/1\n{lab}/releases/2\n")
+        assert hub.ask("DELETE", f"/hub/api/users/{me}/server", ADMIN).status_code in (202, 204)
+        wait_until(lambda: told.read_text() == f"{lab}/releases/2\n")
+        wait_until(lambda: hub.ask("DELETE", named, ADMIN).status_code == 204 and told.read_text() == "")
