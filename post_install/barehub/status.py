@@ -78,7 +78,7 @@ def check(layout: Layout) -> Status:
     status.warnings += filter(None, map(notices.complaint, notices.places(layout).values()))
     status.closed = notices.is_there_for(installation.settings.hub_user, *notices.closing(layout))
     check_database(installation, found, status)
-    with contextlib.suppress(FileNotFoundError):
+    with contextlib.suppress(OSError):
         last = datetime.fromtimestamp(layout.last_backup.stat().st_mtime, UTC)
         status.last_backup = last.isoformat(timespec="seconds")
     return status

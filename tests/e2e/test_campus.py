@@ -44,7 +44,7 @@ def site(machine: Machine) -> Machine:
     """A hub by the commands of the overlay's guide. The example is this directory's, but for the users' environment."""
     directory.start(machine)
     machine.copy_in(installers.campus("ldap", "2026.10.24"), "/mnt/campus.sh")
-    for command in admin_commands("ldap", "/mnt/campus.sh", f"sed -i s,/opt/jupyter,{USERS_ENVIRONMENT},"):
+    for command in admin_commands("ldap", "/mnt/campus.sh", f"sed -i s,/opt/lab/current,{USERS_ENVIRONMENT},"):
         machine.shell(command)
         if "ldap-password" in command:
             machine.shell(f"stat -c %a {SECRET} | grep -x 640; printf '%s\\n' \"{directory.HUB_PASSWORD}\" >{SECRET}")

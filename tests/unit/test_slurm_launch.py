@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from barehub_slurm import launch
+from barehub_slurm import launch, node_ports
 
 from tests.unit.proxies import wait_until
 from tests.unit.slurm_node import LISTENER, Hub, Node, node_with_hub
@@ -91,7 +91,7 @@ def test_nobody_else_gets_the_port_while_a_route_leads_to_it(node: Node, end: st
                 os.kill(job.pid, signal.SIGTERM)
                 os.kill(server, signal.SIGTERM)
         wait_until(lambda: Hub.ends)
-        assert launch.accounts_at(port) == set()
+        assert node_ports.accounts_at(port) == set()
         assert stolen(port) == []
         assert job.poll() is None
         Hub.routed.clear()
@@ -127,7 +127,7 @@ UNBLOCKED = "import signal, time; signal.pthread_sigmask(signal.SIG_SETMASK, [])
 def test_a_server_that_never_listens_is_not_waited_for(node: Node) -> None:
     with socket.socket() as reserved, subprocess.Popen(["true"]) as server:
         reserved.bind(("127.0.0.1", 0))  # not listening
-        launch.tell_when_ours(node.hub, reserved.getsockname()[1], server.pid, 5)
+        assert not launch.tell_when_ours(node.hub, reserved.getsockname()[1], server.pid, 5)
     assert Hub.reports == []
 
 
@@ -168,7 +168,7 @@ def test_a_job_with_a_range_tries_the_next_port_where_somebody_listens(node: Nod
         first = free_run_of(4)
         taken.enter_context(socket.create_server(("", first)))
         taken.enter_context(socket.create_server(("::1", first + 1), family=socket.AF_INET6))
-        taken.enter_context(launch.claimed(first + 2))
+        taken.enter_context(node_ports.claimed(first + 2))
         node.program("users/bin/server", f"#!{node.path}/users/bin/python\n{LISTENER}")
         (node.home / "listen").touch()
         path = f"export PATH={node.path}/bin:$PATH"  # which the machine's /etc/profile may have replaced
@@ -190,14 +190,14 @@ def free_run_of(count: int) -> int:
     return next(
         first
         for first in range(20000, 30000, count)
-        if not any(launch.accounts_at(first + one) for one in range(count))
+        if not any(node_ports.accounts_at(first + one) for one in range(count))
     )
 
 
 def test_jobs_that_start_at_the_same_time_choose_different_ports() -> None:
     first = free_run_of(5)
     with contextlib.ExitStack() as claims:
-        found = [launch.free_port(f"{first}-{first + 4}") for _ in range(5)]
+        found = [node_ports.free_port(f"{first}-{first + 4}") for _ in range(5)]
         for _, held in found:
             for one in held:
                 claims.enter_context(one)
@@ -207,5 +207,5 @@ def test_jobs_that_start_at_the_same_time_choose_different_ports() -> None:
 def test_listeners_of_either_family_count() -> None:
     for family, host in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
         with socket.create_server((host, 0), family=family) as server:
-            assert launch.accounts_at(server.getsockname()[1]) == {os.getuid()}
-    assert launch.accounts_at(1, tables=["/nowhere"]) == set()
+            assert node_ports.accounts_at(server.getsockname()[1]) == {os.getuid()}
+    assert node_ports.accounts_at(1, tables=["/nowhere"]) == set()

@@ -14,7 +14,8 @@ slurm.py      runs Slurm's commands, as the hub or as a user
 partitions.py what sinfo prints: partitions and nodes; jobs.py: what squeue prints; words.py: both in plain words
 joblog.py     the end of a job's log, for the page of a start that has failed
 summary.py    what the hub's home page says about a job
-script.py     fills in job.sh.jinja, the job's script; launch.py: what that runs with the users' own Python
+script.py     fills in job.sh.jinja, the job's script
+launch.py     what that runs with the users' own Python; node_ports.py, a part of it: ports of a compute node
 port.py       what a job reports to the hub, once: the port of its server, and what that runs from
 internals.py  what is used of JupyterHub beyond its public interface
 """

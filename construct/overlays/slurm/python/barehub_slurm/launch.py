@@ -14,10 +14,8 @@ where the hub finds it even if it cannot be reached from here.
 # ruff: noqa: UP006, UP035 - to Python 3.6, list[int] is an error
 
 import contextlib
-import errno
 import json
 import os
-import random
 import re
 import resource
 import shutil
@@ -31,11 +29,11 @@ import urllib.parse
 import urllib.request
 import zlib
 from pathlib import Path
-from typing import List, NoReturn, Sequence, Set, Tuple
+from typing import List, NoReturn, Sequence
 
-TABLES = ("/proc/net/tcp", "/proc/net/tcp6")
+from barehub_slurm.node_ports import accounts_at, free_port
+
 LAB = "barehub-slurm"  # the name that lab.js has, too
-LISTEN = "0A"  # TCP_LISTEN of net/tcp_states.h
 SIGNALS = range(1, 32)  # those of signal(7) that are not for real-time
 # Seconds until the server gets a SIGTERM of ours. Slurm's reaches all processes of a job, unless it is for the first
 # one alone (`--signal=B:`); and a server that is told twice may leave its kernels behind.
@@ -46,7 +44,10 @@ def main(oldest: str, hubs: str, patience: float, ports: str, lab: str, command:
     jupyterhub = require_jupyterhub(oldest, hubs)
     api = os.environ["JUPYTERHUB_API_URL"].rstrip("/")
     reach(api, urllib.request.Request(api + "/"), patience)  # noqa: S310 - the hub's own URL
-    port, held = free_port(ports)
+    try:
+        port, held = free_port(ports)
+    except OSError:
+        give_up(f"all ports of {ports} on {node()} are in use, and the site lets servers listen at no others")
     reach_hub_directly(api)
     with contextlib.suppress(OSError):  # without room in the home JupyterLab does without it
         extend_lab(lab)
@@ -58,9 +59,10 @@ def main(oldest: str, hubs: str, patience: float, ports: str, lab: str, command:
     if not server:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         become(command)
-    tell_when_ours(api, port, server, patience, jupyterhub, held)
+    told = tell_when_ours(api, port, server, patience, jupyterhub, held)
     status = wait_for(server)
-    tell_end(api, patience)
+    if told:
+        tell_end(api, patience)
     end_as(status)
 
 
@@ -73,26 +75,28 @@ def become(command: List[str]) -> NoReturn:
 
 def tell_when_ours(
     api: str, port: int, server: int, patience: float, jupyterhub: str = "", held: Sequence[socket.socket] = ()
-) -> None:
+) -> bool:
     """Report the port when the server listens there, and let nobody else. Ends the job if another account does.
 
-    Returns when that is done, or the server has ended.
+    Returns True when that is done, False if the server has ended before.
     """
     try:
         while not accounts_at(port):
             if os.waitid(os.P_PID, server, os.WEXITED | os.WNOHANG | os.WNOWAIT):
-                return
+                return False
             time.sleep(0.1)
         for one in held:  # nobody else, not even with SO_REUSEADDR, can listen beside a socket that is without it
             one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
         others = accounts_at(port) - {os.getuid()}
         if others:
             give_up(f"port {port} on {node()}, chosen for the server, was taken by the account {min(others)}")
-        query = urllib.parse.urlencode({"environment": sys.prefix, "jupyterhub": jupyterhub})
+        prefix = os.path.realpath(sys.prefix)  # a module may name it by a link that leads elsewhere later
+        query = urllib.parse.urlencode({"environment": prefix, "jupyterhub": jupyterhub})
         reach(api, to_hub(f"{api}/batchspawner?{query}", "POST", json.dumps({"port": port}).encode()), patience)
     except BaseException:
         os.kill(server, signal.SIGTERM)
         raise
+    return True
 
 
 def wait_for(server: int) -> int:
@@ -129,19 +133,6 @@ def end_as(status: int) -> NoReturn:
     sys.exit(os.WEXITSTATUS(status))
 
 
-def accounts_at(port: int, tables: Sequence[str] = TABLES) -> Set[int]:
-    """Return the ids of the accounts that listen at a port, at whatever address."""
-    found = set()
-    for table in tables:
-        try:
-            with open(table) as file:
-                lines = [line.split() for line in file][1:]
-        except OSError:  # no IPv6
-            continue
-        found |= {int(one[7]) for one in lines if one[3] == LISTEN and int(one[1].rpartition(":")[2], 16) == port}
-    return found
-
-
 def require_jupyterhub(oldest: str, hubs: str) -> str:
     """Return the version of jupyterhub; ends the job if there is none, or one that is too old."""
     try:
@@ -176,65 +167,6 @@ def without_user_site(command: List[str]) -> List[str]:
 
 def numbers(version: str) -> List[int]:
     return [int(part) for part in version.split(".") if part.isdigit()]
-
-
-def free_port(ports: str = "") -> Tuple[int, List[socket.socket]]:
-    """Return a port that nobody on the node listens at, and the sockets that hold it, against our other jobs, too.
-
-    `ports` is a range, FIRST-LAST, or empty: then the kernel chooses. Ends the job if there is none.
-    """
-    choice = [0] * 10
-    if ports:
-        first, last = map(int, ports.split("-"))
-        choice = list(range(first, last + 1))
-        random.shuffle(choice)  # or jobs that start at the same time would all try the first ones
-    for one in choice:
-        with contextlib.suppress(OSError):
-            held = hold(one)
-            port = held[0].getsockname()[1]
-            return port, [*held, claimed(port)]
-    return give_up(f"all ports of {ports} on {node()} are in use, and the site lets servers listen at no others")
-
-
-def hold(port: int) -> List[socket.socket]:
-    """Bind a port, or one that the kernel chooses for 0, of IPv4 and IPv6. Raises OSError if it is in use.
-
-    With SO_REUSEADDR, which servers set as well, a socket does not keep others from listening until one does.
-    """
-    held = []
-    for family in (socket.AF_INET, socket.AF_INET6):
-        try:
-            one = socket.socket(family)
-            held.append(one)
-            if family == socket.AF_INET6:
-                one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            # Then a port on which connections have just ended is free.
-            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1 if port else 0)
-            one.bind(("", port))
-            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        except OSError as error:
-            if family == socket.AF_INET or error.errno == errno.EADDRINUSE:
-                for taken in held:
-                    taken.close()
-                raise
-        port = port or held[0].getsockname()[1]
-    return held
-
-
-def claimed(port: int) -> socket.socket:
-    """Claim a port in the node's abstract namespace (unix(7)) until it is listened at. Raises OSError if it is in use.
-
-    A server takes some seconds until it listens. Jobs that start meanwhile would choose the same port of a small range.
-    """
-    if accounts_at(port):  # of another family, which did not keep us from binding it
-        raise OSError(f"{port} is in use")
-    claim = socket.socket(socket.AF_UNIX)
-    try:
-        claim.bind("\0barehub/" + str(port))
-    except OSError:
-        claim.close()
-        raise
-    return claim
 
 
 def to_hub(url: str, method: str, body: bytes = b"") -> urllib.request.Request:

@@ -21,6 +21,14 @@ def template() -> Template:
     return made
 
 
+@cache
+def launcher() -> str:
+    """Return launch.py, with what it imports in place of the import: nothing of ours is installed on the node."""
+    here = files(__package__)
+    launch, ports = ((here / name).read_text() for name in ("launch.py", "node_ports.py"))
+    return launch.replace(f"from {__package__}.node_ports import accounts_at, free_port\n", ports)
+
+
 def job_script(spawner: Any, request: Request, name: str, environment: str) -> str:
     """Return the script of a spawner's job, which is called `name`. It holds the server's token.
 
@@ -35,7 +43,7 @@ def job_script(spawner: Any, request: Request, name: str, environment: str) -> s
         "environment": shlex.quote(environment),
         "modules": modules(environment),
         "env": [(name, shlex.quote(str(value))) for name, value in exported.items()],
-        "launch": shlex.quote((files(__package__) / "launch.py").read_text()),
+        "launch": shlex.quote(launcher()),
         "login_timeout": spawner.login_timeout,
         "cmd": shlex.join([*accepts, lab, *spawner.cmd, *spawner.get_args()]),
     }
