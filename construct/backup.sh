@@ -17,7 +17,8 @@ read_backup() {
         die 6 "the backup is of $(told distribution), not of $distribution" "use an installer of $(told distribution)"
     [ "$newest" = "$release" ] ||
         die 6 "the backup is of $newest, which is newer than $release" "use the installer of $newest, or a newer one"
-    [ "${opt_name:=$(told name)}" = "$(told name)" ] || die 2 "the backup's units are named $(told name)" "leave out --name"
+    [ "${opt_name:=$(told name)}" = "$(told name)" ] ||
+        die 2 "the backup's units are named $(told name)" "leave out --name"
     if [ "$(id -u)" -ne 0 ]; then return; fi # hub and proxy will run as this account
     opt_hub_user=${opt_hub_user:-$(told hub_user)} theirs=$(told proxy_user)
     if [ "$theirs" != "$opt_name-proxy" ]; then opt_proxy_user=${opt_proxy_user:-$theirs}; fi

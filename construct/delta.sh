@@ -29,7 +29,8 @@ main() {
         trap 'rm -f "$new"' EXIT
         trap 'exit 129' HUP; trap 'exit 130' INT; trap 'exit 143' TERM # which runs the one above
         rm -f "$new"
-        (set -C; join >"$new") || die 4 "the installer cannot be written to $PWD" "see the message above; make room there"
+        (set -C; join >"$new") ||
+            die 4 "the installer cannot be written to $PWD" "see the message above; make room there"
         is_file "$new" @WHOLE_SHA256@ || die 5 "$delta is damaged: what it makes is not what was published" \
             "copy it here again"
         chmod 755 "$new"

@@ -44,7 +44,8 @@ check_ground() {
 # A release belongs to one account, or the next one could neither replace nor remove it.
 check_owner() {
     [ -z "$(find "$base" -maxdepth 0 ! -user "$(id -u)")" ] ||
-        die 6 "$base belongs to another account: $(ls -ld "$base")" "run this as its owner, or $elsewhere"
+        die 6 "$base belongs to another account: $(ls -ld "$base")" \
+            "run this as its owner$([ "$(id -u)" -ne 0 ] || echo " (file servers often make root another account)"), or $elsewhere"
 }
 
 trust_base() { if [ "$(id -u)" -eq 0 ]; then check_owner; fi; }
@@ -54,7 +55,7 @@ is_ours() {
     if [ -e "$base/.staging/barehub" ]; then return; fi
     for mark in "$base"/releases/*/share/barehub/release.json; do if [ -e "$mark" ]; then return; fi; done
     [ -z "$(find "$base" -mindepth 1 ! -name lost+found ! -path "$base/.lock" ! -path "$base/.lock/owner" \
-        ! -path "$base/releases")" ]
+        ! -path "$base/releases" ! -path "$base/.removed" ! -path "$base/.removed/*")" ]
 }
 
 way_back() { printf '%s\n' "sh $this_file -b -p $base --activate $release"; }
@@ -79,8 +80,10 @@ take_lock() {
             "wait until it has finished; if it does not run any more: rm -r $base/.lock"
     fi
     locked=yes
+    check_owner # of what was made just now
     printf '%s\n' "$(uname -n) $$ $(date -u +%Y-%m-%dT%H:%M:%SZ)" >"$base/.lock/owner"
     run chmod go+rx,go-w "$base"
+    rm -rf "$base/.removed" 2>/dev/null || :
 }
 
 drop_lock() {
@@ -132,20 +135,47 @@ switch() {
     run mv -fT "$stage/$link" "$base/$link"
 }
 
+# A file server keeps what a process of this machine has open, as .nfs..., and the directories on the way to it. They are
+# put aside, and each run tries again to remove them.
+remove() {
+    if run rm -rf "$1" 2>/dev/null && [ ! -e "$1" ]; then return; fi
+    run mkdir -p -m 700 "$base/.removed"
+    run mv "$1" "$base/.removed/$$.${1##*/}"
+    say "some files of ${1##*/} are still open, and stay in $base/.removed until the next run"
+}
+
+# What the hubs on this machine say of their servers, wherever those run (barehub/in_use.py), with a slash at the end.
+told_by_hubs() {
+    for of_hub in /etc/systemd/system/*-hub.service; do
+        hub=$(sed -n 's/^Environment=BAREHUB_BASE=//p' "$of_hub" 2>/dev/null) || continue
+        told=$hub/state/environments/in-use
+        if [ -z "$hub" ]; then continue; fi
+        if [ -f "$told" ] && [ ! -L "$told" ] && sed 's|$|/|' "$told" 2>/dev/null; then continue; fi
+        say "warning: what servers of the hub in $hub run from is not known: $told cannot be read" >&2
+    done
+}
+
 # A script of a release runs the release's python by its real path, so the paths of programs and their first words tell
 # what is in use. /proc has no more than this machine's processes, and of other accounts' perhaps only the words.
 remove_old() {
-    used=$({ ls -l /proc/[0-9]*/exe /proc/[0-9]*/cwd; cat /proc/[0-9]*/cmdline | tr '\0' '\n'; } 2>/dev/null) || :
+    used=$({
+        find /proc/[0-9]*/exe /proc/[0-9]*/cwd -maxdepth 0 -printf '%l/\n'
+        cat /proc/[0-9]*/cmdline | tr '\0' '\n'
+    } 2>/dev/null) || :
+    told=$(told_by_hubs)
     newer=0
     for old in $(cd "$base/releases" && printf '%s\n' [0-9]* | sort -rV); do
         newer=$((newer + 1))
         if [ "$newer" -le "$opt_keep" ] || [ "$old" = "$release" ]; then continue; fi
-        case $used in
-            *"$base/releases/$old/"*) say "release $old is kept: a process on this machine uses it"; continue ;;
-        esac
-        say "removing release $old, which no process that can be seen from this machine uses"
+        why=''
+        # Other machines may see a link as it was a minute ago.
+        if [ "$old" = "$active" ]; then why="it was active until now"; fi
+        case $used in *"$base/releases/$old/"*) why="a process on this machine uses it" ;; esac
+        case $told in *"$base/releases/$old/"*) why="a server of a hub on this machine runs from it" ;; esac
+        if [ -n "$why" ]; then say "release $old is kept: $why"; continue; fi
+        say "removing release $old, which no process here and no server of a hub here is known to use"
         run mv "$base/releases/$old" "$stage/" # so that no half of it looks like a release
-        run rm -rf "${stage:?}/$old"
+        remove "${stage:?}/$old"
         changed="${changed%, older releases}, older releases"
     done
 }

@@ -141,7 +141,8 @@ check_base() {
     if [ -n "$backup" ]; then
         [ "$(told base)" = "$base" ] || die 6 "the backup is of $(told base), not of $base" "give -p $(told base)"
         [ -z "$recorded" ] || [ -e "$base/.restored" ] ||
-            die 6 "$base holds an installation already, and a restore replaces nothing" "leave out --restore, or uninstall it"
+            die 6 "$base holds an installation already, and a restore replaces nothing" \
+                "leave out --restore, or uninstall it"
     fi
     unit=${recorded:-${opt_name:-$distribution}}
     place=$(units_directory)/$unit.target

@@ -4,13 +4,16 @@
 # hand_over alone. They need the variables of preflight.sh, and debug and written: yes or no.
 
 print_changes() {
-    if [ "$opt_rehearse" = yes ]; then say "this rehearses the upgrade of $base to $release, and leaves nothing"; return; fi
+    if [ "$opt_rehearse" = yes ]; then
+        say "this rehearses the upgrade of $base to $release, and leaves nothing"
+        return
+    fi
     say "this installs $distribution $release:"
     if [ "$complete" = no ] || [ "$repair" = yes ]; then say "  write    $prefix ($((installed_kb / 1024)) MB)"; fi
     [ -e "$base/.lock" ] || say "  write    $base/.lock"
     if [ "$keep" = yes ]; then say "  write    $base/channel"; fi
     if [ "$hooks" = no ]; then return; fi
-    for path in state state/hub state/rules state/proxy state/acme jupyterhub_config.d systemd install.json \
+    for path in state state/hub state/rules state/proxy state/acme state/environments jupyterhub_config.d systemd install.json \
         "systemd/$unit.target" "systemd/$unit-hub.service" "systemd/$unit-proxy.service" \
         "systemd/$unit-certificates.timer" "systemd/$unit-certificates.service"; do
         [ -e "$base/$path" ] || say "  write    $base/$path"
@@ -51,11 +54,11 @@ lock_base() {
             run mv "$aside" "$base/releases/"
         fi
     done
-    run rm -rf "$stage"
+    remove "$stage"
     run mkdir -m 700 "$stage"
     : >"$stage/barehub" # tells whose it is
     for left in "$base"/releases/[0-9][0-9][0-9][0-9].[0-9][0-9].[0-9][0-9]*; do
-        [ -e "$left/share/barehub/release.json" ] || run rm -rf "$left"
+        [ -e "$left/share/barehub/release.json" ] || remove "$left"
     done
     check_release # another installer may have finished meanwhile
 }
@@ -124,6 +127,8 @@ keep_units() {
         run cp "$kept_unit" "$prefix/systemd/"
     done
 }
+
+remove() { run rm -rf "$1"; }
 
 choose_cache() { :; }
 
@@ -223,7 +228,7 @@ clean_up() {
     if [ "$code" -ne 0 ] && [ "$debug" = yes ] && [ -d "$stage" ]; then
         printf 'kept for --debug: %s; the log of the engine is %s\n' "$stage" "$stage/engine.log" >&2
     elif [ -n "$stage" ]; then
-        rm -rf "$stage" || : # the lock has to go in any case
+        remove "$stage" || : # the lock has to go in any case
     fi
     if [ "$code" -ne 0 ] && [ -n "$stage" ]; then rmdir "$base/releases" 2>/dev/null || :; fi
     drop_lock

@@ -19,7 +19,7 @@ from pathlib import Path
 from construct import conda_constructor, conda_ship
 from recipe.errors import UserError
 from recipe.report import say
-from tests.machines import installers, other_machine, rootfs
+from tests.machines import fresh_debian, installers, other_machine, rootfs
 
 PARTS = {"unit": "tests/unit", "lint": "tests/test_lint.py", "e2e": "tests/e2e"}
 WORKERS = os.environ.get("BAREHUB_TEST_WORKERS", "2")  # installing a release uses a core all the time
@@ -39,7 +39,8 @@ def run_tests(root: Path, words: Sequence[str]) -> int:
     machines = "e2e" in parts and prepare(rootfs.install_host_packages)
     quick = [paths[part] for part in parts if part != "e2e"]
     with ThreadPoolExecutor(1) as pool:
-        steps = (rootfs.cached_root, other_machine.install_emulator) if machines else ()
+        made_once = (rootfs.cached_root, fresh_debian.cached_fresh_root, other_machine.install_emulator)
+        steps = made_once if machines else ()
         made = pool.submit(prepare, *steps)  # which waits for packages and for the disk, most of the time
         # What these find explains what the machines show.
         code = pytest_on(quick, SPREAD["unit"], arguments) if quick else 0

@@ -62,6 +62,17 @@ def test_shellcheck(tmp_path: Path) -> None:
     clean("shellcheck", "--shell=sh", "--norc", header, *scripts)
 
 
+def test_files_are_short_and_so_are_lines_of_shell() -> None:
+    """One screen after the other: a longer file is two. The guide is read by section (`barehub help TOPIC`)."""
+    kinds = ("*.py", "*.sh", "*.jinja", "*.md")
+    listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", *kinds]
+    names = subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\0")
+    files = {name: (ROOT / name).read_text().splitlines() for name in names if name and (ROOT / name).is_file()}
+    assert [name for name, lines in files.items() if len(lines) > 300 and not name.endswith("/ADMIN.md")] == []
+    shell = [(name, line) for name, lines in files.items() if name.endswith(".sh") for line in lines]
+    assert [where for where in shell if len(where[1]) > 120] == []
+
+
 def test_zizmor() -> None:
     """Security of the workflows: https://docs.zizmor.sh/audits/"""
     clean("zizmor", "--offline", "--no-progress", "--quiet", WORKFLOWS)

@@ -171,6 +171,11 @@ class Layout:
         return self.hub_state / "barehub-api-token"
 
     @property
+    def in_use(self) -> Path:
+        """What users' servers run from, for every account: in_use.py."""
+        return self.state / "environments/in-use"
+
+    @property
     def backups(self) -> Path:
         return self.hub_state / "backups"
 

@@ -11,6 +11,7 @@ from typing import Any
 from jupyterhub.spawner import LocalProcessSpawner
 
 from barehub.errors import printable
+from barehub.from_release import StartsFromRelease
 from barehub.held_port import HoldsPort
 from barehub.listeners import fields_of
 
@@ -21,7 +22,7 @@ OOM_SCORE = 200  # of servers: what counts as a fifth of the machine's memory mo
 SHARE = 4  # accounts that together may have as many tasks as the hub's unit may
 
 
-class KnownProcessSpawner(HoldsPort, LocalProcessSpawner):  # type: ignore[misc]  # JupyterHub ships no types
+class KnownProcessSpawner(StartsFromRelease, HoldsPort, LocalProcessSpawner):  # type: ignore[misc]  # JupyterHub ships no types
     """JupyterHub remembers the number of a server's process alone.
 
     Once the server has ended while the hub was down, or the machine has booted again, the number may be any other
@@ -35,22 +36,13 @@ class KnownProcessSpawner(HoldsPort, LocalProcessSpawner):  # type: ignore[misc]
         """As JupyterHub does; what the server prints has its user's name in the journal, not the hub's."""
         site = self.popen_kwargs
         with journal(f"{self.user.name}'s server") as stream:
-            self.popen_kwargs = ({"stdout": stream, "stderr": stream} if stream else {}) | site
+            ours = {"preexec_fn": limited(self.make_preexec_fn(self.user.name), most_tasks())}
+            self.popen_kwargs = ours | ({"stdout": stream, "stderr": stream} if stream else {}) | site
             try:
                 address: tuple[str, int] = await super().start()
             finally:
                 self.popen_kwargs = site
         return address
-
-    def make_preexec_fn(self, name: str) -> Callable[[], None]:
-        become_user, tasks = super().make_preexec_fn(name), most_tasks()
-
-        def prepare() -> None:  # in the server's process, while it is still root's: its user can undo neither
-            come_first()
-            limit_tasks(tasks)
-            become_user()
-
-        return prepare
 
     def get_state(self) -> dict[str, Any]:
         state: dict[str, Any] = super().get_state()
@@ -68,6 +60,17 @@ def started(pid: int) -> str:
         return f"{BOOT_ID.read_text().strip()} {fields_of(pid)[19]}"  # starttime
     except OSError:
         return ""
+
+
+def limited(become_user: Callable[[], None], tasks: int) -> Callable[[], None]:
+    """Return what a server's process does first, while it is still root's: its user can undo neither limit."""
+
+    def prepare() -> None:
+        come_first()
+        limit_tasks(tasks)
+        become_user()
+
+    return prepare
 
 
 def come_first() -> None:

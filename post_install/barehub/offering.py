@@ -127,18 +127,20 @@ class OffersEnvironments(HasTraits):
             raise NotOfferedError(f"There is no environment {str(label)[:40]} for you; there is {', '.join(offered)}")
         return label, offered.get(label, "")
 
-    async def environment_field(self, options: Mapping[str, Any] | None = None) -> tuple[str, str]:
+    async def environment_field(
+        self, options: Mapping[str, Any] | None = None, label: str = "Environment"
+    ) -> tuple[str, str]:
         """Return the field of the form, empty if there is no choice, and what is wrong with the only environment.
 
-        What `options` has is selected, by default what the user has chosen last.
+        What `options` has is selected, by default what the user has chosen last. Without a label there is no field.
         """
         options = self.user_options if options is None else options
         await self.apply_group_overrides()  # or the form would not show what only a group is offered
         offered = offered_by(self)
         found = await self.lookout.look(offered.values())
-        versions = {label: found[environment].jupyterhub for label, environment in offered.items()}
+        versions = {name: found[environment].jupyterhub for name, environment in offered.items()}
         if len(versions) > 1:
-            return field(versions, options.get(FIELD)), ""
+            return field(versions, options.get(FIELD), label) if label else "", ""
         return "", "".join(f"The environment is {why}." for why in map(unfit, versions.values()) if why)
 
 
@@ -148,7 +150,7 @@ def unfit(version: str) -> str:
     return f"{how} for this hub (jupyterhub {version})" if how else ""
 
 
-def field(versions: Mapping[str, str], last: object) -> str:
+def field(versions: Mapping[str, str], last: object, title: str = "Environment") -> str:
     """Return the field as HTML, given the jupyterhub of each label's environment; the last choice is selected."""
     choices = "\n".join(
         f'<option value="{escape(label)}"{" selected" if label == last else ""}>'
@@ -156,6 +158,6 @@ def field(versions: Mapping[str, str], last: object) -> str:
         for label, version in versions.items()
     )
     return (
-        f'<div class="mb-3"><label class="form-label" for="{FIELD}">Environment</label>\n'
+        f'<div class="mb-3"><label class="form-label" for="{FIELD}">{escape(title)}</label>\n'
         f'<select class="form-select" name="{FIELD}" id="{FIELD}">\n{choices}\n</select></div>'
     )

@@ -70,8 +70,12 @@ class OwnServers(TraefikFileProviderProxy):  # type: ignore[misc]  # it ships no
 
     async def add_user(self, user: Any, server_name: str = "") -> None:
         """Add a user's server. Raises PermissionError if another account listens in its place."""
-        spawner, ports = user.spawners[server_name], listening()
-        if account := Place.of(spawner).impostor(ports):
+        spawner = user.spawners[server_name]
+        place = Place.of(spawner)
+        if isinstance(spawner, HoldsPort) and place.is_own(listening()):
+            spawner.keep_port()  # before anybody is sent there
+        ports = listening()
+        if account := place.impostor(ports):
             what = f"{account} listens in the place of {user.name}'s server"
             if not checking.get():
                 raise PermissionError(what)
@@ -112,8 +116,6 @@ class OwnServers(TraefikFileProviderProxy):  # type: ignore[misc]  # it ships no
         place = Place.of(spawner)
         if not place.is_own(ports):
             return  # what cannot be seen now, as on another machine, cannot be seen to end
-        if isinstance(spawner, HoldsPort):
-            spawner.keep_port()
         self._watched[spawner] = place
         if self._watching is None or self._watching.done():
             self._watching = asyncio.create_task(self._look_again())

@@ -8,6 +8,7 @@ a damaged one would end it with a traceback. What such a file holds decides noth
 import contextlib
 import json
 import os
+import shutil
 import stat
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -71,6 +72,16 @@ def read_bytes(path: Path, owners: Collection[int] | None = None, *, follow: boo
         if owners is not None and owner not in {*owners, 0, os.geteuid()}:
             raise UntrustedError(path, f"belongs to the account with the number {owner}")
         return content_of(descriptor, path)
+
+
+def make_way(path: Path) -> None:
+    """Remove directories from where `process.write_atomically` is about to write, in a directory of another account.
+
+    Its account has no other use for one there than to keep root from going on. Raises OSError.
+    """
+    for one in (path, path.with_name(f".{path.name}.new")):
+        if one.is_dir() and not one.is_symlink():
+            shutil.rmtree(one)
 
 
 def holds(path: Path, content: bytes, mode: int, owner: tuple[int, int]) -> bool:

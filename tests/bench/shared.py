@@ -5,8 +5,8 @@
                 before; warm: once more
 
 The slow one is a directory behind FUSE. As NFS does, it answers each operation on a name, and each open file's first
-and last, after LATENCY; it does not make a writer wait. Several operations at a time are as slow as one. Needs root,
-the package fuse3, and `.venv/bin/pip install mfusepy`.
+and last, after LATENCY; it does not make a writer wait. Several operations at a time are as slow as one. Needs root and
+the package fuse3.
 """
 
 import argparse

@@ -27,11 +27,19 @@ broken: set[pytest.Collector | None] = set()  # modules with a failed test
 
 
 @pytest.fixture(scope="session")
-def root() -> Path:
-    """The machines' root."""
+def host() -> None:
+    """A host that can make machines."""
     try:
         if missing := rootfs.missing_host_packages():
             raise UserError(f"the host lacks {' '.join(missing)}", fix="python3 release.py test")
+    except UserError as e:
+        cannot_run(f"{e}\n  fix: {e.fix}")
+
+
+@pytest.fixture(scope="session")
+def root(host: None) -> Path:
+    """The machines' root."""
+    try:
         return rootfs.cached_root()
     except UserError as e:
         reason = f"{e}\n  fix: {e.fix}"

@@ -13,13 +13,13 @@ from construct.diff import diff
 from construct.verify import verify
 from tests.machines import installers
 from tests.machines.browser import log_in, run_cell
-from tests.machines.hub_client import URL, HubSession, Kernel, let_users_in
+from tests.machines.hub_client import URL, HubSession, Kernel
 from tests.machines.machine import Machine
 from tests.machines.rootfs import LAB
-from tests.readme import commands
+from tests.readme import README, commands
 from tests.unit.wheels import make
 
-BASE = "/srv/jupyter"
+BASE = "/opt/lab"
 PLOT = "import sys, matplotlib.pyplot as plt; plt.plot([1, 4, 9]); print(sys.prefix)"
 
 SEEN = "import numpy, sys, demo\nprint(sys.prefix, numpy.__file__, demo.NAME)\n"
@@ -83,11 +83,28 @@ def install(machine: Machine, installer: Path, *options: str) -> str:
     return machine.as_user("bob", "sh", f"/mnt/{installer.name}", "-b", "-p", BASE, *options)
 
 
-def test_it_needs_no_root_and_says_what_the_hub_has_to_know(hub: Machine, lab: Path) -> None:
-    hub.succeed("install", "-d", "-o", "bob", BASE)
-    printed = install(hub, lab)
-    (line,) = re.findall(r"c\.Spawner\.cmd = .+", printed)
-    let_users_in(hub, f'c.Authenticator.allowed_users = {{"alice", "bob"}}\n{line}\nc.Spawner.default_url = "/lab"\n')
+@pytest.fixture(scope="module")
+def hub(machine: Machine, installer: Path, lab: Path) -> Machine:
+    """The machine after the commands of the README's first hour, with nothing but the two files.
+
+    The environment is installed by bob, who is no administrator.
+    """
+    machine.copy_in(installer, f"/mnt/{installer.name}")
+    machine.succeed("install", "-d", "-o", "bob", BASE)
+    for line in commands(README):
+        if line.startswith("sudo sh lab-"):
+            printed = install(machine, lab)
+        elif "--diff" in line:  # the first hour is over
+            break
+        else:
+            command = re.sub(r"^sudo sh .*", f"cd /mnt && yes | sh {installer.name}", line)
+            (machine.eventually if "status" in line else machine.succeed)("sh", "-euc", command)
+    (said,) = re.findall(r"c\.Spawner\.cmd = .+", printed)
+    assert said in machine.read("/opt/barehub/jupyterhub_config.d/50-pam-users.py").splitlines()
+    return machine
+
+
+def test_it_needs_no_root(hub: Machine) -> None:
     assert hub.succeed("find", BASE, "!", "-user", "bob") == ""
 
 
@@ -159,6 +176,25 @@ def test_a_server_keeps_its_release_and_the_next_one_has_the_newer(
     assert started_from(alice) == f"{prefix(newer)}\n"
     install(hub, newer, "--activate", label(lab))
     assert started_from(alice) == f"{prefix(newer)}\n"
+
+
+def test_a_release_that_a_server_of_the_hub_has_is_kept_where_its_process_cannot_be_seen(
+    hub: Machine, kernel: Kernel, lab: Path, newer: Path
+) -> None:
+    """As on a node of a cluster, whose hub starts servers on others."""
+    alice, told = kernel.session, "/opt/barehub/state/environments/in-use"
+    assert hub.read(told) == f"{prefix(newer)}\n"
+    alice.stop_server()
+    alice.start_server()
+    install(hub, newer, "--activate", label(newer))
+    assert hub.as_user("bob", "cat", told) == f"{prefix(lab)}\n"
+    elsewhere = ("unshare", "--mount", "--pid", "--fork", "--mount-proc", "runuser", "-u", "bob", "--")
+    keep = (*elsewhere, "sh", f"/mnt/{newer.name}", "-b", "-p", BASE, "--keep", "1")
+    assert f"release {label(lab)} is kept: a server of a hub on this machine runs from it" in hub.succeed(*keep)
+    assert alice.get("/user/alice/api/status").ok
+    alice.stop_server()
+    assert f"removing release {label(lab)}" in hub.succeed(*keep)
+    assert hub.succeed("ls", f"{BASE}/releases") == f"{label(newer)}\n"
 
 
 def started_from(session: HubSession) -> str:

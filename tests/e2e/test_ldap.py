@@ -67,7 +67,9 @@ def test_a_user_has_the_name_in_the_directory(servers: Machine) -> None:
     assert Logins(servers, user_attribute="mail").name("mail0@example.org", PASSWORDS["alice"]) == "alice"
 
 
-@pytest.mark.parametrize("typed", ["ali*", "alice)(uid=*", "*)(uid=alice", "alice,ou=people", "\\61lice", "alice\0"])
+@pytest.mark.parametrize(
+    "typed", ["ali*", "alice)(uid=*", "*)(uid=alice", "alice,ou=people", "\\61lice", "alice\0", "x" * 100_000]
+)
 def test_what_means_something_to_ldap_is_part_of_a_name(servers: Machine, typed: str) -> None:
     for how in ({}, {"lookup_dn": False, "bind_dn_template": f"uid={{username}},ou=people,{directory.BASE}"}):
         assert Logins(servers, **how).name(typed, PASSWORDS["alice"]) is None

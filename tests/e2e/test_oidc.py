@@ -31,7 +31,7 @@ EDIT = " ".join(
         ("https://id.example.org/realms/site/protocol/openid-connect", PROVIDER),
         ("/userinfo", "/me"),
         ("/logout?", "/session/end?"),
-        ("/opt/jupyter", USERS_ENVIRONMENT),
+        ("/opt/lab/current", USERS_ENVIRONMENT),
     )
 )
 

@@ -1,9 +1,9 @@
-"""The release workflow's own steps, in order, in a copy of this checkout with a bare repository for a remote.
+"""The release workflow's own steps, in order, on a fresh Debian, with a bare repository for a remote.
 
 What is not here is played: actions by the few lines below, and `gh` by a script that writes down how it was called.
 Three steps are shortened, by variables that the workflow itself documents: `lock` lets one package move, `test` runs
-one unit test, or this test would run itself, and one more installer is built, not all. Without the portable
-interpreter, this machine's glibc will do. The step that installs Debian's packages is left out.
+one linter, or this test would run itself, and one more installer is built, not all. Without the portable interpreter,
+Debian's glibc will do.
 """
 
 import os
@@ -21,6 +21,7 @@ import yaml
 from recipe.standalone import is_standalone
 from tests.conftest import cannot_run
 from tests.machines.checkout import copy_checkout
+from tests.machines.fresh_debian import FreshDebian
 
 ROOT = Path(__file__).parents[2]
 LABEL = "2026.11.24.7"
@@ -28,13 +29,13 @@ SHORTENED = {
     "DAYS_OLD": "0",  # the index may not say when a version was uploaded
     "LOCK": "--update six",
     "DISTRIBUTIONS": "overlays/single-node",
-    "TESTS": "unit -- -k test_actions_are_pinned_by_commit",
+    "TESTS": "lint -- -k ruff_check",
 }
 if not is_standalone(Path(sys.base_prefix)):
-    SHORTENED["GLIBC"] = os.confstr("CS_GNU_LIBC_VERSION").split()[1]
+    SHORTENED["GLIBC"] = "2.36"  # of Debian 12
 GH = """\
 #!/bin/sh
-echo "$*" >>"$GH_CALLS"
+echo "$*" >>/runner/gh-calls
 """
 
 
@@ -47,31 +48,27 @@ def link(source: str, target: str) -> None:
 
 
 class Runner:
-    """As much of a GitHub runner as the workflow uses."""
+    """As much of a GitHub runner as the workflow uses. Its files are below /runner of a fresh Debian."""
 
-    def __init__(self, home: Path) -> None:
-        self.home, self.outputs = home, {"label": ""}
-        for name in ("bin", "artifacts", "temp"):
-            (home / name).mkdir()
-        (home / "bin/gh").write_text(GH)
-        (home / "bin/gh").chmod(0o755)
-        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", home / "key"], check=True)
+    def __init__(self, debian: FreshDebian) -> None:
+        self.debian = debian
+        self.home = debian.root / "runner"
+        for name in ("artifacts", "temp"):
+            (self.home / name).mkdir(parents=True)
+        stand_in = debian.root / "usr/local/bin/gh"  # found before the one that a step installs
+        stand_in.write_text(GH)
+        stand_in.chmod(0o755)
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", self.home / "key"], check=True)
         self.values = {
             "github.token": "token",
             "github.repository": "owner/name",
             "inputs.label": LABEL,
-            "secrets.SIGNING_KEY": (home / "key").read_text().strip(),
+            "secrets.SIGNING_KEY": (self.home / "key").read_text().strip(),
         }
-        # A runner's Python is the system's, not this checkout's .venv.
-        path = [one for one in os.environ["PATH"].split(":") if Path(one) != ROOT / ".venv/bin"]
         self.environment = {
-            **os.environ,
-            "PATH": ":".join((str(home / "bin"), *path)),
-            "GIT_CONFIG_GLOBAL": str(home / "gitconfig"),
-            "GH_CALLS": str(home / "gh-calls"),
-            "GITHUB_OUTPUT": str(home / "output"),
-            "GITHUB_STEP_SUMMARY": str(home / "summary"),
-            "RUNNER_TEMP": str(home / "temp"),
+            "GITHUB_OUTPUT": "/runner/output",
+            "GITHUB_STEP_SUMMARY": "/runner/summary",
+            "RUNNER_TEMP": "/runner/temp",
         }
         self.remote = self.make_remote()
 
@@ -101,10 +98,10 @@ class Runner:
             print(f"{name}: {step.get('name', step.get('uses'))}")
             if "uses" in step:
                 self.act(step["uses"].partition("@")[0], step.get("with", {}), workspace)
-            elif "apt-get" not in step["run"]:
+            else:
                 more = {**self.variables(job), **known, **self.variables(step)}
-                words = ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", step["run"]]
-                subprocess.run(words, cwd=workspace, env=self.environment | more, stdin=subprocess.DEVNULL, check=True)
+                words = ("bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", step["run"])
+                self.debian.run(*words, at=f"/runner/{name}", environment=self.environment | more)
             if (self.home / "output").exists():
                 label = (self.home / "output").read_text().partition("=")[2].strip()
                 self.values |= {"steps.label.outputs.label": label, "needs.build.outputs.label": label}
@@ -112,7 +109,8 @@ class Runner:
     def act(self, action: str, options: Mapping[str, Any], workspace: Path) -> None:
         match action:
             case "actions/checkout":
-                subprocess.run(["git", "clone", "-q", self.remote, workspace], check=True)
+                words = ("git", "clone", "-q", "/runner/remote.git", ".")
+                self.debian.run(*words, at=f"/runner/{workspace.name}", environment={})
                 for cached in ("wheels", "packages"):  # what a runner would download and convert
                     if (ROOT / ".cache" / cached).is_dir():
                         shutil.copytree(ROOT / ".cache" / cached, workspace / ".cache" / cached, copy_function=link)
@@ -133,17 +131,19 @@ class Runner:
                 pytest.fail(f"{action} is not played here")
 
 
+@pytest.mark.usefixtures("host")
 def test_its_steps_make_a_signed_release_of_a_tagged_commit(tmp_path: Path) -> None:
     for program in ("git", "ssh-keygen"):
         if shutil.which(program) is None:
             cannot_run(f"there is no {program}")
-    runner = Runner(tmp_path)
+    runner = Runner(FreshDebian.unpack(tmp_path / "debian"))
     for name, job in yaml.safe_load((ROOT / ".github/workflows/release.yml").read_text())["jobs"].items():
         runner.run_job(name, job)
 
-    files = tmp_path / "publish/release/dist"
-    (tmp_path / "allowed").write_text(f"barehub {(tmp_path / 'key.pub').read_text()}")
-    verify = ("ssh-keygen", "-Y", "verify", "-f", tmp_path / "allowed", "-I", "barehub", "-n", "file")
+    home = runner.home
+    files = home / "publish/release/dist"
+    (home / "allowed").write_text(f"barehub {(home / 'key.pub').read_text()}")
+    verify = ("ssh-keygen", "-Y", "verify", "-f", home / "allowed", "-I", "barehub", "-n", "file")
     with (files / "SHA256SUMS").open("rb") as sums:
         subprocess.run([*verify, "-s", files / "SHA256SUMS.sig"], stdin=sums, check=True)
     subprocess.run(["sha256sum", "--check", "--strict", "SHA256SUMS"], cwd=files, check=True)
@@ -155,11 +155,12 @@ def test_its_steps_make_a_signed_release_of_a_tagged_commit(tmp_path: Path) -> N
 
     tagged = ["git", "-C", runner.remote, "log", "-1", "--format=%s", LABEL]
     assert subprocess.run(tagged, capture_output=True, text=True, check=True).stdout == f"Release {LABEL}\n"
-    calls = (tmp_path / "gh-calls").read_text().splitlines()
+    calls = (home / "gh-calls").read_text().splitlines()
     assert [call.partition(" --")[0] for call in calls] == [
         "release list",
         "auth setup-git",
         f"release create {LABEL}",
     ]
     assert "SHA256SUMS.sig" in calls[-1]
-    assert not (tmp_path / "temp/key").exists()
+    assert not (home / "temp/key").exists()
+    shutil.rmtree(runner.debian.root)  # more than a gigabyte

@@ -36,7 +36,7 @@ LIMITS = 'c.Spawner.mem_limit = "400M"\nc.Spawner.cpu_limit = 0.5\nc.JupyterHub.
 def machine(root: Path) -> Iterator[Machine]:
     with booted("single-node", root, limits=True) as new:
         new.copy_in(installers.with_overlay("single-node"), "/mnt/single-node.sh")
-        edit = f"sed -i s,/opt/jupyter,{USERS_ENVIRONMENT},"
+        edit = f"sed -i s,/opt/lab/current,{USERS_ENVIRONMENT},"
         for command in admin_commands("single-node", "/mnt/single-node.sh", edit):
             new.shell(command)
             new.write(f"{BASE}/jupyterhub_config.d/60-limits.py", LIMITS)

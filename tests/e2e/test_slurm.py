@@ -29,6 +29,7 @@ ACCOUNTS = (
 PRESETS = """c.SlurmJobSpawner.presets = {
     "Short": {"account": "physics", "qos": "short", "hours": 0.5}, "Not here": {"cores": 99},
 }"""
+TEXT = "return document.body.innerText"
 LAB = "/home/lab"  # which the cluster shares
 ENVIRONMENTS = f'c.SlurmJobSpawner.environments = {{"Users": "{USERS_ENVIRONMENT}", "The newest": "{LAB}/current"}}\n'
 
@@ -87,18 +88,21 @@ def test_alice_waits_works_and_stops(cluster: Cluster, browser: Chrome, screensh
     server = f"{LAB}/releases/1/bin/python -s {LAB}/releases/1/bin/jupyterhub-singleuser"
     assert server in node.succeed("ps", "-ww", "-u", "alice", "-o", "args")
     browser.find_element(By.CSS_SELECTOR, ".jp-Notebook-ExecutionIndicator[data-status=idle]")
-    code = "import os, socket; print('on', socket.gethostname(), os.getcwd(), 'XDG_RUNTIME_DIR' in os.environ)"
+    plot = "import matplotlib.pyplot as plt, os, socket; plt.plot([1, 4, 9])"
+    code = f"{plot}; print('on', socket.gethostname(), os.getcwd(), 'XDG_RUNTIME_DIR' in os.environ)"
     printed = run_cell(browser, code)
     assert printed in ("on c1 /home/alice False", "on c2 /home/alice False")
+    browser.find_element(By.CSS_SELECTOR, ".jp-OutputArea-output img")
     browser.save_screenshot(screenshots / "slurm-cell.png")
     # JupyterLab has no extension of its own for this. What the hub has heard meanwhile counts.
     left = browser.find_element(By.ID, "slurm-time-left")
     until(lambda: re.fullmatch(r"1 h (2[5-9]|30) min left", left.text), "the time left")
     cluster.head.succeed("scontrol", "update", f"JobId={job.split()[0]}", "TimeLimit=12")
-    until(lambda: "your server <b>default</b> ends at" in page(user(cluster, "alice"), "/hub/home"), "the warning")
+    alice = user(cluster, "alice")
+    until(lambda: "your server <b>default</b> ends at" in page(alice, "/hub/home"), "the hub's warning")
     browser.refresh()
-    warning = browser.find_element(By.CSS_SELECTOR, ".Toastify__toast")
-    until(lambda: "Save your work: what runs here ends with it." in warning.text, "the warning in JupyterLab")
+    browser.find_element(By.CSS_SELECTOR, ".Toastify__toast")
+    until(lambda: "Save your work: what runs here" in browser.execute_script(TEXT), "the warning in JupyterLab")
     browser.save_screenshot(screenshots / "slurm-warning.png")
     browser.get(f"{URL}/hub/home")
     press_stop(browser, lambda: not cluster.jobs())

@@ -34,6 +34,7 @@ HOST_PACKAGES = (
     "chromium-driver",
     "fonts-dejavu-core",  # or screenshots show no text
     "postgresql",  # for unit tests
+    "fuse3",  # the same
 )
 
 # Whatever the host runs: systemd 257 of Debian 13 needs cgroup v2 alone, which not every host has.

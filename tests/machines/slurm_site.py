@@ -12,7 +12,7 @@ import requests
 from tests.machines.cluster import HEAD, Cluster, cluster
 from tests.machines.hub_client import URL, HubSession
 from tests.machines.machine import until
-from tests.machines.rootfs import USERS, USERS_ENVIRONMENT
+from tests.machines.rootfs import USERS
 from tests.readme import admin_commands
 
 BASE = "/opt/slurm"  # of an installer built with --name slurm
@@ -53,7 +53,7 @@ def install(cluster: Cluster, installer: Path) -> None:
     """Run on the head what the README says, for a hub that runs as root in its tighter sandbox."""
     head = cluster.head
     head.copy_in(installer, "/mnt/slurm.sh")
-    edit = f"sed -i 's,10.0.0.1,{HEAD},; s,/shared/jupyter,{USERS_ENVIRONMENT},'"
+    edit = f"sed -i s,10.0.0.1,{HEAD},"
     for command in admin_commands("slurm", "/mnt/slurm.sh", edit):
         head.shell(command)
         head.write(f"{CONFIG}/60-test.py", TEST_CONFIG)

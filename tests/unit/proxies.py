@@ -65,7 +65,7 @@ def static_config(base: Path, **addresses: str) -> Path:
         "entryPoints": {
             name: {
                 "address": address,
-                "transport": {"lifeCycle": {"requestAcceptGraceTimeout": "200ms", "graceTimeOut": "1s"}},
+                "transport": {"lifeCycle": {"requestAcceptGraceTimeout": "200ms", "graceTimeOut": "10s"}},
                 **({} if name == "api" else {"proxyProtocol": {"trustedIPs": ["127.66.97.114/32"]}}),
             }
             for name, address in addresses.items()

@@ -89,6 +89,13 @@ def test_the_scripts_get_the_functions_of_our_header(payload: Path) -> None:
     assert seen == "".join((CONSTRUCT / name).read_text() for name in ("preflight.sh", "ports.sh", "steps.sh"))
 
 
+def test_an_environment_for_users_is_made_behind_our_header_alone(payload: Path) -> None:
+    """constructor's own installer would run a hub's hooks."""
+    (payload / "release.json").write_text(json.dumps({"kind": "environment", "name": "lab", "version": LABEL}))
+    with pytest.raises(SystemExit, match=r"lab is an environment for users.*\n  fix: .*--engine constructor"):
+        constructor_reads(payload)
+
+
 def test_behind_our_header_the_receipt_is_left_to_it(payload: Path) -> None:
     (payload / "release.json").write_text(json.dumps({"name": "barehub", "version": LABEL}))
     definition = constructor_reads(payload)

@@ -26,7 +26,9 @@ def test_directories_get_their_modes_whatever_the_umask(layout: Layout) -> None:
     finally:
         os.umask(old)
     modes = {path.name: path.stat().st_mode & 0o7777 for path in layout.state.iterdir()}
-    assert modes == {"hub": 0o700, "rules": 0o2750, "proxy": 0o750, "acme": 0o700}
+    assert modes == {"hub": 0o700, "rules": 0o2750, "proxy": 0o750, "acme": 0o700, "environments": 0o755}
+    told = layout.in_use.stat()
+    assert (told.st_mode & 0o777, told.st_uid, told.st_size) == (0o644, os.geteuid(), 0)
 
 
 def test_root_gives_nothing_away_through_a_link(layout: Layout, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from construct import conda_constructor
 from tests.unit.installers import SHELLS, refused, run, write
 
 PYTHON = Path(sys.executable).resolve()
@@ -106,6 +107,26 @@ def test_a_kernel_of_python_is_that_of_the_release(tmp_path: Path, base: Path) -
     argv = json.loads((kernels / "python3/kernel.json").read_text())["argv"]
     assert argv == [f"{base}/releases/2026.12.01/bin/python", "-m", "ipykernel_launcher"]
     assert json.loads((kernels / "ir/kernel.json").read_text())["argv"] == ["R"]
+
+
+def test_constructors_installer_fills_it_as_well(tmp_path: Path, base: Path) -> None:
+    """It unpacks into the prefix, and runs its two scripts."""
+    scripts, label = Path(conda_constructor.__file__).parent, "2026.12.01"
+    engine = tmp_path / f"lab-{label}/payload/engine"
+    engine.mkdir(parents=True)
+    whole = tmp_path / "whole.sh"
+    unpacking = 'mkdir -p "$2/pkgs/one" "$2/conda-meta"; touch "$2/_conda" "$2/conda-meta/history"\n'
+    running = f'export PREFIX="$2"; sh {scripts}/pre_install.sh; sh {scripts}/post_install.sh; rm -r "$2/pkgs"; exit\n'
+    whole.write_text(FILL.replace("set -eu", 'set -eu; shift; [ "$1" = -p ]') + unpacking + running)
+    conda_constructor.cut(whole, [], tmp_path, engine)
+    told = install(made(tmp_path, fill=(scripts / "fill.sh").read_text()), base)
+    assert told.endswith("changed: release, files\n")
+    prefix = base / "releases" / label
+    assert {path.name for path in base.iterdir()} == {"current", "releases"}
+    assert {path.name for path in prefix.iterdir()} == {"bin", "conda-meta", "pyvenv.cfg", "share"}
+    assert json.loads((prefix / "share/barehub/release.json").read_text())["name"] == "lab"
+    (argv, *_) = json.loads((prefix / "share/jupyter/kernels/python3/kernel.json").read_text())["argv"]
+    assert argv == f"{prefix}/bin/python"
 
 
 def test_a_newer_one_goes_beside_and_back(tmp_path: Path, base: Path) -> None:

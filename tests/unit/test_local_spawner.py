@@ -78,6 +78,26 @@ def test_one_account_cannot_have_all_of_the_units_tasks() -> None:
         assert " ".join(found.split()) == (line or " ".join(before[0].split()))
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="starts a server as another account")
+def test_a_server_can_lift_none_of_its_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spawner = KnownProcessSpawner(user=SimpleNamespace(name="daemon", url="/"))
+    monkeypatch.setattr(local_spawner, "most_tasks", lambda: 1234)
+    monkeypatch.setattr(spawner, "get_env", lambda: {"PATH": os.defpath})
+    monkeypatch.setattr(spawner, "get_args", list)
+    lift = "ulimit -u 2000; ulimit -u; echo 0 >/proc/self/oom_score_adj; cat /proc/self/oom_score_adj; id -un"
+    spawner.cmd = ["bash", "-c", lift]
+    with (tmp_path / "said").open("w") as said:
+        spawner.popen_kwargs = {"stdout": said, "stderr": subprocess.DEVNULL, "cwd": "/"}
+        asyncio.run(spawner.start())
+        spawner.proc.wait()
+    tasks, score, account = (tmp_path / "said").read_text().split()
+    assert (tasks, account) == ("1234", "daemon")
+    capabilities = re.search("^CapEff:\t(.*)", Path("/proc/self/status").read_text(), re.MULTILINE)
+    assert capabilities
+    # Root in some containers lacks CAP_SYS_RESOURCE; then a user can lower the score again.
+    assert score == (str(local_spawner.OOM_SCORE) if int(capabilities[1], 16) >> 24 & 1 else "0")
+
+
 @pytest.mark.parametrize(("line", "directory"), [("0::/a.slice", ""), ("4:pids:/a.slice\n0::/a.slice", "pids")])
 def test_the_limit_is_a_part_of_the_units(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str, directory: str
@@ -106,7 +126,7 @@ def test_what_a_server_prints_is_not_the_hubs_in_the_journal(tmp_path: Path, mon
         listener.listen()
         spawner = KnownProcessSpawner(user=SimpleNamespace(name="alice", url="/"))
         monkeypatch.setattr(spawner, "get_env", dict)
-        monkeypatch.setattr(spawner, "make_preexec_fn", lambda name: None)
+        monkeypatch.setattr(spawner, "make_preexec_fn", lambda name: os.getpid)
         monkeypatch.setattr(spawner, "get_args", list)
         spawner.cmd = ["sh", "-c", "echo forged; echo forged >&2"]
         asyncio.run(spawner.start())

@@ -10,12 +10,13 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from barehub.environments import started_from
-from barehub.offering import field
+from barehub.offering import OffersEnvironments, field
 from barehub_slurm import launch
+from barehub_slurm.choosing import ChoosesResources
 from barehub_slurm.following import Following
 from barehub_slurm.form import form, from_form
 from barehub_slurm.jobs import Queue
-from barehub_slurm.options import Offer
+from barehub_slurm.options import Offer, shown
 from barehub_slurm.partitions import partitions
 from barehub_slurm.port import from_report
 from barehub_slurm.settings import SettingError, require_site
@@ -85,17 +86,20 @@ def test_modules_that_cannot_be_loaded_are_named(node: Node) -> None:
     assert "module load none brings no python3 on the node c1" in comments
 
 
-def test_the_hub_is_told_what_the_server_runs_from(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_hub_is_told_what_the_server_runs_from(node: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
     monkeypatch.setattr(
         Hub, "do_POST", lambda self: (asked.append(self.path), self.send_response(201), self.end_headers())
     )
     monkeypatch.setenv("JUPYTERHUB_API_TOKEN", "token")
     monkeypatch.setattr(launch, "accounts_at", lambda _: {os.getuid()})
+    (tmp_path / "lab/releases/1").mkdir(parents=True)
+    (tmp_path / "lab/current").symlink_to("releases/1")
+    monkeypatch.setattr(launch.sys, "prefix", f"{tmp_path}/lab/current")  # as a module may name it
     launch.tell_when_ours(node.hub, 43210, os.getpid(), 5, "6.1.1")
     (path,) = asked
     prefix = parse_qs(urlsplit(path).query)["environment"][0]
-    assert from_report(prefix, "6.1.1") == started_from(launch.sys.prefix, "6.1.1")
+    assert from_report(prefix, "6.1.1") == started_from(f"{tmp_path}/lab/releases/1", "6.1.1")
 
 
 @pytest.mark.parametrize(
@@ -138,3 +142,26 @@ def test_a_site_without_an_environment_is_told_so() -> None:
     spawner.hub.ip = "127.0.0.1"
     with pytest.raises(SettingError, match=r"the hub listens at 127\.0\.0\.1, which nodes cannot reach"):
         require_site(spawner)
+
+
+def test_the_site_can_move_and_rename_the_field() -> None:
+    html = field({"Lab": "", "<Old>": ""}, "Lab", "<Software>")
+    assert '<label class="form-label" for="environment">&lt;Software&gt;</label>' in html
+    for fields, order in (
+        ({}, ["environment", "slurm-partition"]),
+        ({"partition": "Queue", "hours": "For", "environment": "<Software>"}, ["slurm-partition", "slurm-hours"]),
+    ):
+        offer = Offer(partitions(SINFO), {}, {}, labels=shown(fields))
+        labels = re.findall(r'<label class="form-label" for="([^"]+)"', form(offer, [], html))
+        assert labels[:2] == order
+        assert "environment" in labels
+
+
+def test_a_hidden_field_has_the_first_environment_whatever_is_sent() -> None:
+    class Chooser(ChoosesResources, OffersEnvironments):
+        users_environment = ""
+
+    one = Chooser(environments={"Lab": "/lab/1", "Old": "/lab/0"})
+    assert one.chosen({"environment": "Old"}) == ("Old", "/lab/0")
+    one.fields = {"environment": None}
+    assert one.chosen({"environment": "Old"}) == one.chosen({"environment": "None"}) == ("Lab", "/lab/1")

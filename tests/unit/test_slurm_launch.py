@@ -127,7 +127,7 @@ UNBLOCKED = "import signal, time; signal.pthread_sigmask(signal.SIG_SETMASK, [])
 def test_a_server_that_never_listens_is_not_waited_for(node: Node) -> None:
     with socket.socket() as reserved, subprocess.Popen(["true"]) as server:
         reserved.bind(("127.0.0.1", 0))  # not listening
-        launch.tell_when_ours(node.hub, reserved.getsockname()[1], server.pid, 5)
+        assert not launch.tell_when_ours(node.hub, reserved.getsockname()[1], server.pid, 5)
     assert Hub.reports == []
 
 

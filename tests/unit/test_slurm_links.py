@@ -175,5 +175,11 @@ def test_who_may_use_a_server_may_ask_how_much_time_it_has_left(hub: RealHub, br
 
     own = {"X-XSRFToken": xsrf(browser)}
     assert ask("alice", **own).json() == {"seconds": 5400}
+    # JupyterLab's page has such a token (jupyterhub/spawner.py, access_scopes).
+    scopes = ["access:servers!server=alice/"]
+    made = browser.post(f"{hub.url}/hub/api/users/alice/tokens", json={"scopes": scopes}, headers=own).json()
+    for name, status in (("alice", 200), ("bob", 404)):
+        url, token = f"{hub.url}/hub/api/users/{name}/slurm-left/", {"Authorization": f"token {made['token']}"}
+        assert requests.get(url, headers=token, timeout=60).status_code == status
     assert ask("bob", **own).status_code in (403, 404)
     assert requests.get(f"{hub.url}/hub/api/users/alice/slurm-left/", timeout=60).status_code == 403

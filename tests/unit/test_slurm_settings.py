@@ -95,7 +95,8 @@ def test_what_slurm_does_not_hear_of_is_refused_with_what_to_write(section: str,
 @pytest.mark.parametrize(
     ("name", "value", "why"),
     [
-        ("fields", {"queue": "Queue"}, r"fields: there is no 'queue', only partition, account"),
+        ("fields", {"queue": "Queue"}, r"fields: there is no 'queue', only environment, partition, account"),
+        ("fields", {"account": " "}, r"fields: the label of 'account' is empty; write None to hide the field"),
         ("presets", {"Small": {"core": 1}}, r"presets\['Small'\]: there is no 'core'"),
         ("group_overrides", {"a": {"spawner_override": {"limits": {"core": 1}}}}, "limits: there is no 'core'"),
     ],

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from barehub.lifecycle.servers import SURVIVES_RESTART
+from barehub.logins import NoAccountError
 from barehub_slurm.accounts import Accounts
 from barehub_slurm.estimate import Estimates, answer
 from barehub_slurm.following import JobError
@@ -51,6 +52,14 @@ def test_settings_have_the_names_that_sites_know() -> None:
         "prologue": "module load cuda",
     }  # fmt: skip
     assert made.slurm.prefix == "doas -u {username}"
+
+
+def test_a_user_without_an_account_on_the_head_node_is_told_so() -> None:
+    made = spawner(Config(SlurmJobSpawner={"users_environment": "/opt/jupyter"}))
+    made.hub, made.user.name = SimpleNamespace(ip="192.0.2.1", connect_ip=""), "nobody-here"
+    with pytest.raises(NoAccountError) as refused:
+        asyncio.run(made.start())
+    assert "There is no account nobody-here on this machine" in refused.value.jupyterhub_message
 
 
 @pytest.mark.parametrize("section", FOREIGN)

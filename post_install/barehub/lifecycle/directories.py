@@ -5,11 +5,13 @@ import os
 from barehub import accounts
 from barehub.accounts import ensure_directory
 from barehub.lifecycle.servers import ensure_token
+from barehub.process import write_atomically
 from barehub.settings import Installation
 
 
 def ensure_directories(installation: Installation) -> None:
-    """Make every directory, with the owner and mode that hub and proxy need; no other account may look inside.
+    """Make every directory, with the owner and mode that hub and proxy need; no other account may look inside,
+    but where users' servers run from.
 
     Files of an account that was chosen before change their owner. Raises UserError for a link in place of a directory.
     """
@@ -28,9 +30,13 @@ def ensure_directories(installation: Installation) -> None:
         (layout.rules_staging, 0o2750, shared),
         (layout.proxy_state, 0o750, (root[0], proxy[1])),
         (layout.acme, 0o700, proxy),
+        (layout.in_use.parent, 0o755, hub),
     ):
         ensure_directory(path, mode, *owner)
     ensure_token(layout, *hub)
+    if not layout.in_use.exists():
+        write_atomically(layout.in_use, "", 0o644)  # so that nothing in use is told, and not nothing
+    accounts.chown_file(layout.in_use, *hub)
     for path in layout.hub_state.iterdir():
         accounts.chown_file(path, *hub)
     for path in layout.acme.iterdir():

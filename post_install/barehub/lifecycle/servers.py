@@ -39,6 +39,7 @@ LISTEN_TIMEOUT = 2.0  # seconds
 def ensure_token(layout: Layout, uid: int, gid: int) -> None:
     """Create the token for the hub's API if there is no valid one. Only the hub's account and root can read it."""
     if not read_token(layout):
+        untrusted.make_way(layout.api_token)
         write_atomically(layout.api_token, secrets.token_hex(32), 0o600)
     accounts.chown_file(layout.api_token, uid, gid)
 

@@ -3,8 +3,8 @@
 
 # The users' environment, which has jupyterhub and jupyterlab. With several, users choose one by its label in a form.
 c.UnitSpawner.environments = {
-    "Lab": "/opt/jupyter",
-    # "Lab, December 2026": "/opt/jupyter/releases/2026.12.01",
+    "Lab": "/opt/lab/current",
+    # "Lab, December 2026": "/opt/lab/releases/2026.12.01",
     # "Anaconda": "/opt/anaconda",
 }
 

@@ -5,7 +5,7 @@
 c.JupyterHub.hub_ip = "10.0.0.1"
 
 # The users' environment as the compute nodes see it: jupyterhub and jupyterlab, on a shared file system.
-c.SlurmJobSpawner.users_environment = "/shared/jupyter"
+c.SlurmJobSpawner.users_environment = "/shared/jupyter/current"
 # Or several of them, or modules, with labels of your choice: users choose one in the form.
 # c.SlurmJobSpawner.environments = {
 #     "Lab": "/shared/jupyter/current",

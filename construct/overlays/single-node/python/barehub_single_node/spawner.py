@@ -2,11 +2,12 @@
 
 from typing import Any
 
-from barehub.environments import STATE, inside, started_from
+from barehub.environments import inside
+from barehub.from_release import RunsFromRelease
 from barehub.held_port import HoldsPort
 from barehub.local_spawner import OOM_SCORE
 from barehub.logins import NO_ACCOUNT, NoServerError
-from barehub.offering import FIELD, OffersEnvironments, look
+from barehub.offering import FIELD, OffersEnvironments
 from systemdspawner import SystemdSpawner  # type: ignore[import-not-found]  # only in this overlay's releases
 from traitlets import default
 
@@ -29,11 +30,10 @@ class StartError(NoServerError):
     kind = "unit"
 
 
-class UnitSpawner(OffersEnvironments, HoldsPort, SystemdSpawner):  # type: ignore[misc]  # systemdspawner ships no types
+class UnitSpawner(OffersEnvironments, RunsFromRelease, HoldsPort, SystemdSpawner):  # type: ignore[misc]  # systemdspawner ships no types
     """systemdspawner 1.0.2 knows one unit for each user, so that a second named server would end the first."""
 
     starting = False
-    runs_from: dict[str, str] = {}  # noqa: RUF012 - replaced, never changed: the environment, as the state has it
     cmd: Any
     extra_paths: Any
 
@@ -61,18 +61,6 @@ class UnitSpawner(OffersEnvironments, HoldsPort, SystemdSpawner):  # type: ignor
     @default("apply_user_options")
     def _default_apply_user_options(self) -> Any:
         return {} if not self.environments else lambda spawner, user_options: None  # start() does it
-
-    def get_state(self) -> dict[str, Any]:
-        state: dict[str, Any] = super().get_state()
-        return state | ({STATE: self.runs_from} if self.runs_from else {})
-
-    def load_state(self, state: dict[str, Any]) -> None:
-        super().load_state(state)
-        self.runs_from = state.get(STATE, {})
-
-    def clear_state(self) -> None:
-        super().clear_state()
-        self.runs_from = {}
 
     async def start(self) -> tuple[str, int]:
         self.unit_extra_properties: dict[str, Any] = {**PROPERTIES, **self.unit_extra_properties}
@@ -105,14 +93,13 @@ class UnitSpawner(OffersEnvironments, HoldsPort, SystemdSpawner):  # type: ignor
         if not environment:
             return
         user = "" if self.dynamic_users else self._expand_user_vars(self.username_template)
-        found = (await look([environment], user))[environment]
+        found = await self.find_release(environment, user)
         if self.environments and found.refusal:  # without them, the site's own command need not be of an environment
             raise StartError(f"Your server was not started from {label}: {found.refusal}.")
-        real = found.real or environment
-        literal = real.replace("{", "{{").replace("}", "}}")  # to systemdspawner, {USERNAME} is the user's name
+        literal = (
+            self.runs_from["prefix"].replace("{", "{{").replace("}", "}}")
+        )  # to systemdspawner, {USERNAME} is the user's name
         self.cmd, self.extra_paths = inside(literal, environment, self.cmd, self.extra_paths)
-        self.runs_from = started_from(real, found.jupyterhub)
-        self.log.info("%s: its server starts from %s", self.user.name, real)
 
     async def poll(self) -> int | None:
         """Return None while the unit is active. start() asks this too (systemdspawner.py:343), and would only wait."""

@@ -51,7 +51,6 @@ class ChoosesResources(HasTraits):
     slurm: Any
     job: Following
     queue_interval: float
-    chosen: Any
     environment_field: Any
     apply_group_overrides: Any
     handler: Any
@@ -82,7 +81,7 @@ class ChoosesResources(HasTraits):
         except SlurmError:
             return '<p class="alert alert-danger">Slurm does not answer at present. Try again in a minute.</p>'
         values, refused = self.filled_in(offer)
-        environments, misfit = await self.environment_field(values)
+        environments, misfit = await self.environment_field(values, offer.labels.get(FIELD, ""))
         nothing = "" if offer.partitions else f"{offer.nothing}. Ask an administrator."
         notices = [self.job.last_end, refused, nothing, *self.doubts(offer), misfit]
         presets = {label: preset for label, preset in self.presets.items() if not self.why_not(offer, preset)}
@@ -129,6 +128,10 @@ class ChoosesResources(HasTraits):
     def next_page(self) -> str:
         """The page that JupyterHub is to show once the server is up, if the user was on the way to one."""
         return str(self.handler.get_argument("next", "")) if self.handler else ""
+
+    def chosen(self, options: Mapping[str, Any]) -> Any:
+        """As OffersEnvironments has it. A field that the site hides has the site's value: the first."""
+        return super().chosen(options if FIELD in shown(self.fields) else {})  # type: ignore[misc]  # a mixin
 
     def options_from_form(self, form_data: dict[str, list[str]]) -> dict[str, Any]:
         return form.from_form(form_data)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from html import escape
 from typing import Any
 
-from barehub.environments import STATE
+from barehub.environments import STATE, modules, started_from
 from barehub.logins import NoServerError
 
 from barehub_slurm import internals, joblog, words
@@ -52,7 +52,7 @@ class Following:
     uid: int = -1  # the user's number at the submission: the name may be unknown for a moment; -1 in older states
     token_id: int = 0  # of the token that the job was given
     reported: int = 0  # the port, once the job has told it
-    environment: dict[str, str] = field(default_factory=dict)  # that the server runs from, as the job has told
+    environment: dict[str, str] = field(default_factory=dict)  # that the server runs from, as the job has told, or will
     up: bool = False
     left: float = 0.0  # when the job told that its server has ended; what listens there afterwards is another's
     submitted: float = 0.0
@@ -88,10 +88,11 @@ class Following:
         self.said = "Asking Slurm"
         self.news.clear()
 
-    def begin(self, name: str, token_id: int, asked: str = "") -> None:
+    def begin(self, name: str, token_id: int, asked: str = "", prefix: str = "") -> None:
         """Note a job that is about to be submitted."""
         self.clear()
         self.job_name, self.token_id, self.submitted, self.asked = name, token_id, time.time(), asked
+        self.environment = started_from(prefix, "") if prefix and not modules(prefix) else {}
         self.uid = self.slurm.uid
         self.queue.watch(name)
 

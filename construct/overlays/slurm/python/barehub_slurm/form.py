@@ -35,7 +35,7 @@ def form(
     next_page: str = "",
     user: str = "",
 ) -> str:
-    """Return the form's HTML, with notices above, and first the field for the environment, if there is one.
+    """Return the form's HTML, with notices above; `environments` is the field for these, if there is one.
 
     `values` is what it is filled in with, `free` what is free now by partition, `next_page` what presets lead on to,
     `user` who may ask when a server would start.
@@ -44,17 +44,19 @@ def form(
     more = {"next": next_page} if next_page else {}
     return template().render(
         notices=notices,
-        environments=environments,
         user=user,
         presets=[(label, link({**preset, **more})) for label, preset in (presets or {}).items()],
-        fields=fields(offer, filled, free or {}),
+        fields=fields(offer, filled, free or {}, environments),
         script=(HERE / "form.js").read_text(),
     )
 
 
-def fields(offer: Offer, values: Mapping[str, Any], free: Mapping[str, Free]) -> list[dict[str, Any]]:
+def fields(
+    offer: Offer, values: Mapping[str, Any], free: Mapping[str, Free], environments: str = ""
+) -> list[dict[str, Any]]:
     """Return the fields in their order. That of the partition is there if it is hidden, too: others follow it."""
     made: Mapping[str, Callable[[], dict[str, Any]]] = {
+        FIELD: lambda: {"html": environments} if environments else {},
         "partition": lambda: partition_field(offer, values, free),
         "account": lambda: choice_field(account_choices(offer)),
         "qos": lambda: choice_field(qos_choices(offer)),
@@ -211,5 +213,5 @@ def from_form(data: Mapping[str, Sequence[str]]) -> dict[str, str]:
     A field that still has what the form suggested asks for nothing, since the default differs in a smaller partition.
     """
     sent = {name: values[0].strip() for name, values in data.items() if values}
-    fields = {name: sent[name] for name in (FIELD, *LABELS) if sent.get(name)}
+    fields = {name: sent[name] for name in LABELS if sent.get(name)}
     return {name: value for name, value in fields.items() if value != sent.get(f"{SUGGESTED}{name}")}

@@ -59,9 +59,10 @@ def main(oldest: str, hubs: str, patience: float, ports: str, lab: str, command:
     if not server:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         become(command)
-    tell_when_ours(api, port, server, patience, jupyterhub, held)
+    told = tell_when_ours(api, port, server, patience, jupyterhub, held)
     status = wait_for(server)
-    tell_end(api, patience)
+    if told:
+        tell_end(api, patience)
     end_as(status)
 
 
@@ -74,26 +75,28 @@ def become(command: List[str]) -> NoReturn:
 
 def tell_when_ours(
     api: str, port: int, server: int, patience: float, jupyterhub: str = "", held: Sequence[socket.socket] = ()
-) -> None:
+) -> bool:
     """Report the port when the server listens there, and let nobody else. Ends the job if another account does.
 
-    Returns when that is done, or the server has ended.
+    Returns True when that is done, False if the server has ended before.
     """
     try:
         while not accounts_at(port):
             if os.waitid(os.P_PID, server, os.WEXITED | os.WNOHANG | os.WNOWAIT):
-                return
+                return False
             time.sleep(0.1)
         for one in held:  # nobody else, not even with SO_REUSEADDR, can listen beside a socket that is without it
             one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
         others = accounts_at(port) - {os.getuid()}
         if others:
             give_up(f"port {port} on {node()}, chosen for the server, was taken by the account {min(others)}")
-        query = urllib.parse.urlencode({"environment": sys.prefix, "jupyterhub": jupyterhub})
+        prefix = os.path.realpath(sys.prefix)  # a module may name it by a link that leads elsewhere later
+        query = urllib.parse.urlencode({"environment": prefix, "jupyterhub": jupyterhub})
         reach(api, to_hub(f"{api}/batchspawner?{query}", "POST", json.dumps({"port": port}).encode()), patience)
     except BaseException:
         os.kill(server, signal.SIGTERM)
         raise
+    return True
 
 
 def wait_for(server: int) -> int:

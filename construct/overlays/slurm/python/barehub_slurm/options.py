@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
+from barehub.offering import FIELD
+
 from barehub_slurm.access import Access
 from barehub_slurm.access import RefusedError as RefusedError
 from barehub_slurm.accounts import Caps
@@ -40,6 +42,7 @@ YEAR = 365 * 24 * 60  # minutes: what Slurm makes of "unlimited". More may not f
 
 # Every field of the form in its order, with its label; None hides it. The site changes that with `fields`.
 LABELS: dict[str, str | None] = {
+    FIELD: "Environment",
     "partition": "Partition",
     "account": "Account",
     "qos": "Quality of service",

@@ -10,7 +10,6 @@ import re
 from typing import Any
 
 from barehub.environments import offered_by
-from barehub.offering import FIELD
 from traitlets.config import Config
 
 from barehub_slurm.options import FIELDS, LABELS
@@ -108,9 +107,11 @@ def require_of_group(section: str, name: str, value: Any) -> None:
 def require_fields(name: str, value: dict[str, Any]) -> None:
     """Raise SettingError if `fields`, or one of `presets`, names a field that the form does not have."""
     for label, one in {"": value}.items() if name == "fields" else value.items():
-        for field in one:
-            if field not in LABELS and (name, field) != ("presets", FIELD):
-                where = f"c.SlurmJobSpawner.{name}" + (f"[{label!r}]" if label else "")
+        for field, text in one.items():
+            where = f"c.SlurmJobSpawner.{name}" + (f"[{label!r}]" if label else "")
+            if name == "fields" and isinstance(text, str) and not text.strip():
+                raise SettingError(f"{where}: the label of {field!r} is empty; write None to hide the field")
+            if field not in LABELS:
                 raise SettingError(f"{where}: there is no {field!r}, only {', '.join(LABELS)}")
 
 

@@ -18,6 +18,8 @@ from collections.abc import AsyncIterator
 from html import escape
 from typing import Any
 
+from barehub.environments import SILENT
+from barehub.in_use import note
 from barehub.lifecycle.servers import SURVIVES_RESTART
 from barehub.logins import require_account
 from barehub.offering import OffersEnvironments
@@ -95,11 +97,14 @@ class SlurmJobSpawner(ChoosesResources, OffersEnvironments, JobSettings, SlurmSp
 
     def get_state(self) -> dict[str, Any]:
         # An upgrade of barehub does not wait for this server: the next hub goes on with the job, queued or not.
-        return self.job.state | ({SURVIVES_RESTART: True} if self.job.job_name else {})
+        state = self.job.state | ({SURVIVES_RESTART: True} if self.job.job_name else {})
+        note(self, state)
+        return state
 
     def load_state(self, state: dict[str, Any]) -> None:
         self.job.load(state)
         self.job_id = self.job.job_id
+        note(self, state)
 
     def clear_state(self) -> None:
         super().clear_state()
@@ -151,10 +156,10 @@ class SlurmJobSpawner(ChoosesResources, OffersEnvironments, JobSettings, SlurmSp
         """
         async with self.turns.turn(self.concurrent_submissions, self.say_who_is_before):
             name = f"jupyterhub-{secrets.token_hex(4)}"
-            script, asked = await self.request(name)
+            script, asked, prefix = await self.request(name)
             if internals.is_being_stopped(self):
                 raise SlurmError("you have stopped the server before the job was submitted")
-            self.job.begin(name, orm.APIToken.find(self.user.db, self.api_token).id, asked)
+            self.job.begin(name, orm.APIToken.find(self.user.db, self.api_token).id, asked, prefix)
             self.remember()
             self.job.said = "Submitting the job to Slurm"
             return await self.slurm.submit(script)
@@ -163,12 +168,16 @@ class SlurmJobSpawner(ChoosesResources, OffersEnvironments, JobSettings, SlurmSp
         others = f"; {ahead} {'others are' if ahead > 1 else 'other is'} before it" if ahead else ""
         self.job.said = f"The job waits to be submitted to Slurm{others}"
 
-    async def request(self, name: str) -> tuple[str, str]:
-        """Return the script of a job, and in words what it asks for. Raises JobError, NotOfferedError."""
+    async def request(self, name: str) -> tuple[str, str, str]:
+        """Return the script of a job, in words what it asks for, and where the prefix that it will run from leads to.
+
+        Raises JobError, NotOfferedError.
+        """
         try:
             _, environment = self.chosen(self.user_options)
             request = (await self.offer()).check(self.user_options)
-            return job_script(self, request, name, environment), asked_for(request)
+            prefix = self.lookout.found.get(environment, SILENT).real or environment  # as far as a form has looked
+            return job_script(self, request, name, environment), asked_for(request), prefix
         except SlurmError as error:
             raise JobError(no_answer(error)) from None
         except options.RefusedError as error:
@@ -203,7 +212,7 @@ class SlurmJobSpawner(ChoosesResources, OffersEnvironments, JobSettings, SlurmSp
     @property
     def pending(self) -> Any:
         """As JupyterHub has it: while anything is pending, it adds no route."""
-        return "stop" if self.job.left else super().pending
+        return "stop" if self.job.left and self.job.up else super().pending
 
     async def leave_port(self) -> None:
         """Delete the route: the server has ended, and its job frees the port when this returns."""

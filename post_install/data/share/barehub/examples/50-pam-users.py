@@ -15,5 +15,5 @@ c.JupyterHub.authenticator_class = "barehub.logins.AccountPAM"
 # Who may see and stop other people's servers:
 # c.Authenticator.admin_users = {"ada"}
 
-# The users' own environment, with jupyterhub and jupyterlab in it: the hub's has neither notebook nor lab.
-c.Spawner.cmd = ["/opt/jupyter/bin/jupyterhub-singleuser"]
+# The users' own environment, with jupyterhub and jupyterlab in it, such as `lab`: the hub's has neither.
+c.Spawner.cmd = ["/opt/lab/current/bin/jupyterhub-singleuser"]
