@@ -43,9 +43,10 @@ check_ground() {
 
 # A release belongs to one account, or the next one could neither replace nor remove it.
 check_owner() {
-    [ -z "$(find "$base" -maxdepth 0 ! -user "$(id -u)")" ] ||
-        die 6 "$base belongs to another account: $(ls -ld "$base")" \
-            "run this as its owner$([ "$(id -u)" -ne 0 ] || echo " (file servers often make root another account)"), or $elsewhere"
+    if [ -z "$(find "$base" -maxdepth 0 ! -user "$(id -u)")" ]; then return; fi
+    hint=''
+    if [ "$(id -u)" -eq 0 ]; then hint=' (file servers often make root another account)'; fi
+    die 6 "$base belongs to another account: $(ls -ld "$base")" "run this as its owner$hint, or $elsewhere"
 }
 
 trust_base() { if [ "$(id -u)" -eq 0 ]; then check_owner; fi; }
@@ -135,8 +136,8 @@ switch() {
     run mv -fT "$stage/$link" "$base/$link"
 }
 
-# A file server keeps what a process of this machine has open, as .nfs..., and the directories on the way to it. They are
-# put aside, and each run tries again to remove them.
+# A file server keeps what a process of this machine has open, as .nfs..., and the directories on the way to it. They
+# are put aside, and each run tries again to remove them.
 remove() {
     if run rm -rf "$1" 2>/dev/null && [ ! -e "$1" ]; then return; fi
     run mkdir -p -m 700 "$base/.removed"

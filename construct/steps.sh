@@ -13,7 +13,8 @@ print_changes() {
     [ -e "$base/.lock" ] || say "  write    $base/.lock"
     if [ "$keep" = yes ]; then say "  write    $base/channel"; fi
     if [ "$hooks" = no ]; then return; fi
-    for path in state state/hub state/rules state/proxy state/acme state/environments jupyterhub_config.d systemd install.json \
+    for path in state state/hub state/rules state/proxy state/acme state/environments jupyterhub_config.d systemd \
+        install.json \
         "systemd/$unit.target" "systemd/$unit-hub.service" "systemd/$unit-proxy.service" \
         "systemd/$unit-certificates.timer" "systemd/$unit-certificates.service"; do
         [ -e "$base/$path" ] || say "  write    $base/$path"

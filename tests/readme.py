@@ -6,7 +6,12 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 ADMIN = ROOT / "post_install/data/share/barehub/ADMIN.md"
-BUILDERS = (ROOT / "construct/README.md", ROOT / "recipe/README.md", ROOT / "tests/README.md")
+BUILDERS = (
+    ROOT / "construct/README.md",
+    ROOT / "construct/environments/README.md",
+    ROOT / "recipe/README.md",
+    ROOT / "tests/README.md",
+)
 
 
 def guide(overlay: str) -> Path:
