@@ -27,7 +27,7 @@ print_changes() {
             "  remove   releases and backups except the newest ${opt_keep:-2}"
     fi
     if [ "$active" != "$release" ]; then say "  switch   $base/hub from ${active:-nothing} to $release"; fi
-    if ! systemd_runs; then say "  start    nothing: there is no systemd of this account's"; return; fi
+    if ! systemd_runs; then say "  start    nothing: this account has no systemd"; return; fi
     links=$(units_directory) wanted=default.target.wants
     if [ "$(id -u)" -eq 0 ]; then wanted=multi-user.target.wants; fi
     if [ "$(id -u)" -eq 0 ] && [ -z "$recorded$opt_proxy_user" ] && ! id "$unit-proxy" >/dev/null 2>&1; then

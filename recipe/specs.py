@@ -47,7 +47,10 @@ def requirement(spec: str) -> str:
     for clause in constraint.split(",") if constraint else ():
         match = CLAUSE.fullmatch(clause)
         if not match or (match[3] and match[1] not in (None, "=", "==", "!=")):
-            raise UserError(f"{spec} says what pip cannot", "use ==, !=, >=, <=, <, > and 1.2.*, joined by commas")
+            raise UserError(
+                f"{spec} has a constraint that pip does not know",
+                "use ==, !=, >=, <=, <, > and 1.2.*, joined by commas",
+            )
         operator, version, star = match.groups()
         if operator in (None, "="):  # conda's =1.2 is 1.2.*, its bare 1.2 is exact
             star = star or operator

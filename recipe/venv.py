@@ -119,5 +119,5 @@ def run(*words: str | Path) -> None:
     code = subprocess.run(argv, stdin=subprocess.DEVNULL, check=False).returncode
     if code:
         raise UserError(
-            f"{' '.join(argv[1:4])} exited with {code}", "needed are pip, venv and a package index (pip config list)"
+            f"{' '.join(argv[1:4])} exited with {code}", "it needs pip, venv, and a package index (pip config list)"
         )

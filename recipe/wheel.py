@@ -105,7 +105,7 @@ class Wheel:
 
 
 def _refuse(path: Path, why: str) -> NoReturn:
-    raise UserError(f"{path.name} is not a sound wheel: {why}", fix=ANOTHER_VERSION)
+    raise UserError(f"{path.name} is not a valid wheel: {why}", fix=ANOTHER_VERSION)
 
 
 def _data_dir(dist_info: str) -> str:

@@ -15,6 +15,8 @@ from construct.installer import HEADER, render_header
 ROOT = Path(__file__).parents[1]
 OURS = (".ci", "construct", "post_install", "recipe", "tests")
 WORKFLOWS = ROOT / ".github/workflows"
+# See post_install/README.md.
+ABOVE_THE_WINGS = {f"barehub.{name}" for name in ("cli", "status", "verify", "evaluation", "rehearsal")}
 
 
 def clean(*words: str | Path) -> None:
@@ -93,18 +95,35 @@ def imports(path: Path, module: str) -> set[str]:
     return found - {module}
 
 
-def test_no_import_goes_in_a_circle() -> None:
-    """Among the packages' own modules; a package's `__init__` is the package."""
+@pytest.fixture(scope="module")
+def arrows() -> dict[str, set[str]]:
+    """Which of the packages' own modules each of them imports; a package's `__init__` is the package."""
     files = {}
     for home in (ROOT, ROOT / "post_install", *ROOT.glob("construct/overlays/*/python")):
         for package in {path.parent for path in home.glob("*/__init__.py")}:
             for path in package.rglob("*.py"):
                 name = ".".join(path.relative_to(home).with_suffix("").parts).removesuffix(".__init__")
                 files[name] = path
-    arrows = {name: imports(path, name) & files.keys() for name, path in files.items()}
-    with_code = {name: {one for one in to if files[one].stat().st_size} for name, to in arrows.items()}
+    return {name: imports(path, name) & files.keys() for name, path in files.items()}
+
+
+def test_no_import_goes_in_a_circle(arrows: dict[str, set[str]]) -> None:
+    assert {"barehub.cli", "barehub_slurm.partitions", "construct.build", "recipe.lock"} <= arrows.keys()
     try:
-        tuple(TopologicalSorter(with_code).static_order())
+        tuple(TopologicalSorter(arrows).static_order())
     except CycleError as error:
         pytest.fail(f"a circle: {' <- '.join(error.args[1])}", pytrace=False)
-    assert {"barehub.cli", "barehub_slurm.partitions", "construct.build", "recipe.lock"} <= files.keys()
+
+
+@pytest.mark.parametrize(
+    ("below", "above"),
+    [
+        (r"recipe\.", r"construct|barehub|tests"),
+        (r"barehub\.(?!lifecycle\.|proxy_unit\.)", r"barehub\.(lifecycle|proxy_unit)\."),
+        (r"barehub\.proxy_unit\.", r"barehub\.lifecycle\."),
+        (r"barehub", r"construct|recipe|tests"),
+    ],
+)
+def test_no_room_imports_one_above_it(arrows: dict[str, set[str]], below: str, above: str) -> None:
+    up = {name for name, to in arrows.items() if re.match(below, name) and any(re.match(above, one) for one in to)}
+    assert up - ABOVE_THE_WINGS == set()

@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-from barehub.errors import UserError
+from barehub.errors import UserError, printable
 
 LIMIT = 16 << 20  # bytes; the largest of these files has a few thousand routes or certificates
 
@@ -23,7 +23,8 @@ class UntrustedError(UserError):
     """A file that is not what it should be, and why."""
 
     def __init__(self, path: Path, why: str) -> None:
-        super().__init__(f"{path} {why}", f"check its type, owner, and content: ls -l {path}")
+        name = printable(str(path), keep="")  # which may be another account's choice
+        super().__init__(f"{name} {why}", f"check its type, owner, and content: ls -l {name}")
 
 
 @contextlib.contextmanager

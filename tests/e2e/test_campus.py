@@ -155,7 +155,7 @@ def test_who_has_logged_in_before_can_do_so_while_no_server_answers(site: Machin
 
 def test_full_names_are_users_of_their_own(site: Machine) -> None:
     sssd.start(site, sssd.FULL)
-    full = logged_in(site, ACCOUNT, f"{ACCOUNT}%40example")
+    full = logged_in(site, ACCOUNT, f"{ACCOUNT}@example")
     said = full.start_kernel().execute("import os, pwd; print(pwd.getpwuid(os.getuid()).pw_name, os.getcwd())")
     assert said == f"{ACCOUNT}@example /home/{ACCOUNT}\n"
     sssd.start(site)

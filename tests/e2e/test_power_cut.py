@@ -82,7 +82,7 @@ def test_a_power_cut_at_points_of_an_installation(machine: Machine, older: Path)
     seen, active = [], []
     for number in range(POINTS):
         machine.shell(f"{CLEAR}\nrm -f /run/steps /run/code")
-        point = 1 + number * (len(steps) - 1) // (POINTS - 1)  # the first step, the last one, and between them
+        point = 1 + number * (len(steps) - 2) // (POINTS - 1)  # from the first step on, at like distances
         seen.append(stopped_before(machine, INSTALL, point))
         active.append(cut(machine))
         print(f"cut before: {seen[-1]}; active: {active[-1]}")

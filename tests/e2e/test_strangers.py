@@ -139,14 +139,23 @@ def test_what_a_user_asks_for_does_nothing_to_a_terminal(old_hub: Machine) -> No
     assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f]", journal)
 
 
+# Whatever a kernel does with its own output, it has the server's, too.
+FORGE = """\
+import os
+
+for fd in os.listdir("/proc/self/fd"):
+    link = f"/proc/self/fd/{fd}"
+    if os.path.lexists(link) and os.readlink(link) == os.readlink(f"/proc/{os.getppid()}/fd/1"):
+        os.write(int(fd), b"[I JupyterHub] forged\\n")
+"""
+
+
 def test_a_notebook_neither_speaks_for_the_hub_nor_starves_it(old_hub: Machine) -> None:
     kernel = kernel_of(old_hub, "alice")
-    kernel.execute("import os, resource; os.write(1, b'[I JupyterHub] forged\\n')")
+    kernel.execute(FORGE)
     old_hub.eventually("sh", "-c", f'journalctl -u {HUB} -t "alice\'s server" | grep forged')
     assert "forged" not in old_hub.succeed("journalctl", "--no-pager", "-u", HUB, "-t", "jupyterhub")
     assert kernel.execute("print(open('/proc/self/oom_score_adj').read())").strip() == "200"
-    most = int(old_hub.unit(HUB, "TasksMax")) // 4
-    assert kernel.execute("print(*resource.getrlimit(resource.RLIMIT_NPROC))") == f"{most} {most}\n"
     kernel.session.stop_server()
 
 

@@ -77,17 +77,22 @@ def build(root: Path) -> None:
 
 def settings_of_host() -> dict[str, str]:
     """The environment in which pip and release.py find on another system what they find on this one."""
-    done = subprocess.run([sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=True)
-    lines = sorted(done.stdout.splitlines(), key=lambda line: line.startswith(":env:"))  # which counts for more
+    lines = sorted(pip("config", "list").splitlines(), key=lambda line: line.startswith(":env:"))  # counts for more
     found = {key.partition(".")[2]: ast.literal_eval(value) for key, _, value in (one.partition("=") for one in lines)}
     settings = {f"PIP_{name.upper().replace('-', '_')}": str(value) for name, value in found.items()}
-    settings["PIP_CACHE_DIR"] = run(sys.executable, "-m", "pip", "cache", "dir").strip()
+    settings["PIP_CACHE_DIR"] = pip("cache", "dir").strip()
     settings["BAREHUB_PYTHON_MIRROR"] = os.environ.get("BAREHUB_PYTHON_MIRROR") or offer_vendor_python(
         ROOT / ".cache/python"
     )
     settings["BAREHUB_PYTHON_PINS"] = os.environ.get("BAREHUB_PYTHON_PINS", "")
     settings |= {name: value for name, value in os.environ.items() if name.lower().endswith("_proxy")}
     return {name: value for name, value in settings.items() if value}
+
+
+def pip(*words: str) -> str:
+    """What a command of pip prints; nothing if it fails, as `pip cache` does where the cache is switched off."""
+    argv = [sys.executable, "-m", "pip", *words]
+    return subprocess.run(argv, stdout=subprocess.PIPE, text=True, check=False).stdout
 
 
 def show(word: str, root: Path, shown: list[str]) -> str:

@@ -97,7 +97,8 @@ class Node:
         chosen = {name: more.pop(name) for name in ("kind", "account", "qos", "directory") if name in more}
         request = replace(request, **chosen)
         spawner = SimpleNamespace(
-            oldest_jupyterhub="5.0", report_timeout=5, login_timeout=1, cmd=["server"], get_args=lambda: ["--one"],
+            oldest_jupyterhub="5.0", report_timeout=5, login_timeout=more.pop("login_timeout", 30),
+            cmd=["server"], get_args=lambda: ["--one"],
             get_env=lambda: env, port_range=more.pop("port_range", ""), get_req_subvars=lambda: names | more,
         )  # fmt: skip
         return job_script(spawner, request, "jupyterhub-1", environment)

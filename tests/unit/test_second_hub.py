@@ -4,6 +4,7 @@ import contextlib
 import os
 import sqlite3
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,6 +15,7 @@ from barehub.evaluation import evaluate
 from barehub.health import Endpoints
 from barehub.layout import Layout
 from barehub.lifecycle import database, second_hub
+from barehub.lifecycle.directories import ensure_directories
 from barehub.lifecycle.install import install
 from barehub.lifecycle.options import Request
 from barehub.lifecycle.second_hub import SecondHub
@@ -171,7 +173,7 @@ def test_a_database_that_cannot_be_copied_is_not_touched(real: Installation) -> 
     site(real, "c.JupyterHub.db_url = 'postgresql://hub:secret@db/hub'")
     with second_hub.second_hub(real, Request(NEW)) as second:
         assert second.copy_database() is None
-        with pytest.raises(UserError, match="does not tell whether ada has a server"):
+        with pytest.raises(UserError, match="does not report whether ada has a server"):
             require_no_server(second, "ada", None)
 
 
@@ -227,3 +229,22 @@ def test_without_systemd_it_is_refused_before_anything_changes(real: Installatio
         with pytest.raises(UserError, match="a rehearsal needs systemd"):
             install(real.layout, request, say=lambda _: None)
     assert files(real.layout.base) == before
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has a hub with another account")
+def test_a_hub_with_an_account_of_its_own_reads_its_configuration_and_secrets(real: Installation) -> None:
+    answers(real)  # which has imported all that the other account needs: it need not see the checkout
+    real = replace(real, settings=replace(real.settings, hub_user="nobody"))
+    for above in real.layout.base.parents:
+        above.chmod(above.stat().st_mode | 0o011)
+    ensure_directories(real)
+    (real.layout.config / "secret").write_text("s3cret\n")
+    os.chown(real.layout.config / "secret", 0, real.layout.hub_state.stat().st_gid)
+    (real.layout.config / "secret").chmod(0o640)
+    (real.layout.config / "70-secret.py").write_text(
+        "import os\nfrom barehub.secret import read_secret\n"
+        "c.JupyterHub.base_url = f'/{read_secret(\"secret\")}-{os.geteuid()}/'\n"
+    )
+    with second_hub.second_hub(real, Request(NEW)) as second:
+        assert second.configure().public.endswith(f"/s3cret-{real.layout.hub_state.stat().st_uid}/")
+        assert second.copy.layout.hub_state.owner() == "nobody"

@@ -100,7 +100,7 @@ def test_an_unsound_wheel_is_refused_by_name_with_the_cure(tmp_path: Path, damag
     path = write_wheel(tmp_path / "demo-1.0-py3-none-any.whl", content)
     with pytest.raises(UserError) as caught:
         open_wheel(path)
-    assert str(caught.value).startswith("demo-1.0-py3-none-any.whl is not a sound wheel: ")
+    assert str(caught.value).startswith("demo-1.0-py3-none-any.whl is not a valid wheel: ")
     assert expected in str(caught.value)
     assert "release.py lock" in caught.value.fix
 

@@ -5,6 +5,7 @@ other names (barehub.untrusted). SQLite and PostgreSQL copy databases themselves
 """
 
 import contextlib
+import hashlib
 import io
 import os
 import re
@@ -17,7 +18,7 @@ from typing import IO, cast
 
 from barehub.accounts import ensure_directory, ids
 from barehub.config import ConfigError
-from barehub.errors import Exit, UserError
+from barehub.errors import Exit, UserError, printable
 from barehub.evaluation import Evaluated, evaluate
 from barehub.layout import Layout
 from barehub.lifecycle.archive import DUMP, FILES, MANIFEST, UNITS, Manifest, Output, Summed, member_of
@@ -27,7 +28,7 @@ from barehub.lifecycle.database_urls import can_dump, sqlite_file, why_not_in_it
 from barehub.process import locked, sync_directory
 from barehub.proxy_unit.renewal import Source
 from barehub.settings import Installation
-from barehub.untrusted import UntrustedError, opened
+from barehub.untrusted import UntrustedError, content_of, opened
 
 MAGIC = b"SQLite format 3\0"  # https://www.sqlite.org/fileformat.html
 # What SQLite keeps beside a database, which must not meet a copy of it; and what is written to be renamed.
@@ -56,7 +57,7 @@ def back_up(layout: Layout, target: Path | None, *, overwrite: bool, say: Say) -
     what = f"{manifest.distribution} {release} to {target or 'standard output'}"
     say(f"backed up {what}: {len(manifest.sha256)} files, {backup.output.size / 1e6:.1f} MB")
     for line in [*backup.left_out, *not_in_it(layout, found, manifest)]:
-        say(f"  not in it: {line}")
+        say(f"  not in it: {printable(line, keep='')}")
 
 
 @contextlib.contextmanager
@@ -99,7 +100,7 @@ def evaluated(installation: Installation, say: Say) -> Evaluated | None:
     try:
         return evaluate(installation.layout, installation.settings, rehearsal=False)
     except ConfigError as error:
-        say(f"warning: {error}; so what is elsewhere than in {installation.layout.base} is not known")
+        say(f"warning: {error}; so files outside {installation.layout.base} that it names are not known")
         return None
 
 
@@ -166,7 +167,7 @@ class Backup:
         self.add_tree("state/hub", layout.hub_state)
         if self.url and (schema := revision_of(self.installation, self.url)):
             self.add_dump(self.url)
-        self.add_tree("state/acme", layout.acme)
+        self.add_store()
         for unit in settings.units:
             for path in sorted((layout.system_units / f"{unit}.d").glob("*.conf")):
                 self.add_file(f"{UNITS}/{unit}.d/{path.name}", path)
@@ -186,6 +187,23 @@ class Backup:
         """Add a file of root's, or what a link there leads to."""
         with self.naming_what_is_left_out(), opened(path, follow=True) as descriptor:
             self.add(name, descriptor, path)
+
+    def add_store(self) -> None:
+        """Add what traefik got from an ACME server, and its directory.
+
+        Nothing else there is traefik's, but whoever has taken it over may have put it there to stop or fill a backup.
+        """
+        place, store = self.installation.layout.acme, self.installation.layout.acme_store
+        if not place.is_dir():
+            return
+        directory = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
+        self.tar.addfile(member_of("state/acme", directory))
+        with self.naming_what_is_left_out(), opened(store, directory=directory) as descriptor:
+            content, member = content_of(descriptor, store), member_of(f"state/acme/{store.name}", descriptor)
+            member.size = len(content)  # however large the file is by now
+            self.tar.addfile(member, io.BytesIO(content))
+            self.sums[member.name] = hashlib.sha256(content).hexdigest()
+        os.close(directory)
 
     @contextlib.contextmanager
     def naming_what_is_left_out(self) -> Iterator[None]:
@@ -242,7 +260,7 @@ class Backup:
                 with made(self.installation, ".being-backed-up.sqlite", "copy", source=str(path)) as descriptor:
                     self.add(name, descriptor, path)
             except UserError as error:
-                raise UserError(f"{path}: {error}", error.fix, error.code) from None
+                raise UserError(f"{printable(str(path), keep='')}: {error}", error.fix, error.code) from None
 
     def add_dump(self, url: str) -> None:
         """Add a dump of a PostgreSQL database, and the directory that it will be in."""

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from barehub.errors import Exit, UserError
+from barehub.errors import Exit, UserError, printable
 from barehub.layout import Layout
 from barehub.lifecycle.database_urls import fix_for, sqlite_file
 from barehub.process import attempt_as, call_as
@@ -66,7 +66,7 @@ def used_by(layout: Layout, release: str | None) -> Path:
         own = own_database(layout)
         found = [own] if own.exists() else sorted(layout.hub_state.glob("jupyterhub*.sqlite"))
         if len(found) > 1:
-            what = f"{layout.hub_state} holds {' and '.join(path.name for path in found)}"
+            what = f"{layout.hub_state} holds {' and '.join(printable(path.name, keep='') for path in found)}"
             raise UserError(what, f"copy the one to use to {own}", Exit.HOOK)
         return found[0] if found else own
     named = own_database(layout, newest_revision(theirs))
@@ -158,8 +158,9 @@ def revision_of(installation: Installation, url: str) -> str | None:
     """Return the schema revision of the database at a URL, None if it has none yet. Raises UserError if unreadable."""
     if file := sqlite_file(url, installation.layout):
         found = asked(installation.settings, revision, file)
-        return str(found) if found else None
-    return run_as_hub_user(installation.settings, "print_schema", url=url).strip() or None
+    else:
+        found = run_as_hub_user(installation.settings, "print_schema", url=url).strip()
+    return printable(str(found), keep="") if found else None
 
 
 def run_as_hub_user(settings: Settings, what: str, **details: str) -> str:

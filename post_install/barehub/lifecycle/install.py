@@ -127,7 +127,7 @@ def print_summary(
         say(f"{what} is installed; it was not started")
         say(f"  start   {systemd.advice('systemctl', 'start', settings.target)}")
     else:
-        say(f"{what} is installed; nothing was started, since there is no systemd of this account's")
+        say(f"{what} is installed; nothing was started, since this account has no systemd")
         say(f"  start   {layout.hub}/bin/barehub run      in the foreground; it answers at {url}")
     if first:
         say("  log in  no user can until an authenticator allows it: for instance")
@@ -135,8 +135,8 @@ def print_summary(
         say(f"  config  {layout.config}/*.py, then: {systemd.advice('systemctl', 'reload', settings.hub_unit)}")
         others = other_installations(layout)
         if others and urlsplit(url).path == "/":
-            say(f"  cookies know no port: in one browser, a login here ends that at the hub of {others[0].base},")
-            say("          unless one of them has a path, or a host name, of its own, such as")
+            say(f"  cookies do not know ports: in one browser, a login here ends one at the hub of {others[0].base},")
+            say("          unless one of them has its own path or host name, such as")
             say(f"          --bind-url http://:{urlsplit(url).port or 80}/{settings.name}/")
     say(f"  logs    {systemd.advice('journalctl', '-u', settings.hub_unit, '-u', settings.proxy_unit)}")
     say(f"  health  {layout.hub}/bin/barehub status")

@@ -134,7 +134,7 @@ def real_place(path: Path) -> Path:
     real = Path(os.path.realpath(path))  # for a loop of links, pathlib raises RuntimeError before 3.13
     if not accounts.is_roots(path):
         what = f"{path} leads to {real}, by a way that not only root can change"
-        raise UserError(what, "make it a file of root's", Exit.USAGE)
+        raise UserError(what, "make root its owner", Exit.USAGE)
     return real
 
 

@@ -89,5 +89,7 @@ def require_apart(addresses: dict[str, str]) -> None:
         host = host.strip("[]")
         for other, there, taken in seen:
             if port == taken and (host == there or host in WILDCARDS or there in WILDCARDS):
-                raise UserError(f"{other} and {what} are both to listen on port {port}", "give one of them another")
+                raise UserError(
+                    f"{other} and {what} are both to listen on port {port}", "give one of them another port"
+                )
         seen.append((what, host, port))

@@ -130,7 +130,7 @@ class Switchover:
         if self.managed and self.previous:
             running = wait_for_starting(self.new.layout, plan.api, self.request.wait, self.say)
             if running is None:
-                self.say("the hub does not tell which servers run or start; continuing")
+                self.say("the hub does not report its servers; continuing")
             misfits.report_servers(running or [], plan.api.version(), self.say)
             self.touched = True
             if plan.may_move and plan.api.servers() == []:

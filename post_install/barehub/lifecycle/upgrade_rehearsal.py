@@ -101,7 +101,9 @@ def require_no_server(second: SecondHub, user: str, ran: list[str] | None) -> No
         real = second.real
         servers = Api(second.found.endpoints.api, read_token(real.layout), Owner.of_hub(real.settings)).servers()
         if servers is None:
-            raise UserError(f"the hub does not tell whether {user} has a server", "start the hub, then run this again")
+            raise UserError(
+                f"the hub does not report whether {user} has a server", "start the hub, then run this again"
+            )
         ran = [server.name for server in servers]
     if user.casefold() in {name.partition("/")[0].casefold() for name in ran}:
         what = f"{user} has a server at the hub that runs, which a second one could end"

@@ -30,7 +30,7 @@ AGE = 60.0  # seconds for which an answer serves
 AT_ONCE = 2
 SOON = 60  # seconds from now that are called "now"
 CLOSE = 3600  # seconds after a maintenance that still are because of it
-TRIES = 4  # how many shorter times of each sort are tried, to find one with which it would start now
+TRIES, BEFORE = 4, 2  # how many shorter times are tried: halves, and what ends before a reservation
 
 
 class Estimates:
@@ -72,7 +72,7 @@ class Estimates:
 def shorter(minutes: int, reserved: Sequence[Reservation]) -> list[int]:
     """Return lengths to try, the longest first: what ends before each of the next reservations; halves."""
     until = [int((one.start - time.time()) / 60) - 1 for one in reserved]
-    before = sorted({one for one in until if 0 < one < minutes}, reverse=True)[:TRIES]
+    before = sorted({one for one in until if 0 < one < minutes}, reverse=True)[:BEFORE]
     halves = [half for power in range(1, TRIES + 1) if (half := minutes >> power)]
     return before + [half for half in halves if half < min(before, default=minutes)]
 

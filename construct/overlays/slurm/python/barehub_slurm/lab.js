@@ -5,7 +5,7 @@
 (function () {
   const NAME = "barehub-slurm";
   const WARNINGS = [15, 5]; // minutes before the end
-  const ASK = 30, ASK_NEAR = 3; // minutes after which the hub is asked again; the second near the end
+  const ASK = 30, ASK_SOON = 3; // minutes after which the hub is asked again; soon near the end, and without an answer
   const TICK = 20; // seconds
   let shared = {};
 
@@ -41,14 +41,15 @@
   }
 
   function follow(node, Notification) {
-    let end = null, asked = 0, warned = Infinity, notice = "";
+    let end = null, known = false, asked = 0, warned = Infinity, notice = "";
     const left = () => (end === null ? Infinity : (end - Date.now()) / 60000);
     const mark = () => Math.min(...WARNINGS.filter((one) => left() <= one));
 
     async function learn() {
       asked = Date.now();
       const seconds = await ask();
-      if (seconds !== undefined) end = seconds === null ? null : Date.now() + seconds * 1000;
+      known = seconds !== undefined;
+      if (known) end = seconds === null ? null : Date.now() + seconds * 1000;
       if (left() <= WARNINGS[0]) return;
       warned = Infinity;
       if (notice) Notification.dismiss(notice);
@@ -62,7 +63,7 @@
 
     async function tick() {
       // What is said in a warning has just been asked.
-      const pause = left() < 2 * WARNINGS[0] ? ASK_NEAR : ASK;
+      const pause = known && left() > 2 * WARNINGS[0] ? ASK : ASK_SOON;
       if (mark() < warned || Date.now() - asked > pause * 60000) await learn();
       const minutes = Math.max(0, Math.round(left()));
       const at = end && new Date(end).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });

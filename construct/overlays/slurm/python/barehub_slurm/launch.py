@@ -118,7 +118,7 @@ def tell_end(api: str, patience: float) -> None:
     """Tell the hub that the server has ended. It answers when no route leads to the port any more."""
     why = ask(to_hub(api + "/batchspawner", "DELETE"), patience)
     if why:
-        print(f"the end of the server could not be told to the hub at {api}: {why}", file=sys.stderr)
+        print(f"the hub at {api} could not be told that the server has ended: {why}", file=sys.stderr)
 
 
 def end_as(status: int) -> NoReturn:
