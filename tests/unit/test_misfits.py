@@ -6,11 +6,19 @@ from typing import Any
 import pytest
 from barehub.accounts import current_user
 from barehub.environments import hubs_version, started_from
+from barehub.layout import Layout
 from barehub.lifecycle.misfits import report_environments, report_servers
+from barehub.lifecycle.options import Request
 from barehub.lifecycle.servers import Server
+from barehub.settings import Installation
 
+from tests.unit.installations import NEW as RELEASE
+from tests.unit.installations import OLD as BEFORE
 from tests.unit.test_environments import make_environment
 from tests.unit.test_servers import model
+from tests.unit.test_switchover import SERVERS, calls, old, pages, switchover
+
+__all__ = ["calls", "old", "pages"]  # fixtures
 
 OLD, NOW = "1.5.0", hubs_version()
 
@@ -59,3 +67,24 @@ def test_what_is_not_known_of_a_server_is_told_if_the_hub_changes() -> None:
 )
 def test_a_state_that_says_something_else_says_nothing(state: dict[str, Any]) -> None:
     assert Server.of(model("/user/ada/", state=state)).jupyterhub == ""
+
+
+@pytest.mark.usefixtures("calls")
+def test_an_upgrade_says_it_before_it_stops_the_hub(
+    old: Installation, layout: Layout, tmp_path: Path, pages: dict[str, Any]
+) -> None:
+    """Of a named server too, and of one whose spawner does not know."""
+    prefix = make_environment(tmp_path / "lab", OLD)
+    (layout.config / "60-lab.py").write_text(f'c.Spawner.cmd = ["{prefix}/bin/jupyterhub-singleuser"]\n')
+    running = {"ada": of(OLD), "bob/two": of(OLD), "eve": of(NOW), "dan": {"pid": 7}}
+    servers = {name: model(f"/user/{name}/", state=state) for name, state in running.items()}
+    pages[SERVERS] = {"items": [{"name": "all", "servers": servers}], "_pagination": {"next": None}}
+    said: list[str] = []
+    run = switchover(old, layout, Request(RELEASE), said)
+    plan = run.prepare()
+    assert f"warning: the environment {prefix} has jupyterhub {OLD}, which is too old for the hub's {NOW}" in said
+    run.stop_hub(plan)
+    (told,) = (one for one in said if one.startswith("warning: these running servers have"))
+    assert told.endswith(": ada, bob/two")
+    assert said.index(told) < said.index("stopping the hub for a moment; users' servers and the proxy go on")
+    assert layout.active == BEFORE
