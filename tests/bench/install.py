@@ -7,7 +7,7 @@
     build       with an empty package cache, and again (--build; takes some minutes)
     login page  from `bash X.sh -b` on a systemd machine to the page that answers, and the hub's part (--machine)
 
-Times are medians of three rounds that take turns. Needs zstd.
+Times are medians of three rounds that take turns. Needs zstd. On a machine that has other work: chrt -r 1 python ...
 """
 
 import argparse
