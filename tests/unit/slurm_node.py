@@ -1,6 +1,8 @@
 """A compute node below one directory: a home, a users' environment, commands; and the hub that its jobs report to."""
 
 import contextlib
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -27,9 +29,9 @@ import os, re, socket, time
 port = int(re.search(":([0-9]+)", os.environ["JUPYTERHUB_SERVICE_URL"]).group(1))
 while not os.path.exists(os.environ["HOME"] + "/listen"):
     time.sleep(0.01)
+with open(os.environ["HOME"] + "/pids", "w") as pids:
+    print(os.getpid(), os.getppid(), file=pids)
 with socket.create_server(("0.0.0.0", port)):
-    with open(os.environ["HOME"] + "/pids", "w") as pids:
-        print(os.getpid(), os.getppid(), file=pids)
     while not os.path.exists(os.environ["HOME"] + "/end"):
         time.sleep(0.01)
 """
@@ -115,7 +117,17 @@ class Node:
         path.chmod(0o755)
         env = {"HOME": str(self.home), "SLURM_JOB_ID": "17", "SLURMD_NODENAME": "c1"}
         env |= {"PATH": f"{self.path}/bin:/usr/bin:/bin"} | environment
-        return subprocess.Popen([path], env=env, stdin=subprocess.DEVNULL)
+        return subprocess.Popen([path], env=env, stdin=subprocess.DEVNULL, start_new_session=True)
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator["subprocess.Popen[bytes]"]:
+        """Start a job, and wait for its end; a test that has failed does not wait."""
+        with self.start() as job:
+            try:
+                yield job
+            except BaseException:
+                os.killpg(job.pid, signal.SIGKILL)
+                raise
 
 
 @contextlib.contextmanager

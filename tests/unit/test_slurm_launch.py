@@ -75,7 +75,7 @@ def test_nobody_else_gets_the_port_while_a_route_leads_to_it(node: Node, end: st
     """Neither while the server runs, nor once it has ended and the hub does not know that yet."""
     node.program("users/bin/server", f"#!{node.path}/users/bin/python\n{LISTENER}")
     (node.home / "listen").touch()
-    with node.start() as job:
+    with node.running() as job:
         wait_until(lambda: Hub.reports)
         port = json.loads(Hub.reports[0])["port"]
         assert stolen(port) == []
