@@ -107,4 +107,4 @@ def test_the_route_goes_before_the_port_does(site: Site) -> None:
     assert site.target == ""  # and the check of all routes every 0.1 s has not brought it back
     wait_until(lambda: not site.runs)
     assert (site.here / "rc").read_text() == "137\n"
-    assert re.search(f"User {USER} server stopped, with exit code: 0", site.hub.log.read_text())
+    wait_until(lambda: re.search(f"User {USER} server stopped, with exit code: 0", site.hub.log.read_text()))

@@ -40,6 +40,7 @@ def test_everything_that_is_in_the_repository_is_published(jobs: dict[str, Any])
         f"{path.parent.name}/{path.name}"
         for kind in ("overlays", "environments")
         for path in (construct / kind).iterdir()
+        if path.is_dir()
     }
     assert set(jobs["build"]["env"]["DISTRIBUTIONS"].split()) == folders
 
