@@ -1,14 +1,14 @@
 """Run in the job, on the compute node, with the users' own Python (3.6 or newer, standard library only):
 
-    python launch.py OLDEST HUBS PATIENCE PORTS LAB COMMAND...
+    python launch.py OLDEST HUBS PATIENCE PORTS COMMAND...
 
 Chooses a free port, of PORTS if that is a range such as 50000-50999, runs COMMAND, the server, and ends as it does.
 On a node that others use, whoever else listens at the port would be served to the user in the server's place. So the
 port is reported to the hub once it is the server's, and held here until no route leads to it: when the server has
 ended, the hub is told, and answers when the route is gone.
 OLDEST is the oldest version of jupyterhub that the hub accepts, HUBS the hub's own, PATIENCE the seconds for which the
-hub may be away, LAB the text of lab.js, which JupyterLab is to load. The reason of a failure becomes the job's comment,
-where the hub finds it even if it cannot be reached from here.
+hub may be away. The variable BAREHUB_LAB is the text of lab.js, which JupyterLab is to load. The reason of a failure
+becomes the job's comment, where the hub finds it even if it cannot be reached from here.
 """
 
 # ruff: noqa: UP006, UP035 - to Python 3.6, list[int] is an error
@@ -40,7 +40,7 @@ SIGNALS = range(1, 32)  # those of signal(7) that are not for real-time
 GRACE = 20
 
 
-def main(oldest: str, hubs: str, patience: float, ports: str, lab: str, command: List[str]) -> None:
+def main(oldest: str, hubs: str, patience: float, ports: str, command: List[str]) -> None:
     jupyterhub = require_jupyterhub(oldest, hubs)
     api = os.environ["JUPYTERHUB_API_URL"].rstrip("/")
     reach(api, urllib.request.Request(api + "/"), patience)  # noqa: S310 - the hub's own URL
@@ -50,7 +50,7 @@ def main(oldest: str, hubs: str, patience: float, ports: str, lab: str, command:
         give_up(f"all ports of {ports} on {node()} are in use, and the site lets servers listen at no others")
     reach_hub_directly(api)
     with contextlib.suppress(OSError):  # without room in the home JupyterLab does without it
-        extend_lab(lab)
+        extend_lab(os.environ.pop("BAREHUB_LAB"))
     # jupyterhub-singleuser takes its address from here.
     os.environ["JUPYTERHUB_SERVICE_URL"] = f"http://0.0.0.0:{port}{os.environ['JUPYTERHUB_SERVICE_PREFIX']}"
     command = without_user_site(command)
@@ -242,4 +242,4 @@ def give_up(why: str) -> NoReturn:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], float(sys.argv[3]), sys.argv[4], sys.argv[5], sys.argv[6:])
+    main(sys.argv[1], sys.argv[2], float(sys.argv[3]), sys.argv[4], sys.argv[5:])

@@ -37,15 +37,15 @@ def job_script(spawner: Any, request: Request, name: str, environment: str) -> s
     """
     exported = {name: value for name, value in spawner.get_env().items() if name not in ("HOME", "USER", "SHELL")}
     accepts = (spawner.oldest_jupyterhub, jupyterhub.__version__, str(spawner.report_timeout), spawner.port_range)
-    lab = (files(__package__) / "lab.js").read_text()
     names = {
         "job_name": name,
         "environment": shlex.quote(environment),
         "modules": modules(environment),
         "env": [(name, shlex.quote(str(value))) for name, value in exported.items()],
         "launch": shlex.quote(launcher()),
+        "lab": shlex.quote((files(__package__) / "lab.js").read_text()),
         "login_timeout": spawner.login_timeout,
-        "cmd": shlex.join([*accepts, lab, *spawner.cmd, *spawner.get_args()]),
+        "cmd": shlex.join([*accepts, *spawner.cmd, *spawner.get_args()]),
     }
     variables = spawner.get_req_subvars() | request.words() | names
     variables["directory"] = shlex.quote(request.directory) if request.directory else ""
