@@ -18,7 +18,18 @@ from tests.machines.hub_client import URL
 from tests.machines.lab import make_lab
 from tests.machines.machine import until
 from tests.machines.rootfs import USERS_ENVIRONMENT
-from tests.machines.slurm_site import BAREHUB, CONFIG, HUB, api, failure, full, page, require_clean, site, user
+from tests.machines.slurm_site import (
+    BAREHUB,
+    CONFIG,
+    HUB,
+    failure,
+    full,
+    page,
+    require_clean,
+    site,
+    user,
+    wait_for_end,
+)
 
 ACCOUNTS = (
     "add qos short MaxWall=1:00:00",
@@ -167,7 +178,7 @@ def test_a_job_that_is_cancelled_is_noticed_at_once(cluster: Cluster) -> None:
         assert "Your server did not start: it was cancelled, by you or by an administrator" in failure(alice)
     bob.start_server(start_timeout=300)  # or his last choice, 7 s, counts again
     cluster.head.succeed("scancel", "--user=bob", "--state=RUNNING")
-    until(lambda: not api(cluster, "users/bob")["server"], "its end")
+    wait_for_end(cluster, "bob")
     assert "has ended: it was cancelled, by you or by an administrator" in page(bob, "/hub/spawn")
 
 

@@ -15,7 +15,7 @@ from tests.machines.cluster import Cluster
 from tests.machines.hub_client import URL
 from tests.machines.machine import until
 from tests.machines.slurm_abuse import abuse
-from tests.machines.slurm_site import BAREHUB, HUB, api, failure, full, page, require_clean, site, user
+from tests.machines.slurm_site import BAREHUB, HUB, api, failure, full, page, require_clean, site, user, wait_for_end
 
 THIEF = """\
 import contextlib, socket, sys
@@ -87,15 +87,15 @@ def test_a_server_that_is_killed_says_why(cluster: Cluster) -> None:
     kernel = alice.start_kernel()
     with suppress(WebSocketException):  # the connection ends with the server
         kernel.execute("x = bytearray(1 << 30)")
-    until(lambda: not api(cluster, "users/alice")["server"], "the end of what used too much memory")
+    wait_for_end(cluster, "alice")
     assert "most likely because it used more than its 512M of memory" in page(alice, "/hub/spawn")
 
     alice.start_server(partition="main", cores=2)
     bob.start_server(partition="second", cores=2)
     cluster.head.succeed("scontrol", "update", f"JobId={job_of(cluster, 'alice')}", "TimeLimit=0:01")
     cluster.nodes["c2"].power_cut()
-    until(lambda: not api(cluster, "users/alice")["server"], "the end of what took too long", 120)
-    until(lambda: not api(cluster, "users/bob")["server"], "the end of what was on a dead node", 120)
+    wait_for_end(cluster, "alice", 120)
+    wait_for_end(cluster, "bob", 120)
     assert "has ended: it reached its time limit of" in page(alice, "/hub/spawn")
     text = page(bob, "/hub/spawn")
     assert "has ended: the node c2 failed" in text
@@ -117,7 +117,7 @@ def test_who_waits_for_the_port_of_a_server_gets_nothing_of_its_user(cluster: Cl
     node.succeed("kill", "-KILL", server)
     thief = ("journalctl", "--no-pager", "--output=cat", "--identifier=python3", "-u", "thief")
     until(lambda: "took" in node.succeed(*thief), "the thief's turn")
-    until(lambda: not api(cluster, "users/alice")["server"], "the end of her server")
+    wait_for_end(cluster, "alice")
     assert alice.get("/user/alice/api").status_code == 424  # the hub's answer, and the last that the browser waits for
     cluster.head.succeed("systemctl", "stop", "browser")
     assert node.succeed(*thief) == "took\n"

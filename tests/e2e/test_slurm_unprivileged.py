@@ -10,7 +10,7 @@ from tests.machines.cluster import Cluster
 from tests.machines.machine import until
 from tests.machines.rootfs import USERS
 from tests.machines.slurm_abuse import abuse
-from tests.machines.slurm_site import BAREHUB, HUB, api, page, require_clean, site, user
+from tests.machines.slurm_site import BAREHUB, HUB, api, page, require_clean, site, user, wait_for_end
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +83,7 @@ def test_slurm_may_hide_jobs_from_the_hub(cluster: Cluster) -> None:
     until(lambda: api(cluster, "proxy").keys() == {"/", "/user/alice/", "/user/bob/"}, "both routes")
     assert kernel.execute("print(6 * 7)") == "42\n"
     head.succeed("scancel", "--user=bob")
-    until(lambda: not api(cluster, "users/bob")["server"], "the end of what was cancelled")
+    wait_for_end(cluster, "bob")
     assert "has ended: it was cancelled, by you or by an administrator" in page(bob, "/hub/spawn")
     assert kernel.execute("print(6 * 7)") == "42\n"
     assert alice.stop_server().status_code == 204

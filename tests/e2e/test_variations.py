@@ -63,7 +63,14 @@ def test_a_hostile_shell_gives_the_same_installation(machine: Machine) -> None:
     machine.succeed("sh", "-c", f"cd /nowhere/bin; PATH=/nowhere/bin:$PATH exec {' '.join(hostile)} {BAREHUB} status")
     assert "readable" in machine.as_user("alice", "sh", "-c", f"{BAREHUB} --help >/dev/null && echo readable")
     modes = machine.succeed("find", "/opt/barehub/state", "-maxdepth", "1", "-printf", r"%m %f\n")
-    assert sorted(modes.split("\n")[:-1]) == ["2750 rules", "700 acme", "700 hub", "750 proxy", "755 state"]
+    assert sorted(modes.split("\n")[:-1]) == [
+        "2750 rules",
+        "700 acme",
+        "700 hub",
+        "750 proxy",
+        "755 environments",
+        "755 state",
+    ]
     machine.as_user("alice", "sh", "-c", "! ls /opt/barehub/state/hub 2>/dev/null")
 
 

@@ -11,7 +11,7 @@ import requests
 
 from tests.machines.cluster import HEAD, Cluster, cluster
 from tests.machines.hub_client import URL, HubSession
-from tests.machines.machine import until
+from tests.machines.machine import PATIENCE, until
 from tests.machines.rootfs import USERS
 from tests.readme import admin_commands
 
@@ -72,6 +72,16 @@ def api(cluster: Cluster, path: str) -> Any:
         answer = requests.get(f"{URL}/hub/api/{path}", headers={"Authorization": f"token {TOKEN}"}, timeout=120)
     answer.raise_for_status()
     return answer.json()
+
+
+def wait_for_end(cluster: Cluster, name: str, timeout: float = PATIENCE) -> None:
+    """Wait until a user's server has ended, and JupyterHub has done with it."""
+
+    def has_ended() -> bool:
+        told = api(cluster, f"users/{name}")
+        return not (told["server"] or told["pending"])
+
+    until(has_ended, f"the end of {name}'s server", timeout)
 
 
 def page(session: HubSession, path: str) -> str:
