@@ -3,12 +3,14 @@
 import gc
 import importlib
 import os
+import pkgutil
 import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from unittest import mock
 
+import barehub
 import pytest
 from barehub.config import leave_out_grammars
 from barehub.layout import Layout
@@ -26,10 +28,12 @@ leave_out_grammars()
 def _imported() -> None:
     """Do once what each child that evaluates a configuration would do by itself: it is forked off here.
 
-    That is, import what JupyterHub imports, every authenticator that is installed included, and map its tables.
+    That is, import what JupyterHub imports, every authenticator that is installed included, and map its tables. And the
+    child may be of an account that cannot read the checkout.
     """
-    for module in ("barehub.proxy", "barehub.rehearsal"):
-        importlib.import_module(module)
+    for module in pkgutil.walk_packages(barehub.__path__, "barehub."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
     importlib.import_module("jupyterhub.app").JupyterHub()
     configure_mappers()
     gc.freeze()  # a child that collects what was made here would copy it

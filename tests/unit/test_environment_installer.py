@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +16,8 @@ import pytest
 from construct import conda_constructor
 from tests.unit.installers import SHELLS, refused, run, write
 
-PYTHON = Path(sys.executable).resolve()
+# Any Python that other accounts can run as well: the checkout may be closed to them.
+PYTHON = Path(shutil.which("python3", path="/usr/local/bin:/usr/bin:/bin") or sys.executable).resolve()
 # Stands in for an engine: a prefix with this Python, and a kernel.
 FILL = f"""#!/bin/sh
 set -eu
