@@ -1,4 +1,4 @@
-"""`release.py test`: installs what the tests need, builds the installers they test, runs pytest on two cores.
+"""`release.py test`: installs what the tests need, builds the installers they test, runs pytest.
 
     unit    tests/unit: no root, no build
     lint    tests/test_lint.py: the same
@@ -22,7 +22,7 @@ from recipe.report import say
 from tests.machines import fresh_debian, installers, other_machine, rootfs
 
 PARTS = {"unit": "tests/unit", "lint": "tests/test_lint.py", "e2e": "tests/e2e"}
-WORKERS = os.environ.get("BAREHUB_TEST_WORKERS", "2")  # installing a release uses a core all the time
+WORKERS = os.environ.get("BAREHUB_TEST_WORKERS", "3")  # for two cores: while a machine boots, another works
 # A unit test is small: whichever worker is idle runs the next. A story stays with one worker, long ones first.
 SPREAD = {"unit": "--dist=worksteal", "lint": "--dist=worksteal", "e2e": "--dist=loadfile"}
 

@@ -18,9 +18,9 @@ from tests.machines.machine import Machine, booted, machines
 HERE = Path(__file__).parent
 # The longest first (`--durations=0` tells).
 LONG = (
-    *("other_systems", "power_cut", "variations", "upgrade", "slurm", "slurm_faults", "other_machine", "https_acme"),
-    *("https_files", "managed", "oidc", "campus", "single_node", "environment", "constructor", "overlay", "readme"),
-    *("ldap", "first_day"),
+    *("other_systems", "power_cut", "release_workflow", "slurm_faults", "slurm", "variations", "managed", "readme"),
+    *("other_machine", "upgrade", "first_day", "single_node", "campus", "environment", "user_units", "strangers"),
+    *("configuration", "oidc", "https_acme", "https_files", "https_front", "constructor", "overlay", "ldap"),
 )
 
 broken: set[pytest.Collector | None] = set()  # modules with a failed test
