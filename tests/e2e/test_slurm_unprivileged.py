@@ -64,7 +64,7 @@ def test_a_rehearsal_starts_a_job_as_this_hub_does(cluster: Cluster) -> None:
     told = cluster.head.succeed("sh", "/mnt/slurm.sh", "-b", "-u", "--rehearse", "--canary", "bob")
     assert re.search(r"  started the server of bob +\d+\.\d s\n  opened a kernel: 1\+1 is 2 ", told), told
     assert "the rehearsal is over, and nothing is left of it" in told
-    assert cluster.jobs() == []
+    until(lambda: cluster.jobs() == [], "the end of its job")
 
 
 def test_slurm_may_hide_jobs_from_the_hub(cluster: Cluster) -> None:

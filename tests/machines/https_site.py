@@ -63,6 +63,7 @@ def status(machine: Machine) -> dict:
 def journal(machine: Machine, unit: str = PROXY) -> str:
     """What a unit has logged in its latest run."""
     run = f"_SYSTEMD_INVOCATION_ID={machine.unit(unit, 'InvocationID')}"
+    machine.succeed("journalctl", "--sync")  # a unit can be active before what it has printed is there
     return machine.succeed("journalctl", "--no-pager", "--output=cat", run)
 
 
