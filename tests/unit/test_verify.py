@@ -186,7 +186,7 @@ def edit_index(payload: Path) -> None:
         (edit_index, "is not what repodata.json says"),
     ],
 )
-def test_what_was_packed_anew_with_good_checksums_is_found(
+def test_what_was_packed_again_with_good_checksums_is_found(
     payload: Path, tmp_path: Path, change: Callable[[Path], None], what: str
 ) -> None:
     """Its header, SHA256SUMS and release.json agree: what does not is the lock, the index or the SBOM."""
