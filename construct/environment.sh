@@ -146,14 +146,19 @@ remove() {
 }
 
 # What the hubs on this machine say of their servers, wherever those run (barehub/in_use.py), with a slash at the end.
+# Fails if one cannot be heard.
 told_by_hubs() {
+    missed=0
     for of_hub in /etc/systemd/system/*-hub.service; do
         hub=$(sed -n 's/^Environment=BAREHUB_BASE=//p' "$of_hub" 2>/dev/null) || continue
         told=$hub/state/environments/in-use
         if [ -z "$hub" ]; then continue; fi
         if [ -f "$told" ] && [ ! -L "$told" ] && sed 's|$|/|' "$told" 2>/dev/null; then continue; fi
-        say "warning: what servers of the hub in $hub run from is not known: $told cannot be read" >&2
+        say "warning: what servers of the hub in $hub run from is not known: $told cannot be read" \
+            "  fix: upgrade that hub, which writes it; or remove old releases by hand" >&2
+        missed=1
     done
+    return "$missed"
 }
 
 # A script of a release runs the release's python by its real path, so the paths of programs and their first words tell
@@ -163,12 +168,13 @@ remove_old() {
         find /proc/[0-9]*/exe /proc/[0-9]*/cwd -maxdepth 0 -printf '%l/\n'
         cat /proc/[0-9]*/cmdline | tr '\0' '\n'
     } 2>/dev/null) || :
-    told=$(told_by_hubs)
+    unknown=''
+    told=$(told_by_hubs) || unknown="nobody knows what servers of a hub on this machine run from"
     newer=0
     for old in $(cd "$base/releases" && printf '%s\n' [0-9]* | sort -rV); do
         newer=$((newer + 1))
         if [ "$newer" -le "$opt_keep" ] || [ "$old" = "$release" ]; then continue; fi
-        why=''
+        why=$unknown
         # Other machines may see a link as it was a minute ago.
         if [ "$old" = "$active" ]; then why="it was active until now"; fi
         case $used in *"$base/releases/$old/"*) why="a process on this machine uses it" ;; esac

@@ -224,3 +224,5 @@ def test_what_the_servers_of_a_hub_run_from_is_kept_wherever_they_run(place: Pat
     told_by_hub.unlink()
     told = one.install(installer(place, "2026.12.03"), "--keep", "1", "-p", str(base))
     assert f"warning: what servers of the hub in {place}/hub run from is not known" in told
+    assert "release 2026.12.01 is kept: nobody knows what servers of a hub" in told
+    assert kept(place / "disk/jupyter") == ["2026.12.01", "2026.12.03"]
