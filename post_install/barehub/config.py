@@ -50,7 +50,7 @@ class OneLine(logging.Filter):
         return True
 
 
-class NoScrapes(logging.Filter):
+class NoNoise(logging.Filter):
     """Without requests that come every few seconds and went well, and with one line for each of the others.
 
     JupyterHub logs files and checks of its health where they have taken a second (jupyterhub/log.py), all headers of a

@@ -24,7 +24,7 @@ from tests.unit.supervised import Place, place_in
 if os.environ.get("CI") != "true":
     pytest.importorskip("jupyterhub_traefik_proxy")
 
-from barehub.config import NoScrapes, load_hub
+from barehub.config import NoNoise, load_hub
 from barehub.layout import Layout
 from barehub.metrics import exposition
 from barehub.proxy import BarehubProxy
@@ -35,9 +35,9 @@ EXAMPLES = SHARE / "examples"
 TOKEN = "5" * 64
 CONFIG = """
 import logging
-from barehub.config import NoScrapes
+from barehub.config import NoNoise
 for name in ("tornado.access", "tornado.application"):
-    logging.getLogger(name).addFilter(NoScrapes())
+    logging.getLogger(name).addFilter(NoNoise())
 """
 
 
@@ -131,7 +131,7 @@ def test_a_visitors_first_request_is_one_line(hub: RealHub) -> None:
 )
 def test_what_comes_every_few_seconds_is_not_logged_if_it_went_well(text: str, is_noise: bool) -> None:
     record = logging.LogRecord("tornado.access", logging.INFO, "", 0, text, (), None)
-    assert NoScrapes().filter(record) != is_noise
+    assert NoNoise().filter(record) != is_noise
 
 
 @pytest.mark.parametrize("level", ["INFO", "DEBUG"])
@@ -142,7 +142,7 @@ def test_with_debug_the_hub_logs_scrapes_too(layout: Layout, monkeypatch: pytest
     filters.clear()
     (layout.config / "50-site.py").write_text(f"c.JupyterHub.log_level = {level!r}")
     load_hub(layout)
-    assert [type(one) for one in filters] == ([NoScrapes] if level == "INFO" else [])
+    assert [type(one) for one in filters] == ([NoNoise] if level == "INFO" else [])
 
 
 def test_traefiks_numbers_are_where_its_api_is_for_those_with_the_password(place: Place) -> None:

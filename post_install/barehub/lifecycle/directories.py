@@ -10,10 +10,10 @@ from barehub.settings import Installation
 
 
 def ensure_directories(installation: Installation) -> None:
-    """Make every directory, with the owner and mode that hub and proxy need; no other account may look inside,
-    but where users' servers run from.
+    """Make every directory, with the owner and mode that hub and proxy need.
 
-    Files of an account that was chosen before change their owner. Raises UserError for a link in place of a directory.
+    No other account may look inside, except at what tells where users' servers run from. Files of an account that was
+    chosen before change their owner. Raises UserError for a link in place of a directory.
     """
     layout, settings = installation.layout, installation.settings
     root = (os.geteuid(), os.getegid())
@@ -35,7 +35,7 @@ def ensure_directories(installation: Installation) -> None:
         ensure_directory(path, mode, *owner)
     ensure_token(layout, *hub)
     if not layout.in_use.exists():
-        write_atomically(layout.in_use, "", 0o644)  # so that nothing in use is told, and not nothing
+        write_atomically(layout.in_use, "", 0o644)  # nothing is in use; without the file, nobody knows
     accounts.chown_file(layout.in_use, *hub)
     for path in layout.hub_state.iterdir():
         accounts.chown_file(path, *hub)

@@ -7,7 +7,7 @@ import logging
 import sys
 from pathlib import Path
 
-from barehub.config import CONFIG_EXIT, PROXY_CLASS, ConfigError, NoScrapes, OneLine, load_files
+from barehub.config import CONFIG_EXIT, PROXY_CLASS, ConfigError, NoNoise, OneLine, load_files
 from barehub.errors import PrintableRecord, render
 from barehub.layout import Layout
 from barehub.lifecycle.database import own_database
@@ -52,5 +52,5 @@ close_during_maintenance(layout)
 # are JupyterHub's of requests, and of what it says besides.
 if c.JupyterHub.get("log_level", c.Application.get("log_level")) not in ("DEBUG", logging.DEBUG):
     logging.getLogger("JupyterHub").addFilter(OneLine())
-    logging.getLogger("tornado.access").addFilter(NoScrapes())
-    logging.getLogger("tornado.application").addFilter(NoScrapes())
+    logging.getLogger("tornado.access").addFilter(NoNoise())
+    logging.getLogger("tornado.application").addFilter(NoNoise())

@@ -96,9 +96,8 @@ class UnitSpawner(OffersEnvironments, RunsFromRelease, HoldsPort, SystemdSpawner
         found = await self.find_release(environment, user)
         if self.environments and found.refusal:  # without them, the site's own command need not be of an environment
             raise StartError(f"Your server was not started from {label}: {found.refusal}.")
-        literal = (
-            self.runs_from["prefix"].replace("{", "{{").replace("}", "}}")
-        )  # to systemdspawner, {USERNAME} is the user's name
+        # To systemdspawner, {USERNAME} is the user's name.
+        literal = self.runs_from["prefix"].replace("{", "{{").replace("}", "}}")
         self.cmd, self.extra_paths = inside(literal, environment, self.cmd, self.extra_paths)
 
     async def poll(self) -> int | None:

@@ -36,6 +36,8 @@ from barehub_slurm.script import job_script
 from barehub_slurm.slurm import Slurm, SlurmError, Turns, environment
 from barehub_slurm.summary import Summary, asked_for, summary
 
+LINGERS = 60  # seconds for which a job may go on whose server has ended
+
 
 class SlurmJobSpawner(ChoosesResources, OffersEnvironments, JobSettings, SlurmSpawner, Spawner):  # type: ignore[misc]  # JupyterHub ships no types
     """`c.JupyterHub.spawner_class` of the overlay. The example 50-site.py has what a site must set."""
@@ -233,7 +235,11 @@ class SlurmJobSpawner(ChoosesResources, OffersEnvironments, JobSettings, SlurmSp
         if not self.job.job_name:
             return 0
         stopping = internals.is_being_stopped(self)
-        if self.job.left and not stopping and (internals.is_being_checked(self) or time.time() > self.job.left + 60):
+        if (
+            self.job.left
+            and not stopping
+            and (internals.is_being_checked(self) or time.time() > self.job.left + LINGERS)
+        ):
             return 0  # whatever the job does: JupyterHub's stop() cancels it
         if internals.is_being_checked(self) and not self.job.up:
             return await self.adopt()
