@@ -13,7 +13,10 @@ import pytest
 from construct import conda_constructor, conda_ship
 from construct.build import build_release
 from construct.contents import read_installer
+from construct.installer import HEADER_BYTES
 from construct.verify import verify
+from tests.machines import installers
+from tests.readme import README
 
 ROOT = Path(__file__).parents[2]
 
@@ -39,8 +42,15 @@ def test_what_lies_beside_the_installer_fits_it(installer: Path) -> None:
     assert not [line for line in listed.splitlines() if line.startswith("nodejs")]
 
 
+def test_they_need_the_room_that_the_readme_says(installer: Path) -> None:
+    for path, what in ((installer, "needs {} of room"), (installers.environment("lab"), "the software {}.")):
+        needed = re.search(rb"needed_kb=(\d+)", path.read_bytes()[:HEADER_BYTES])
+        assert needed
+        assert what.format(f"{int(needed[1]) * 1024 / 1e9:.1f} GB") in " ".join(README.read_text().split())
+
+
 def test_the_libraries_for_logins_are_small(installer: Path) -> None:
-    with tarfile.open(fileobj=io.BytesIO(installer.read_bytes()[32768:])) as tar:
+    with tarfile.open(fileobj=io.BytesIO(installer.read_bytes()[HEADER_BYTES:])) as tar:
         found = [
             one.size for one in tar if re.search(r"/(ldap3|pyasn1|jupyterhub-ldapauth\w+|oauthenticator)-", one.name)
         ]
